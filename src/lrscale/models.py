@@ -1,0 +1,114 @@
+"""Models over a run axis: per-example losses of many runs at once, and least squares in closed form.
+
+Runs are laid out [seed, trial]: all trials of a seed share its minibatch, so the first layer is one
+wide product per seed. Parameters are lists of tensors [seed, trial, *shape].
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Parameters = Sequence[Tensor]
+Losses = Callable[[Parameters, Tensor, Tensor], Tensor]
+Gradients = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+
+
+class Model(NamedTuple):
+    """What a model computes.
+
+    `initial(generator)`: one run's weights, float64, without the leading axes.
+    `losses(parameters, x, y)`: per-example losses [seed, trial, example].
+    `gradients(parameters, x, y, weights)`: those losses, and the gradients of their sum weighted by
+      `weights` [seed or 1, example], one per parameter.
+    `errors`: like `losses`, 1 where the most probable class is wrong; None without classes.
+    `width`: numbers kept per example and run while a gradient is taken.
+    """
+
+    initial: Callable[[torch.Generator], list[Tensor]]
+    losses: Losses
+    gradients: Gradients
+    errors: Losses | None
+    width: int
+
+
+def by_autograd(losses: Losses) -> Gradients:
+    """Derives `gradients` from `losses`: one backward pass serves all runs."""
+
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+        leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+        each = losses(leaves, x, y)
+        total = (each * weights.unsqueeze(-2)).sum()
+        return each.detach(), list(torch.autograd.grad(total, leaves))
+
+    return gradients
+
+
+def linear_regression(features: int, bias: bool) -> Model:
+    """1/2 (w.x + b - y)^2, starting at w ~ N(0, .01^2), b = 0 as the book does; b multiplies a last feature of ones."""
+
+    def residuals(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        return torch.baddbmm(y.unsqueeze(-1), x, parameters[0].transpose(1, 2), beta=-1)
+
+    def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        return residuals(parameters, x, y).square().div(2).transpose(1, 2)
+
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+        residual = residuals(parameters, x, y)
+        gradient = torch.bmm((residual * weights.unsqueeze(-1)).transpose(1, 2), x)
+        return residual.square().div_(2).transpose(1, 2), [gradient]
+
+    def initial(generator: torch.Generator) -> list[Tensor]:
+        weights = 0.01 * torch.randn(features, generator=generator, dtype=torch.float64)
+        return [torch.cat([weights, torch.zeros(int(bias), dtype=torch.float64)])]
+
+    return Model(initial, losses, gradients, None, width=3)
+
+
+def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
+    """Softmax regression, or a perceptron with one ReLU layer; the loss is cross-entropy.
+
+    Softmax regression starts at w ~ N(0, .01^2), b = 0 (the book's), the perceptron at nn.Linear's default.
+
+    Args:
+      inputs: features.
+      classes: number of classes.
+      hidden: width of the hidden layer; None for softmax regression.
+    """
+
+    def logits(parameters: Parameters, x: Tensor) -> Tensor:
+        weight, bias = parameters[0], parameters[1]
+        seeds, trials, units, _ = weight.shape
+        first = torch.bmm(x, weight.reshape(seeds, trials * units, -1).transpose(1, 2))
+        out = first.view(seeds, -1, trials, units).transpose(1, 2) + bias.unsqueeze(2)
+        if hidden is None:
+            return out
+        return out.relu() @ parameters[2].transpose(2, 3) + parameters[3].unsqueeze(2)
+
+    def targets(y: Tensor, out: Tensor) -> Tensor:
+        return y.unsqueeze(1).expand(out.shape[:-1])
+
+    def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        out = logits(parameters, x)
+        picked = out.gather(-1, targets(y, out).unsqueeze(-1)).squeeze(-1)
+        return out.logsumexp(-1) - picked
+
+    def errors(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        out = logits(parameters, x)
+        return (out.argmax(-1) != targets(y, out)).to(out.dtype)
+
+    def layer(generator: torch.Generator, outputs: int, fan_in: int) -> list[Tensor]:
+        bound = fan_in**-0.5
+        weight = torch.rand(outputs, fan_in, generator=generator, dtype=torch.float64)
+        bias = torch.rand(outputs, generator=generator, dtype=torch.float64)
+        return [(2 * weight - 1) * bound, (2 * bias - 1) * bound]
+
+    def initial(generator: torch.Generator) -> list[Tensor]:
+        if hidden is None:
+            weight = 0.01 * torch.randn(classes, inputs, generator=generator, dtype=torch.float64)
+            return [weight, torch.zeros(classes, dtype=torch.float64)]
+        return layer(generator, hidden, inputs) + layer(generator, classes, hidden)
+
+    width = 3 * classes + (3 * hidden if hidden is not None else 0)
+    return Model(initial, losses, by_autograd(losses), errors, width)

@@ -1,0 +1,56 @@
+"""What the loss reduction does to the gradient: the weight of each example, and the gradient scale c."""
+
+import torch
+from torch import Tensor
+
+
+def example_weights(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
+    """Weight of each example's loss in the loss that a step differentiates.
+
+    A step takes one or more micro-batches of `batch_size` examples, the last of which may
+    be short, and adds up their gradients without dividing, as `backward` does:
+
+        mean               1 / (sum of the terms of the example's micro-batch)
+        sum                1
+        sum_over_nominal   1 / batch_size, also where the micro-batch is short
+
+    Args:
+      reduction: `mean`, `sum` or `sum_over_nominal`.
+      terms: how much each example's loss counts, [.., example]; ones for a plain loss, an
+        example's class weight where classes are weighted, 0 where a target is ignored.
+      batch_size: nominal size of a micro-batch, B.
+
+    Returns:
+      Weights, [.., example], to multiply with the terms and the examples' losses.
+
+    Source:
+      torch.nn losses; pinned by `test_one_step_equals_autograd_over_micro_batches`.
+    """
+    if reduction == "sum":
+        return torch.ones_like(terms)
+    if reduction == "sum_over_nominal":
+        return torch.full_like(terms, 1 / batch_size)
+    parts = terms.split(batch_size, dim=-1)
+    return torch.cat([(1 / part.sum(-1, keepdim=True)).expand_as(part) for part in parts], -1)
+
+
+def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
+    """Gradient scale c: the step's gradient is c x the gradient of the mean loss over its examples.
+
+    Holds exactly where every micro-batch of the step has the same sum of terms.
+
+    Args:
+      reduction: `mean`, `sum` or `sum_over_nominal`.
+      terms: as in `example_weights`, [.., example].
+      batch_size: nominal size of a micro-batch, B.
+
+    Returns:
+      c, [..]: 1 for one micro-batch under mean, B under sum, k for k micro-batches under mean.
+
+    Example:
+      >>> gradient_scale("sum", torch.ones(32), batch_size=8).item()
+      32.0
+      >>> gradient_scale("mean", torch.ones(32), batch_size=8).item()
+      4.0
+    """
+    return (example_weights(reduction, terms, batch_size) * terms).sum(-1)
