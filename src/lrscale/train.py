@@ -1,0 +1,197 @@
+"""Trains many runs as one tensor program: trials x seeds in, their curves out."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lrscale.minibatches import BLOCK_BYTES, Minibatch, minibatches
+from lrscale.models import Losses
+from lrscale.optim import OPTIMIZERS
+from lrscale.spec import OPTIMIZERS as RULES
+from lrscale.spec import TUNABLE, Training
+from lrscale.streams import generator
+from lrscale.tasks import Task
+
+Array = NDArray[np.float64]
+
+
+class Curves(NamedTuple):
+    """What the runs went through. Runs are ordered trial by trial, each with all its seeds.
+
+    `steps` [point]: updates made. `train_loss` [point, run]: mean loss over the training data.
+    `excess_risk` [point, run]: that above its minimum, nan where the minimum is unknown.
+    `minibatch_loss`, `grad_norm` [point, run]: of the last update made, the mean loss of its minibatch
+    and the norm of its gradient as the reduction makes it (at step 0: of the first update).
+    `valid_loss`, `valid_error`, `steps_to_target` [run]: at the end; nan where there is none, steps
+    inf where the target was missed.
+    """
+
+    steps: NDArray[np.int64]
+    train_loss: Array
+    excess_risk: Array
+    minibatch_loss: Array
+    grad_norm: Array
+    valid_loss: Array
+    valid_error: Array
+    steps_to_target: Array
+
+
+def train(training: Training, task: Task, loss_weights: Array | None = None) -> Curves:
+    """Trains every trial with every seed.
+
+    All trials of a seed share its initial weights and minibatches. A run never sees its neighbours:
+    one that diverges keeps its inf and nan, and the others' numbers stay the same, bit for bit.
+    Where the runs do not fit `memory_mb` they are trained in chunks, which changes numbers by
+    rounding only.
+
+    Args:
+      training: what to train.
+      task: its task, from `make_task`.
+      loss_weights: factor on each trial's loss, [trial]; 1 if left out.
+
+    Returns:
+      Curves, over run = trial x number of seeds + place of the seed.
+
+    Source:
+      Agreement with plain torch.optim loops: `tests/test_train.py`.
+    """
+    size = trials_in_memory(training, task)
+    chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
+    parts = [_train_chunk(training, task, chunk, loss_weights) for chunk in chunks]
+    steps = parts[0].steps
+    return Curves(steps, *(np.concatenate(arrays, -1) for arrays in list(zip(*parts, strict=True))[1:]))
+
+
+def trials_in_memory(training: Training, task: Task) -> int:
+    """Number of trials, all seeds each, that fit the memory budget; at least 1."""
+    weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
+    slots = len(OPTIMIZERS[training.optimizer.name].slots(training.optimizer.options))
+    numbers = weights * (4 + slots) + training.step_examples * task.model.width
+    bytes_a_run = numbers * task.data.x.element_size() + 4 * 8 * len(recording_steps(training))
+    return max(1, training.memory_mb * 2**20 // (bytes_a_run * len(training.seeds)))
+
+
+def recording_steps(training: Training) -> list[int]:
+    """Steps at which curves have a point: 0, `points` log-spaced ones, and each epoch's end (at most 100 of them)."""
+    last = training.steps
+    spaced = {round(step) for step in np.geomspace(1, last, min(training.points, last))}
+    epochs = last // training.steps_per_epoch
+    ends = {epoch * training.steps_per_epoch for epoch in range(1, epochs + 1, math.ceil(max(epochs, 1) / 100))}
+    return sorted({0, last} | spaced | ends)
+
+
+def full_data_mean(each: Losses, parameters: list[Tensor], x: Tensor, y: Tensor, width: int) -> Tensor:
+    """Mean over all examples of a per-example quantity, float64 [seed, trial], in pieces of bounded size."""
+    seeds, trials = parameters[0].shape[:2]
+    flat = [parameter.reshape(1, seeds * trials, *parameter.shape[2:]) for parameter in parameters]
+    piece = max(1, BLOCK_BYTES // (seeds * trials * width * x.element_size()))
+    total = torch.zeros(1, seeds * trials, dtype=torch.float64)
+    with torch.no_grad():
+        for part, target in zip(x.split(piece), y.split(piece), strict=True):
+            total += each(flat, part.unsqueeze(0), target.unsqueeze(0)).sum(-1)
+    return (total / len(x)).view(seeds, trials)
+
+
+def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, object]:
+    """Hyperparameters for one parameter `like` [seed, trial, *shape]: those with a value a trial as tensors that broadcast."""
+    rules = RULES[training.optimizer.name]
+    shape = (1, -1, *[1] * (like.ndim - 2))
+    return {
+        name: torch.tensor(value[chunk], dtype=like.dtype).view(shape)
+        if rules[name] in TUNABLE and isinstance(value, tuple)
+        else value
+        for name, value in training.optimizer.options.items()
+    }
+
+
+class _Runs:
+    """One chunk of runs: parameters [seed, trial, *shape] and optimizer state, changed by each step."""
+
+    def __init__(self, training: Training, task: Task, chunk: slice) -> None:
+        self.task = task
+        trials = len(training.optimizer.options["lr"][chunk])
+        starts = [task.model.initial(generator("init", seed)) for seed in training.seeds]
+        self.parameters = [
+            torch.stack(weights).to(task.data.x.dtype).unsqueeze(1).repeat(1, trials, *[1] * weights[0].ndim)
+            for weights in zip(*starts, strict=True)
+        ]
+        self.optimizer = OPTIMIZERS[training.optimizer.name]
+        self.hypers = [per_trial(training, chunk, parameter) for parameter in self.parameters]
+        self.states = [self.optimizer.state(p, h) for p, h in zip(self.parameters, self.hypers, strict=True)]
+
+    def gradients(self, minibatch: Minibatch) -> tuple[Tensor, list[Tensor]]:
+        return self.task.model.gradients(self.parameters, *minibatch)
+
+    def update(self, gradients: list[Tensor], step: int) -> None:
+        for p, g, state, hyper in zip(self.parameters, gradients, self.states, self.hypers, strict=True):
+            self.optimizer.update(p, g, state, hyper, step)
+
+    def train_loss(self) -> tuple[Tensor, Tensor]:
+        """Mean loss over the training data, and its excess over the minimum, [seed, trial] each."""
+        model, data, optimum = self.task.model, self.task.data, self.task.optimum
+        if optimum is not None:
+            excess = optimum.excess(self.parameters)
+            return optimum.minimum + excess, excess
+        loss = full_data_mean(model.losses, self.parameters, data.x, data.y, model.width)
+        return loss, torch.full_like(loss, math.nan)
+
+
+class _Target:
+    """Watches for a target loss: the step at which each run first reached it, inf until then, [seed, trial]."""
+
+    def __init__(self, training: Training, trials: int) -> None:
+        self.loss, self.every = training.budget.options["target"], training.budget.options["check_every"]
+        self.reached = torch.full((len(training.seeds), trials), math.inf, dtype=torch.float64)
+
+    def all_finished(self, step: int, runs: _Runs) -> bool:
+        """Checks when it is time; true once every run has reached the target or diverged."""
+        if step % self.every != 0:
+            return False
+        loss, _ = runs.train_loss()
+        self.reached[(loss <= self.loss) & self.reached.isinf()] = step
+        return bool((self.reached.isfinite() | ~loss.isfinite()).all())
+
+
+def _train_chunk(training: Training, task: Task, chunk: slice, loss_weights: Array | None) -> Curves:
+    runs = _Runs(training, task, chunk)
+    trials = runs.parameters[0].shape[1]
+    target = _Target(training, trials) if training.budget.name == "target" else None
+    scales = None if loss_weights is None else torch.tensor(loss_weights[chunk], dtype=task.data.x.dtype)
+    points = recording_steps(training)
+    due = set(points)
+    recorded: dict[int, tuple[Tensor, ...]] = {}
+    for step, minibatch in enumerate(minibatches(training, task), start=1):
+        losses, gradients = runs.gradients(minibatch)
+        if scales is not None:
+            gradients = [g * scales.view(1, -1, *[1] * (g.ndim - 2)) for g in gradients]
+        if step == 1:
+            recorded[0] = (*runs.train_loss(), losses.mean(-1), _norm(gradients))
+        runs.update(gradients, step)
+        finished = step == training.steps or (target is not None and target.all_finished(step, runs))
+        if finished or step in due:
+            recorded[step] = (*runs.train_loss(), losses.mean(-1), _norm(gradients))
+        if finished:
+            break
+    held = [recorded[step if step in recorded else max(recorded)] for step in points]
+    lines = [torch.stack(values).double().transpose(1, 2).flatten(1).numpy() for values in zip(*held, strict=True)]
+    reached = torch.full((len(training.seeds), trials), math.nan) if target is None else target.reached
+    return Curves(np.array(points), *lines, *_ends(runs, reached))
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """Norm of each run's gradient over all parameters, [seed, trial]."""
+    return torch.stack([g.flatten(2).double().square().sum(-1) for g in gradients]).sum(0).sqrt()
+
+
+def _ends(runs: _Runs, reached: Tensor) -> list[Array]:
+    """Validation loss, validation error and steps to the target, [run] each."""
+    model, data = runs.task.model, runs.task.data
+    loss = full_data_mean(model.losses, runs.parameters, data.x_valid, data.y_valid, model.width)
+    error = torch.full_like(loss, math.nan)
+    if model.errors is not None:
+        error = full_data_mean(model.errors, runs.parameters, data.x_valid, data.y_valid, model.width)
+    return [values.double().T.flatten().numpy() for values in (loss, error, reached)]
