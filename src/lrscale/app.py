@@ -1,0 +1,262 @@
+"""Hydra's door: composes configs, turns a multirun into a plan and its jobs, and runs a single training."""
+
+import itertools
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lrscale.plan import Cell, Interval, Plan, cell_label
+from lrscale.results import Result
+from lrscale.rules import FRACTION, TEXT, Refusal, Rule, check, integer, is_number, one_of
+from lrscale.spec import KEYS, OPTIMIZERS, TUNABLE, identity, training
+
+TOP_LEVEL = (*KEYS, "tracking", "study")
+SETTINGS: dict[str, Rule] = {
+    "direction": one_of("minimize"),
+    "storage": TEXT,
+    "n_trials": integer(1, 100_000),
+    "n_jobs": integer(1, 100_000),
+    "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
+}
+
+
+def home() -> Path:
+    """The folder that holds conf/ and sweeps/: the package where it is installed, the repository where it is edited."""
+    package = Path(__file__).parent
+    return package if (package / "conf").is_dir() else package.parents[1]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs `lrscale run` with Hydra's command line.
+
+    Raises:
+      Refusal: the command line, a config or a value cannot be used; nothing has been written.
+    """
+    ours = "HYDRA_FULL_ERROR" not in os.environ
+    os.environ["LRSCALE_HOME"] = home().as_uri()  # read by conf/config.yaml, in jobs that start elsewhere too
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
+    sys.argv = ["lrscale run", *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
+    except _Refused as refused:
+        raise refused.code from None  # type: ignore[misc]
+    except (HydraException, OmegaConfBaseException) as error:
+        if not ours:
+            raise
+        raise Refusal(_wording(error)) from None
+
+
+class _Refused(SystemExit):
+    """Carries a refusal past Hydra, which would print a line of its own about any Exception."""
+
+
+def _wording(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "See https")))
+    if "To append to your config use" in text:
+        text = text.split(" To append", 1)[0] + ": there is no such key. lrscale run --help lists them."
+    return text
+
+
+def job(config: DictConfig) -> list[Result] | None:
+    """What Hydra calls: in a multirun it returns results, alone it records and prints them."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from lrscale.job import work
+
+        return work(plain_config(config))
+    from lrscale.single import run_single
+
+    try:
+        run_single(plain_config(config), _plain(config.tracking))
+    except Refusal as refusal:
+        raise _Refused(refusal) from None
+    return None
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Returns the part of a composed config that describes a training, as plain values.
+
+    Raises:
+      Refusal: the config has keys that nothing reads.
+    """
+    unknown = [str(key) for key in config if key not in (*TOP_LEVEL, "hydra")]
+    if unknown:
+        raise Refusal(f"`{unknown[0]}` is not known. Known: {', '.join(TOP_LEVEL)}.")
+    return {str(key): _plain(config[key]) for key in config if key in KEYS}
+
+
+def sweep(
+    settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]
+) -> None:
+    """Carries out a multirun: makes its plan, checks all of it, and conducts the study."""
+    plan = make_plan({key: _plain(value) for key, value in settings.items()}, config, loader, arguments)
+    launched = itertools.count()
+
+    def launch(jobs: Sequence[Sequence[str]]) -> list[list[Result] | str]:
+        """Runs jobs through Hydra's launcher; a job that crashed gives its traceback."""
+        first = next(launched)
+        for _ in jobs[1:]:
+            next(launched)
+        outcomes: list[list[Result] | str] = []
+        for returned in launcher.launch(jobs, initial_job_idx=first):
+            try:
+                outcomes.append(returned.return_value)
+            except Exception as error:
+                outcomes.append("".join(traceback.format_exception(error)))
+        return outcomes
+
+    from lrscale.study import conduct
+
+    conduct(plan, launch)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value without OmegaConf's types, interpolations resolved."""
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+
+
+def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> Plan:
+    """Makes the plan of a multirun.
+
+    Args:
+      settings: of `hydra.sweeper`.
+      config: what Hydra composed for the multirun.
+      loader: Hydra's config loader.
+      arguments: overrides of the command line.
+
+    Raises:
+      Refusal: a setting, an override or a cell cannot be used; all such cells are listed.
+    """
+    for key in settings:
+        if key not in (*SETTINGS, "sampler", "study_name", "params"):
+            raise Refusal(
+                f"`hydra.sweeper.{key}` is not known. Known: {', '.join([*SETTINGS, 'sampler', 'study_name', 'params'])}."
+            )
+    for key, rule in SETTINGS.items():
+        check(f"hydra.sweeper.{key}", rule, settings.get(key))
+    axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
+    cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
+    chosen = config.hydra.runtime.choices.get("sweeps")
+    name = (
+        settings.get("study_name") or chosen or "-".join([cells[0].config["task"]["name"], *(a.rpartition(".")[2] for a in axes)])
+    )
+    check("hydra.sweeper.study_name", TEXT, name)
+    sampler = settings.get("sampler")
+    tracking, study = _plain(config.tracking), _plain(config.study)
+    return Plan(
+        study=name,
+        cells=cells,
+        intervals=intervals,
+        sampler=sampler if isinstance(sampler, Mapping) else {"name": sampler},
+        n_trials=settings["n_trials"] if intervals else 1,
+        n_jobs=settings["n_jobs"],
+        max_failure_rate=settings["max_failure_rate"],
+        storage=settings["storage"],
+        tracking=tracking,
+        question=study["question"],
+        ranges=study["ranges"],
+        claims=study["claims"],
+        command=shlex.join(["lrscale", "run", "-m", *arguments]),
+    )
+
+
+def _axes(
+    loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, Interval], list[str]]:
+    """Sorts overrides into axes with their values, intervals, and what is fixed; arguments override params."""
+    parser = OverridesParser.create(config_loader=loader)
+    texts = [f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in params.items()]
+    parsed = {o.get_key_element(): o for o in parser.parse_overrides([*texts, *arguments])}
+    axes: dict[str, list[str]] = {}
+    intervals: dict[str, Interval] = {}
+    fixed: list[str] = []
+    for key, override in parsed.items():
+        if not override.is_sweep_override():
+            fixed.append(f"{key}={override.get_value_element_as_str()}")
+        elif override.is_discrete_sweep():
+            axes[key] = [str(value) for value in override.sweep_string_iterator()]
+            if not axes[key] or len(set(axes[key])) < len(axes[key]):
+                raise Refusal(
+                    f"`{key}` must be swept over values that differ, got {override.input_line}. Leave repeated ones out."
+                )
+        else:
+            intervals[key] = _interval(key, override)
+    return axes, intervals, fixed
+
+
+def _interval(key: str, override: Override) -> Interval:
+    value = override.value()
+    rules = {f"optimizer.{name}": rule for rules in OPTIMIZERS.values() for name, rule in rules.items() if rule in TUNABLE}
+    if not isinstance(value, IntervalSweep) or key not in rules:
+        raise Refusal(
+            f"`{key}` must be swept over values, got {override.input_line}. Only {', '.join(rules)} can be tuned in an interval."
+        )
+    low, high = value.start, value.end
+    assert low is not None
+    assert high is not None
+    if not (is_number(low) and is_number(high) and low < high):
+        raise Refusal(
+            f"`{key}` must be tuned in an interval with low < high, got {override.input_line}. Take tag(log,interval(1e-4,1))."
+        )
+    for end in (low, high):
+        check(key, rules[key], end, "An interval's ends keep the rule too.")
+    if "log" in value.tags and low <= 0:
+        raise Refusal(f"`{key}` must be > 0 to be tuned on a log scale, got {override.input_line}. Raise the low end.")
+    return Interval(float(low), float(high), "log" in value.tags)
+
+
+def _middle(intervals: Mapping[str, Interval]) -> list[str]:
+    """A value inside each interval, to compose and check a cell with."""
+    return [f"{key}={(i.low * i.high) ** 0.5 if i.log else (i.low + i.high) / 2!r}" for key, i in intervals.items()]
+
+
+def _cells(
+    config: DictConfig,
+    loader: ConfigLoader,
+    axes: Mapping[str, list[str]],
+    fixed: list[str],
+    intervals: Mapping[str, Interval],
+) -> tuple[Cell, ...]:
+    """Composes every combination of the axes and checks it."""
+    from lrscale.datasets import check_files
+
+    cells: list[Cell] = []
+    refused: dict[str, list[str]] = {}
+    for values in itertools.product(*axes.values()):
+        chosen = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
+        composed = loader.load_sweep_config(config, [*fixed, *chosen])
+        plain = plain_config(composed)
+        scientific = {key: _scientific(composed, key, value) for key, value in zip(axes, values, strict=True)}
+        label = cell_label(scientific)
+        try:
+            check_files(training(plain).task)
+        except Refusal as error:
+            refused.setdefault(str(error), []).append(label)
+            continue
+        overrides = tuple(o for o in [*fixed, *chosen] if o.partition("=")[0] not in intervals)
+        cells.append(Cell(identity(plain, tuple(intervals)), label, scientific, plain, overrides))
+    if refused and len(refused) == 1 and not cells:
+        raise Refusal(next(iter(refused)))
+    if refused:
+        raise Refusal("; ".join(f"{', '.join(labels)}: {text}" for text, labels in refused.items()))
+    return tuple(cells)
+
+
+def _scientific(composed: DictConfig, key: str, value: str) -> Any:
+    found = OmegaConf.select(composed, key)
+    return value if OmegaConf.is_config(found) else found

@@ -1,0 +1,85 @@
+"""What a study is going to do: its cells, what is tuned in each, and how trials are named."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a hyperparameter is tuned: [low, high], on a log scale or a linear one."""
+
+    low: float
+    high: float
+    log: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the scientific hyperparameters.
+
+    `id` names its config without what is tuned; equal ids have equal trials. `scientific` holds the
+    values of this study's axes, `config` the whole training, `overrides` what Hydra composes it from.
+    """
+
+    id: str
+    label: str
+    scientific: Mapping[str, Any]
+    config: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study: cells, what is tuned in each, how, and what is claimed of the outcome."""
+
+    study: str
+    cells: tuple[Cell, ...]
+    intervals: Mapping[str, Interval]
+    sampler: Mapping[str, Any]
+    n_trials: int
+    n_jobs: int
+    max_failure_rate: float
+    storage: str
+    tracking: Mapping[str, Any]
+    question: str | None
+    ranges: Mapping[str, Sequence[float]]
+    claims: Sequence[Mapping[str, Any]]
+    command: str
+
+    @property
+    def id(self) -> str:
+        """Names what is run, so that the same command continues the same study."""
+        what = [[cell.id for cell in self.cells], self.n_trials, dict(self.sampler)]
+        intervals = {name: asdict(interval) for name, interval in self.intervals.items()}
+        return hashlib.sha256(json.dumps([what, intervals], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cell_label(scientific: Mapping[str, Any]) -> str:
+    """Short name of a cell, as in `sum b256`.
+
+    Example:
+      >>> cell_label({"reduction": "sum", "batch_size": 256, "optimizer": "adam", "optimizer.momentum": 0.9})
+      'sum b256 adam momentum0.9'
+    """
+    letters = {"batch_size": "b", "accumulation": "a", "reduction": "", "task": "", "optimizer": "", "budget": ""}
+    parts = (f"{letters.get(key, key.rpartition('.')[2])}{value}" for key, value in scientific.items())
+    return " ".join(parts) or "all"
+
+
+def short(number: float) -> str:
+    """A number in two digits, as in run names.
+
+    Example:
+      >>> short(0.0031), short(1.0), short(123456.0)
+      ('3.1e-3', '1e0', '1.2e5')
+    """
+    digits, _, exponent = f"{number:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent)}"
+
+
+def trial_label(cell: str, params: Mapping[str, float]) -> str:
+    """Name of a trial, as in `sum b256 lr3e-3`."""
+    return " ".join([cell, *(f"{key.rpartition('.')[2]}{short(value)}" for key, value in params.items())])

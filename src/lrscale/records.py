@@ -1,0 +1,52 @@
+"""What a store holds of a study, as plain values: the report is made from these alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One finished trial. `cell`: id of its cell; `seconds`: its share of the time its job took."""
+
+    run_id: str
+    cell: str
+    number: int
+    params: Mapping[str, float]
+    objectives: tuple[float, ...]
+    diverged: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell, with the config that all its trials share."""
+
+    id: str
+    label: str
+    scientific: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One execution of a study: its plan, and where it was run."""
+
+    run_id: str
+    experiment_id: str
+    study: str
+    question: str | None
+    objective: str
+    n_trials: int
+    ranges: Mapping[str, tuple[float, float]]
+    claims: tuple[Mapping[str, Any], ...]
+    cells: tuple[CellRecord, ...]
+    made_by: Mapping[str, str]
+    command: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve read back from a store."""
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]

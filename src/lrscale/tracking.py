@@ -1,0 +1,305 @@
+"""MLflow's door: opens a store, writes studies and trials to it in few calls, and reads them back."""
+
+import json
+import logging
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.tracking import MlflowClient
+
+from lrscale.plan import Cell, Plan, trial_label
+from lrscale.provenance import source_tags
+from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord
+from lrscale.results import Result
+from lrscale.rules import Refusal
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+KIND, CELL, NUMBER, PARAMS = "lrscale.kind", "lrscale.cell", "lrscale.trial", "lrscale.params"
+OBJECTIVES, DIVERGED, CONFIG, PLAN = "lrscale.objectives", "lrscale.diverged", "lrscale.config", "lrscale.plan"
+STUDY_FILE = "study.json"
+PAGE = 1000
+"""Runs read at a time."""
+
+
+class Store:
+    """An MLflow store: a database on this machine, or a server."""
+
+    def __init__(self, uri: str) -> None:
+        """Opens a store, creating a database that is not there yet.
+
+        Raises:
+          Refusal: it cannot be opened.
+        """
+        check_uri(uri)
+        self.uri = uri
+        try:
+            self.client = MlflowClient(uri)
+            self.client.search_experiments(max_results=1)
+            if uri.startswith("sqlite:///"):
+                connection = sqlite3.connect(uri.removeprefix("sqlite:///"))
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.close()
+        except Exception as error:
+            raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {_first_line(error)}") from None
+
+    @classmethod
+    def existing(cls, uri: str) -> "Store":
+        """Opens a store to read from; a database that is not there is refused, not made."""
+        check_uri(uri)
+        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+            raise Refusal(
+                f"`--tracking-uri` must be a store that is there, got {uri}. Run a study first: lrscale run -m sweeps=quickstart."
+            )
+        return cls(uri)
+
+    def experiment(self, name: str) -> str:
+        """Returns the id of the experiment of that name, made if need be."""
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage != "active":
+                raise Refusal(
+                    f"`study_name` must not be that of a deleted experiment, got {name}. Restore it or take another name."
+                )
+            return str(found.experiment_id)
+        folder = Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
+        location = folder.as_uri() + f"/{_file_name(name)}" if self.uri.startswith("sqlite:///") else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def start_study(self, plan: Plan, document: Mapping[str, Any]) -> StudyRecord:
+        """Opens the parent run of a plan, the one of an earlier execution if there is one."""
+        experiment = self.experiment(plan.study)
+        found = self.client.search_runs([experiment], f"tags.`{PLAN}` = '{plan.id}'", max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+            self.client.update_run(run_id, status="RUNNING")
+        else:
+            tags = {KIND: "study", PLAN: plan.id, **source_tags()}
+            run_id = str(self.client.create_run(experiment, tags=tags, run_name=f"study {plan.study}").info.run_id)
+            params = [
+                Param("cells", str(len(plan.cells))),
+                Param("n_trials", str(plan.n_trials)),
+                Param("sampler", str(plan.sampler["name"])),
+                Param("objective", document["objective"]),
+            ]
+            self.client.log_batch(run_id, params=params)
+        self.client.log_dict(run_id, dict(document), STUDY_FILE)
+        return self._study_record(run_id, experiment, document)
+
+    def finish_study(self, run_id: str, status: str) -> None:
+        """Ends a parent run: FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(run_id, status)
+        if self.uri.startswith("sqlite:///"):
+            connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
+            connection.execute("PRAGMA optimize")
+            connection.close()
+
+    def record_trial(
+        self,
+        study: StudyRecord,
+        cell: Cell,
+        number: int,
+        params: Mapping[str, float],
+        result: Result,
+        started: float,
+        colour: str,
+    ) -> None:
+        """Writes a finished trial as a child run, in three calls."""
+        tags = {
+            "mlflow.parentRunId": study.run_id,
+            "mlflow.runColor": colour,
+            CELL: cell.id,
+            NUMBER: str(number),
+            PARAMS: json.dumps(dict(params)),
+            **source_tags(),
+        }
+        name = trial_label(cell.label, params)
+        run = self.client.create_run(study.experiment_id, int(started * 1000), {KIND: "trial", **tags}, name)
+        shown = {key.rpartition(".")[2]: f"{value:.4g}" for key, value in params.items()}
+        scientific = {key: str(value) for key, value in cell.scientific.items()}
+        self._write(run, cell.config, {**scientific, **shown}, params, result)
+
+    def record_failure(self, study: StudyRecord, cell: Cell, params: Mapping[str, float], traceback: str) -> None:
+        """Writes a crashed trial as a failed child run, its traceback in an artifact."""
+        tags = {KIND: "crash", CELL: cell.id, "mlflow.parentRunId": study.run_id, **source_tags()}
+        run = self.client.create_run(study.experiment_id, tags=tags, run_name=trial_label(cell.label, params))
+        self.client.log_text(run.info.run_id, traceback, "traceback.txt")
+        self.client.set_terminated(run.info.run_id, "FAILED")
+
+    def record_single(
+        self, experiment: str, name: str, config: Mapping[str, Any], params: Mapping[str, float], result: Result
+    ) -> str:
+        """Writes a training that belongs to no study as one run, and returns its id."""
+        run = self.client.create_run(self.experiment(experiment), tags={KIND: "single", **source_tags()}, run_name=name)
+        named = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
+        shown = {key.rpartition(".")[2]: f"{value:.4g}" for key, value in params.items()}
+        groups = {group: config[group]["name"] for group in ("task", "optimizer")}
+        self._write(run, config, {**groups, **named, **shown}, params, result)
+        return str(run.info.run_id)
+
+    def _write(
+        self, run: Run, config: Mapping[str, Any], shown: Mapping[str, str], params: Mapping[str, float], result: Result
+    ) -> None:
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, _rounded(value), now, 0) for name, value in summary(params, result).items()]
+        metrics += [Metric("objective_by_seed", o, now, i) for i, o in enumerate(result.objectives) if math.isfinite(o)]
+        for name, line in result.curves.items():
+            points = zip(result.steps, line, strict=True)
+            metrics += [Metric(name, value, now, step) for step, value in points if math.isfinite(value)]
+        tags = {
+            OBJECTIVES: json.dumps(result.objectives),
+            DIVERGED: json.dumps([int(d) for d in result.diverged]),
+            CONFIG: json.dumps(dict(config)),
+        }
+        first, *rest = [metrics[i : i + 850] for i in range(0, len(metrics), 850)]
+        some = [RunTag(*tag) for tag in tags.items()]
+        self.client.log_batch(run.info.run_id, first, [Param(*param) for param in shown.items()], some)
+        for more in rest:
+            self.client.log_batch(run.info.run_id, more)
+        self.client.set_terminated(run.info.run_id, "FINISHED")
+
+    def drop_unfinished(self, experiment: str) -> None:
+        """Deletes trials that were being written when their process was killed."""
+        for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'RUNNING'"):
+            self.client.delete_run(run.info.run_id)
+
+    def trials(self, experiment: str) -> list[TrialRecord]:
+        """Reads an experiment's finished trials."""
+        return [_trial(run) for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'")]
+
+    def study(self, name: str | None) -> StudyRecord:
+        """Reads the latest execution of a study, or of any study if no name is given.
+
+        Raises:
+          Refusal: there is none.
+        """
+        experiments = {e.experiment_id: e.name for e in self._experiments()}
+        wanted = [i for i, n in experiments.items() if name in (None, n)]
+        runs = self.client.search_runs(wanted, f"tags.`{KIND}` = 'study'", max_results=1) if wanted else []
+        if not runs:
+            known = ", ".join(sorted(n for n in experiments.values() if n != "Default")) or "none"
+            raise Refusal(
+                f"`STUDY` must be a study in {self.uri}, got {name or 'no name'}. There: {known}. "
+                "Run one with lrscale run -m sweeps=quickstart."
+            )
+        run = runs[0]
+        document = self.load_json(run.info.run_id, STUDY_FILE)
+        return self._study_record(run.info.run_id, run.info.experiment_id, document)
+
+    def line(self, run_id: str, name: str) -> Line:
+        """Reads a trial's curve."""
+        points = sorted((m.step, m.value) for m in self.client.get_metric_history(run_id, name))
+        return Line(tuple(step for step, _ in points), tuple(value for _, value in points))
+
+    def load_json(self, run_id: str, path: str) -> Any:
+        """Reads a JSON artifact."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            return json.loads(Path(self.client.download_artifacts(run_id, path, folder)).read_text())
+
+    def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Stores a folder's files, and numbers and tags, on a study's run."""
+        self.client.log_artifacts(run_id, str(folder))
+        now = int(time.time() * 1000)
+        self.client.log_batch(run_id, [Metric(*m, now, 0) for m in metrics.items()], [], [RunTag(*t) for t in tags.items()])
+
+    def _experiments(self) -> Iterator[Experiment]:
+        token = None
+        while True:
+            page = self.client.search_experiments(max_results=PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _runs(self, experiment: str, query: str) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self.client.search_runs([experiment], query, max_results=PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _study_record(self, run_id: str, experiment: str, document: Mapping[str, Any]) -> StudyRecord:
+        return StudyRecord(
+            run_id=run_id,
+            experiment_id=experiment,
+            study=document["study"],
+            question=document["question"],
+            objective=document["objective"],
+            n_trials=document["n_trials"],
+            ranges={name: (low, high) for name, (low, high) in document["ranges"].items()},
+            claims=tuple(document["claims"]),
+            cells=tuple(CellRecord(c["id"], c["label"], c["scientific"], c["config"]) for c in document["cells"]),
+            made_by=document["made_by"],
+            command=document["command"],
+        )
+
+
+def check_uri(uri: object) -> None:
+    """Raises Refusal, before anything is written, where a store cannot be at that place."""
+    schemes = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")
+    if not isinstance(uri, str) or not uri.startswith(schemes):
+        raise Refusal(
+            f"`tracking.uri` must start with {', '.join(schemes)}, got {uri!r:.100}. Take tracking.uri=sqlite:///mlflow.db."
+        )
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
+        if not folder.is_dir():
+            raise Refusal(f"`tracking.uri` must lie in a folder that exists, got {uri}. Make {folder} first.")
+        if not os.access(folder, os.W_OK):
+            raise Refusal(
+                f"`tracking.uri` must lie in a folder that can be written, got {uri}. Take another folder than {folder}."
+            )
+
+
+def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
+    """The numbers of a trial that MLflow's table and charts show: finite ones only, as its screens take no inf."""
+    worst = math.log10(max(10 * abs(result.curves["train_loss"][0]), 1e-300))
+    objective = result.objective
+    shown = {f"log10_{key.rpartition('.')[2]}": math.log10(value) for key, value in params.items() if value > 0}
+    shown |= {"diverged": float(sum(result.diverged)), "seeds": float(len(result.objectives))}
+    if math.isfinite(objective):
+        shown["objective"] = objective
+        shown["log10_objective"] = min(math.log10(max(objective, 1e-300)), worst)
+    else:
+        shown["log10_objective"] = worst
+    return shown | {f"final/{name}": value for name, value in result.ends.items()}
+
+
+def _trial(run: Run) -> TrialRecord:
+    tags = run.data.tags
+    return TrialRecord(
+        run_id=run.info.run_id,
+        cell=tags[CELL],
+        number=int(tags[NUMBER]),
+        params=json.loads(tags[PARAMS]),
+        objectives=tuple(json.loads(tags[OBJECTIVES])),
+        diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
+    )
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits, for numbers that are read in a table; exact values are in the tags."""
+    return float(f"{value:.4g}")
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "study"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
