@@ -1,0 +1,184 @@
+"""The answer of a study, from its records: the best lr of each cell, the ratio law, slopes and the turn-over."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrscale import theory
+from lrscale.estimate import BestLr, Interval, TurnOver, best_lr, ratio_slope, slope, turn_over
+from lrscale.optim import OPTIMIZERS
+from lrscale.records import CellRecord, StudyRecord, TrialRecord
+from lrscale.reduction import gradient_scale
+from lrscale.results import mean_objective
+from lrscale.spec import Training, training
+from lrscale.tasks import population
+
+
+@dataclass(frozen=True)
+class CellAnswer:
+    """One cell: its trials, its gradient scale c, its best lr, and what theory says of it (None where it says nothing)."""
+
+    record: CellRecord
+    training: Training
+    trials: tuple[TrialRecord, ...]
+    c: float
+    best: BestLr | None
+    theory_lr: float | None
+    theory_edge: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the best lr takes part in fits: it exists and is not at an edge of what was tried."""
+        return self.best is not None and not self.best.at_edge
+
+    @property
+    def step_examples(self) -> int:
+        return self.training.step_examples
+
+    def points(self) -> list[tuple[float, float, int]]:
+        """Lr, objective and number of diverged runs of each trial, by lr."""
+        rows = [(t.params["optimizer.lr"], mean_objective(t.objectives), sum(t.diverged)) for t in self.trials]
+        return sorted(rows)
+
+    def best_trial(self) -> TrialRecord | None:
+        """The trial with the least objective; None where all have runs that diverged."""
+        trials = [t for t in self.trials if math.isfinite(mean_objective(t.objectives))]
+        return min(trials, key=lambda t: mean_objective(t.objectives), default=None)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cells that differ in reduction and batch size only. `of`: what they share, by name."""
+
+    of: Mapping[str, Any]
+    cells: tuple[CellAnswer, ...]
+    homogeneity: float
+    ratio: Interval | None
+    turn_over: TurnOver | None
+
+    def by_reduction(self, reduction: str) -> list[CellAnswer]:
+        """Cells of one reduction that take part in fits, by batch size."""
+        chosen = [cell for cell in self.cells if cell.training.reduction == reduction and cell.fits]
+        return sorted(chosen, key=lambda cell: cell.step_examples)
+
+    def slope(self, reduction: str, low: float, high: float) -> Interval | None:
+        """Slope of log lr* over log batch size, for batch sizes from low to high."""
+        cells = [cell for cell in self.by_reduction(reduction) if low <= cell.training.batch_size <= high]
+        return slope(np.log([cell.step_examples for cell in cells]), [c.best for c in cells if c.best])
+
+    def turns(self) -> bool:
+        """Whether the turn-over lies within the batch sizes tried: beyond them it is not measured."""
+        sizes = [cell.step_examples for cell in self.cells]
+        return self.turn_over is not None and min(sizes) < self.turn_over.b_c.value < max(sizes)
+
+    def reductions(self) -> list[str]:
+        return list(dict.fromkeys(cell.training.reduction for cell in self.cells))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that a study's records say."""
+
+    study: StudyRecord
+    families: tuple[Family, ...]
+
+    @property
+    def cells(self) -> tuple[CellAnswer, ...]:
+        return tuple(cell for family in self.families for cell in family.cells)
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The declared batch-size ranges, and all batch sizes together."""
+        return {**self.study.ranges, "all": (0, math.inf)}
+
+
+def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
+    """Estimates everything from a study's records.
+
+    Args:
+      study: what was planned.
+      trials: finished trials of its experiment; those of other cells are left aside.
+    """
+    by_cell: dict[str, list[TrialRecord]] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        by_cell.setdefault(trial.cell, []).append(trial)
+    families: dict[str, list[CellAnswer]] = {}
+    for record in study.cells:
+        shared = {k: v for k, v in record.scientific.items() if k not in ("reduction", "batch_size")}
+        families.setdefault(repr(sorted(shared.items())), []).append(_cell(record, by_cell.get(record.id, [])))
+    return Answer(study, tuple(_family(cells) for cells in families.values()))
+
+
+def _cell(record: CellRecord, trials: list[TrialRecord]) -> CellAnswer:
+    made = training(record.config)
+    tuned = [t for t in trials if "optimizer.lr" in t.params]
+    best = None
+    if tuned:
+        best = best_lr(np.array([t.params["optimizer.lr"] for t in tuned]), np.array([t.objectives for t in tuned]))
+    c = float(gradient_scale(made.reduction, torch.ones(made.step_examples, dtype=torch.float64), made.batch_size))
+    return CellAnswer(record, made, tuple(trials), c, best, *_theory(made, c))
+
+
+def _family(cells: list[CellAnswer]) -> Family:
+    shared = {k: v for k, v in cells[0].record.scientific.items() if k not in ("reduction", "batch_size")}
+    family = Family(shared, tuple(cells), OPTIMIZERS[cells[0].training.optimizer.name].homogeneity, None, None)
+    by_sum = family.by_reduction("sum")
+    means = {cell.step_examples: cell for cell in family.by_reduction("mean")}
+    pairs = [(s, means[s.step_examples]) for s in by_sum if s.step_examples in means]
+    ratio = None
+    if pairs:
+        log_c = np.log([s.c / m.c for s, m in pairs])
+        ratio = ratio_slope(log_c, [s.best for s, _ in pairs if s.best], [m.best for _, m in pairs if m.best])
+    turn = turn_over(np.array([c.step_examples for c in by_sum], dtype=float), [c.best for c in by_sum if c.best])
+    return Family(family.of, family.cells, family.homogeneity, ratio, turn)
+
+
+def _theory(made: Training, c: float) -> tuple[float | None, float | None]:
+    """Best lr and mean-square edge of plain SGD on least squares, in the cell's own reduction; None elsewhere."""
+    source, options = population(made), made.optimizer.options
+    if source is None or made.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
+        return None, None
+    spectrum, size = source.spectrum.numpy(), made.step_examples
+    edge = theory.mean_square_edge(spectrum, source.bias, size) / c
+    if made.objective == "steps_to_target":
+        return theory.fastest_lr(spectrum, source.bias, size) / c, edge
+    if made.objective != "excess_risk":
+        return None, edge
+    start = source.weights.numpy() ** 2
+    start[: len(spectrum)] += 0.01**2
+    return theory.best_lr(spectrum, source.bias, size, made.steps, start, source.noise) / c, edge
+
+
+def law(family: Family) -> str:
+    """One sentence that states the law which a family's cells show, with its slope and interval."""
+    of = ", ".join(str(value) for value in family.of.values())
+    where = f" ({of})" if of else ""
+    r = family.ratio
+    if r is None:
+        return (
+            f"No ratio of sum to mean can be stated{where}: "
+            "it takes both reductions at one batch size above 1, their best lrs not at an edge."
+        )
+    fits = "as" if r.holds(-family.homogeneity) else "not as"
+    text = (
+        f"lr_sum* = lr_mean* x c^{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]{where}, c the number of summed terms: "
+        f"{fits} theory says (c^{-family.homogeneity:g})"
+    )
+    return f"{text}{_regime(family)}."
+
+
+def _regime(family: Family) -> str:
+    """How lr_sum* goes with B, as the end of a sentence."""
+    turn = family.turn_over
+    if turn is None:
+        return ""
+    if family.turns():
+        where = f"{turn.b_c.value:.0f} [{turn.b_c.low:.0f}, {turn.b_c.high:.0f}]"
+        return f"; lr_sum* is level up to B = {where} and falls as 1/B beyond"
+    largest = max(cell.step_examples for cell in family.cells)
+    if turn.b_c.value > largest:
+        return f"; up to B = {largest} lr_sum* has not turned over to 1/B"
+    return "; lr_sum* falls as 1/B over all batch sizes tried"

@@ -1,0 +1,173 @@
+"""Figures of a study: objective against lr, best lr against batch size, loss against examples seen."""
+
+import io
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from lrscale.answer import Answer, CellAnswer, Family
+from lrscale.palette import colours
+from lrscale.records import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STYLE: dict[Any, Any] = {
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.hashsalt": "lrscale",
+    "svg.fonttype": "path",
+}
+REDUCTION_LOOK = {"mean": ("#0072b2", "o"), "sum": ("#d55e00", "s"), "sum_over_nominal": ("#009e73", "^")}
+NAMES = {
+    "excess_risk": "excess of the training loss over its minimum",
+    "train_loss": "training loss",
+    "valid_loss": "validation loss",
+    "valid_error": "validation error",
+    "steps_to_target": "steps to the target loss",
+}
+
+
+def _panels(count: int, width: float = 4.4, height: float = 4.0, share: bool = True) -> tuple[Figure, "Sequence[Axes]"]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(1, count) * width + 0.6, height), layout="constrained")
+        grid = figure.subplots(1, max(1, count), sharey=share, squeeze=False)
+    return figure, list(grid[0])
+
+
+def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
+    axes.set_xscale("log", base=2)
+    step = math.ceil(len(sizes) / 8)
+    axes.set_xticks(sizes[::step], [str(size) for size in sizes[::step]])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def objective_against_lr(answer: Answer, family: Family) -> Figure:
+    """Objective against lr: a panel a reduction, a curve a batch size, optimum and stability edge marked."""
+    palette = colours(cell.training.batch_size for cell in answer.cells)
+    reductions = family.reductions()
+    finite = [o for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o) and o > 0]
+    top = 3 * max(finite, default=1.0)
+    with matplotlib.rc_context(STYLE):
+        figure, panels = _panels(len(reductions))
+        for axes, reduction in zip(panels, reductions, strict=False):
+            cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.training.batch_size)
+            for cell in cells:
+                _objective_curve(axes, cell, palette[cell.training.batch_size], top)
+            axes.set(xscale="log", yscale="log", title=f"reduction = {reduction}", xlabel="learning rate")
+            if finite:
+                axes.set_ylim(min(finite) * 0.5, top * 2)
+        panels[0].set_ylabel(NAMES[answer.study.objective])
+        handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
+        handles += [
+            matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
+            matplotlib.lines.Line2D([], [], color="#444", marker="x", ms=6, ls="", label="diverged"),
+        ]
+        if any(cell.theory_edge for cell in family.cells):
+            handles.append(
+                matplotlib.lines.Line2D([], [], color="#444", marker="|", ms=12, ls="", label="stability edge\n(theory)")
+            )
+        figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def _objective_curve(axes: Axes, cell: CellAnswer, colour: str, top: float) -> None:
+    points = cell.points()
+    shown = [(lr, o) for lr, o, _ in points if math.isfinite(o)]
+    if shown:
+        axes.plot(*zip(*shown, strict=True), "-o", color=colour, ms=3, lw=1.3, alpha=0.9)
+    gone = [lr for lr, o, _ in points if not math.isfinite(o)]
+    axes.plot(gone, [top] * len(gone), "x", color=colour, ms=6)
+    if cell.best is not None:
+        axes.plot(
+            cell.best.interval.value,
+            math.exp(cell.best.log_objective),
+            "*",
+            color=colour,
+            ms=13,
+            mec="white",
+            mew=0.8,
+            zorder=5,
+        )
+    if cell.theory_edge is not None:
+        axes.plot([cell.theory_edge], [top], "|", color=colour, ms=12, mew=2)
+
+
+def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
+    """Best lr against batch size, reductions together: measured points with error bars, theory as a line."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _panels(1, width=6.4, height=4.3)
+        for reduction in family.reductions():
+            colour, marker = REDUCTION_LOOK[reduction]
+            cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
+            theory = [(c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
+            if theory:
+                axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.4, alpha=0.6, label=f"{reduction}, theory")
+            for fits, face, name in ((True, colour, reduction), (False, "white", f"{reduction}, at an edge")):
+                chosen = [(c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits == fits]
+                if chosen:
+                    sizes, intervals = zip(*chosen, strict=True)
+                    values = [i.value for i in intervals]
+                    bars = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
+                    axes.errorbar(sizes, values, bars, fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
+        turn = family.turn_over
+        if turn is not None and family.turns():
+            axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"turn-over, B = {turn.b_c.value:.0f}")
+        _batch_ticks(axes, sorted({c.step_examples for c in family.cells}))
+        axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
+        if family.ratio is not None:
+            r = family.ratio
+            ratio = r"$\mathrm{lr}^*_\mathrm{sum}\,/\,\mathrm{lr}^*_\mathrm{mean}$"
+            axes.set_title(f"{ratio} $= c^{{{r.value:.3f}}}$   [{r.low:.3f}, {r.high:.3f}]")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Line], name: str) -> Figure:
+    """Loss against examples seen at each cell's best trial; `lines` by cell id, their steps counted in examples."""
+    palette = colours(cell.training.batch_size for cell in answer.cells)
+    reductions = family.reductions()
+    with matplotlib.rc_context(STYLE):
+        figure, panels = _panels(len(reductions))
+        for axes, reduction in zip(panels, reductions, strict=False):
+            for cell in family.cells:
+                line = lines.get(cell.record.id)
+                if cell.training.reduction == reduction and line is not None:
+                    pairs = [(s, v) for s, v in zip(line.steps, line.values, strict=True) if s > 0]
+                    axes.plot(*zip(*pairs, strict=True), color=palette[cell.training.batch_size], lw=1.5)
+            axes.set(xscale="log", yscale="log", title=f"reduction = {reduction}", xlabel="examples seen")
+            axes.xaxis.set_major_locator(LogLocator(numticks=7))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+        panels[0].set_ylabel(f"{NAMES.get(name, name)}\nat the best lr tried")
+        handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
+        figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def files(figure: Figure) -> dict[str, bytes]:
+    """A figure as PNG and SVG; the same figure gives the same bytes."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # keeps what the constrained layout found, which takes as long as drawing
+    content = {}
+    for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format=form, dpi=130, metadata=metadata)
+        content[form] = buffer.getvalue()
+    return content

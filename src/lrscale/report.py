@@ -1,0 +1,323 @@
+"""The report of a study: as text, as JSON, as one HTML page with figures; from what MLflow holds alone."""
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lrscale.answer import Answer, CellAnswer, Family, answer, law
+from lrscale.claims import Verdict, check_claims, verdicts
+from lrscale.estimate import Interval
+from lrscale.records import Line, StudyRecord
+from lrscale.results import examples_seen, mean_objective
+from lrscale.tracking import Store
+
+__all__ = ["check_claims", "print_report", "publish"]
+
+
+def print_report(study: str | None, uri: str, form: str) -> None:
+    """Prints the report of a study in a form: text, json or html.
+
+    Raises:
+      Refusal: the store or the study is not there.
+    """
+    store = Store.existing(uri)
+    record = store.study(study)
+    found = answer(record, store.trials(record.experiment_id))
+    if form == "json":
+        print(json.dumps(as_json(found), indent=2, allow_nan=False))
+    elif form == "html":
+        print(as_html(found, draw(store, found)))
+    else:
+        show(found, Console(highlight=False))
+
+
+def publish(store: Store, study: StudyRecord, console: Console) -> None:
+    """Writes report and figures to `studies/<study>/` and to the study's run, and shows the answer."""
+    found = answer(study, store.trials(study.experiment_id))
+    folder = Path("studies") / safe_name(study.study)
+    figures = draw(store, found)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name, files in figures.items():
+        for suffix, content in files.items():
+            (folder / "figures" / f"{name}.{suffix}").write_bytes(content)
+    (folder / "report.json").write_text(json.dumps(as_json(found), indent=2, allow_nan=False) + "\n")
+    (folder / "report.html").write_text(as_html(found, figures))
+    checked = verdicts(found)
+    metrics = {"claims_held": float(sum(v.holds for v in checked)), "claims": float(len(checked))}
+    if len(found.families) == 1 and found.families[0].ratio is not None:
+        metrics["ratio_slope"] = found.families[0].ratio.value
+    store.keep_files(study.run_id, folder, metrics, {"mlflow.note.content": note(found)})
+    show(found, console)
+    main = next((n for n in figures if n.startswith("best_lr")), None)
+    if main:
+        console.print(f"figure   {folder / 'figures' / main}.png")
+    console.print(f"report   {folder / 'report.html'}")
+    console.print(f"browse   lrscale ui {study.study}")
+
+
+def safe_name(name: str) -> str:
+    """A name that is one folder below the working folder, whatever the study is called."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")
+    return kept[:100] or "study"
+
+
+def note(found: Answer) -> str:
+    """What MLflow shows on the study's run; the first line is the answer."""
+    lines = [law(family) for family in found.families]
+    question = f"\n\n*{found.study.question}*" if found.study.question else ""
+    return " ".join(lines) + question + f"\n\nRepeat it: `{found.study.command}`"
+
+
+def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:
+    """Draws all figures: name -> format (png, svg) -> content."""
+    from lrscale import plots
+
+    drawn: dict[str, dict[str, bytes]] = {}
+    for i, family in enumerate(found.families):
+        suffix = f"_{i + 1}" if len(found.families) > 1 else ""
+        if not any(cell.best for cell in family.cells):
+            continue
+        name = "excess_risk" if found.study.objective == "excess_risk" else "train_loss"
+        figures = {
+            "objective_against_lr": plots.objective_against_lr(found, family),
+            "best_lr_against_batch_size": plots.best_lr_against_batch_size(found, family),
+            "loss_against_examples": plots.loss_against_examples(found, family, _best_lines(store, family, name), name),
+        }
+        for title, figure in figures.items():
+            drawn[title + suffix] = plots.files(figure)
+    return drawn
+
+
+def _best_lines(store: Store, family: Family, name: str) -> dict[str, Line]:
+    """The loss curve of each cell's best trial, its steps counted in examples."""
+    lines = {}
+    for cell in family.cells:
+        trial = cell.best_trial()
+        if trial is not None:
+            line = store.line(trial.run_id, name)
+            lines[cell.record.id] = Line(tuple(examples_seen(cell.training, s) for s in line.steps), line.values)
+    return lines
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for reading."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}g}"
+
+
+def cell_row(cell: CellAnswer) -> list[str]:
+    """A cell in the table: name, best lr, interval, theory, objective, trials, diverged runs, remark."""
+    best = cell.best
+    interval = best.interval if best else None
+    diverged = sum(sum(t.diverged) for t in cell.trials)
+    runs = sum(len(t.objectives) for t in cell.trials)
+    remark = "no trials" if not cell.trials else "all diverged" if best is None else "edge" if best.at_edge else ""
+    return [
+        cell.record.label,
+        number(interval.value if interval else None),
+        f"{number(interval.low)} - {number(interval.high)}" if interval else "-",
+        number(cell.theory_lr),
+        number(least_objective(cell)),
+        str(len(cell.trials)),
+        f"{diverged}/{runs}",
+        remark,
+    ]
+
+
+def least_objective(cell: CellAnswer) -> float | None:
+    """The objective of the best trial of a cell."""
+    trial = cell.best_trial()
+    return None if trial is None else mean_objective(trial.objectives)
+
+
+COLUMNS = ("cell", "best lr", "95 % interval", "theory", "{objective}", "lrs", "diverged", "")
+
+
+def slope_rows(found: Answer) -> list[list[str]]:
+    """Slopes of log lr* over log B, per reduction and declared range."""
+    rows = []
+    for entry in as_json(found)["slopes"]:
+        family = ", ".join(str(v) for v in entry["of"].values())
+        low, high = entry["ci"] or (None, None)
+        span = entry["range"] if entry["range"] == "all" else f"{entry['range']} (B {entry['low']:g} to {entry['high']:g})"
+        rows.append(
+            [
+                " ".join([family, entry["reduction"]]).strip(),
+                span,
+                number(entry["slope"]),
+                f"{number(low)} to {number(high)}",
+            ]
+        )
+    return rows
+
+
+def claim_row(verdict: Verdict) -> list[str]:
+    """A claim in the table: name, expected, measured, holds or fails."""
+    expected = f"{verdict.expected:g}" + (f" ± {verdict.tolerance:g}" if verdict.tolerance is not None else "")
+    return [verdict.name, expected, number(verdict.measured), "holds" if verdict.holds else "FAILS"]
+
+
+def show(found: Answer, console: Console) -> None:
+    """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
+    study = found.study
+    rows = [cell_row(cell) for cell in found.cells]
+    columns = [title.format(objective=study.objective) for title in COLUMNS]
+    if not any(row[-1] for row in rows):
+        columns = columns[:-1]
+    cells = Table(title=study.question or study.study, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for i, title in enumerate(columns):
+        cells.add_column(title, justify="left" if i in (0, 7) else "right", no_wrap=True)
+    for row in rows:
+        cells.add_row(*row[: len(columns)])
+    console.print(cells)
+    for title, rows in (
+        ("slope of log lr* over log B", slope_rows(found)),
+        ("claims", [claim_row(v) for v in verdicts(found)]),
+    ):
+        if rows:
+            table = Table(title=title, title_justify="left", show_header=False, box=None)
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+    for family in found.families:
+        console.print(f"[bold]{law(family)}[/bold]" if console.is_terminal else law(family))
+    seeds = {len(t.objectives) for cell in found.cells for t in cell.trials}
+    if seeds == {1}:
+        console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")
+
+
+def _pair(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def _value(interval: Interval | None) -> float | None:
+    return None if interval is None else interval.value
+
+
+def as_json(found: Answer) -> dict[str, Any]:
+    """The report as one document; other programs rely on its keys."""
+    ratios = [
+        {"of": dict(f.of), "slope": _value(f.ratio), "ci": _pair(f.ratio), "expected": -f.homogeneity} for f in found.families
+    ]
+    slopes = []
+    for family in found.families:
+        for reduction in family.reductions():
+            for name, (low, high) in found.ranges().items():
+                measured = family.slope(reduction, low, high)
+                ends = {"low": low, "high": high} if math.isfinite(high) else {"low": None, "high": None}
+                slopes.append(
+                    {
+                        "of": dict(family.of),
+                        "reduction": reduction,
+                        "range": name,
+                        **ends,
+                        "slope": _value(measured),
+                        "ci": _pair(measured),
+                    }
+                )
+    return {
+        "study": found.study.study,
+        "question": found.study.question,
+        "objective": found.study.objective,
+        "law": [law(family) for family in found.families],
+        "cells": [_cell_json(cell) for cell in found.cells],
+        "ratio": ratios[0] if len(ratios) == 1 else None,
+        "ratios": ratios,
+        "slopes": slopes,
+        "turn_over": [_turn_over_json(family) for family in found.families],
+        "claims": [
+            {
+                "name": v.name,
+                "expected": v.expected,
+                "measured": v.measured,
+                "ci": _pair(v.interval),
+                "tolerance": v.tolerance,
+                "holds": v.holds,
+            }
+            for v in verdicts(found)
+        ],
+        "command": found.study.command,
+        "made_by": dict(found.study.made_by),
+    }
+
+
+def _cell_json(cell: CellAnswer) -> dict[str, Any]:
+    best = cell.best
+    return {
+        **cell.record.scientific,
+        "label": cell.record.label,
+        "c": cell.c,
+        "lr_best": _value(best.interval if best else None),
+        "lr_best_ci": _pair(best.interval if best else None),
+        "objective": least_objective(cell),
+        "lr_theory": cell.theory_lr,
+        "at_edge": best.at_edge if best else None,
+        "n_trials": len(cell.trials),
+        "n_runs": sum(len(t.objectives) for t in cell.trials),
+        "n_diverged": sum(sum(t.diverged) for t in cell.trials),
+    }
+
+
+def _turn_over_json(family: Family) -> dict[str, Any]:
+    turn = family.turn_over
+    if turn is None:
+        return {"of": dict(family.of), "b_c": None, "ci": None}
+    return {
+        "of": dict(family.of),
+        "b_c": turn.b_c.value,
+        "ci": _pair(turn.b_c),
+        "eta_max": turn.eta_max.value,
+        "residual": turn.residual,
+        "at_bound": turn.at_bound,
+    }
+
+
+FIGURE_TEXTS = {
+    "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction, "
+    "with 95 % intervals and theory's line.",
+    "objective_against_lr": "Objective against learning rate: one curve a batch size, a panel a reduction; "
+    "stars mark the best lr, crosses divergence.",
+    "loss_against_examples": "Loss against examples seen, at the best lr that was tried in each cell.",
+}
+
+
+def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """The report as one self-contained page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    page = Environment(
+        loader=PackageLoader("lrscale", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    order = [name for start in FIGURE_TEXTS for name in figures if name.startswith(start)]
+    images = [
+        {
+            "text": next(t for start, t in FIGURE_TEXTS.items() if name.startswith(start)),
+            "data": base64.b64encode(figures[name]["svg"]).decode(),
+        }
+        for name in order
+    ]
+    rows = [cell_row(cell) for cell in found.cells]
+    return page.get_template("report.html").render(
+        study=found.study,
+        laws=[law(family) for family in found.families],
+        columns=[title.format(objective=found.study.objective) for title in COLUMNS],
+        cells=rows,
+        slopes=slope_rows(found),
+        claims=[claim_row(v) for v in verdicts(found)],
+        figures=images,
+        runs=sum(len(t.objectives) for cell in found.cells for t in cell.trials),
+        trials=sum(len(cell.trials) for cell in found.cells),
+        seeds=found.cells[0].record.config["seeds"],
+    )
