@@ -47,22 +47,30 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
       Refusal: the command line, a config or a value cannot be used; nothing has been written.
     """
-    ours = "HYDRA_FULL_ERROR" not in os.environ
+    given, environment = sys.argv, dict(os.environ)
+    sys.argv = ["lrscale run", *arguments]
     os.environ["LRSCALE_HOME"] = home().as_uri()  # read by conf/config.yaml, in jobs that start elsewhere too
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
-    sys.argv = ["lrscale run", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
     except _Refused as refused:
-        raise refused.code from None  # type: ignore[misc]
+        raise refused.refusal from None
     except (HydraException, OmegaConfBaseException) as error:
-        if not ours:
+        if "HYDRA_FULL_ERROR" in environment:
             raise
         raise Refusal(_wording(error)) from None
+    finally:
+        sys.argv = given
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 class _Refused(SystemExit):
     """Carries a refusal past Hydra, which would print a line of its own about any Exception."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(2)
+        self.refusal = refusal
 
 
 def _wording(error: Exception) -> str:
@@ -169,8 +177,8 @@ def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoa
         storage=settings["storage"],
         tracking=tracking,
         question=study["question"],
-        ranges=study["ranges"],
-        claims=study["claims"],
+        ranges=study["ranges"] or {},
+        claims=study["claims"] or [],
         command=shlex.join(["lrscale", "run", "-m", *arguments]),
     )
 

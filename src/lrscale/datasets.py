@@ -56,7 +56,7 @@ def _digits() -> Arrays:
 @lru_cache(maxsize=1)
 def _fashion_mnist(root: Path, examples: int) -> Arrays:
     x, y, x_valid, y_valid = (_idx(root / name) for name in FASHION_FILES)
-    images = [torch.from_numpy(a.reshape(len(a), -1)).float() / 255 for a in (x[:examples], x_valid)]
+    images = [torch.from_numpy(a.reshape(len(a), -1).astype(np.float32) / 255) for a in (x[:examples], x_valid)]
     labels = [torch.from_numpy(a.astype(np.int64)) for a in (y[:examples], y_valid)]
     return Arrays(images[0], labels[0], images[1], labels[1])
 

@@ -33,7 +33,7 @@ class BestLr(NamedTuple):
 
     `log_lr`: the estimate; `drawn` [draw]: the same for each draw of seeds; `step`: distance of the grid's
     points around it; `log_objective`: the objective there; `at_edge`: fewer than two points were tried
-    beyond it on one side.
+    below it, or above it with no cliff there.
     """
 
     log_lr: float
@@ -97,7 +97,8 @@ def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
     drawn, _ = minimum(x, np.log(drawn_means))
     best = int(np.argmin(means))
     near = np.diff(x[max(best - 1, 0) : best + 2])
-    at_edge = min(best, len(x) - 1 - best) < 2
+    beyond = means[best + 1 : best + 3]
+    at_edge = best < 2 or (len(beyond) < 2 and bool(np.isfinite(beyond).all()))
     return BestLr(float(place[0]), drawn, float(near.mean()) if len(near) else 0.0, float(lowest[0]), at_edge)
 
 

@@ -15,7 +15,7 @@ from lrscale.provenance import made_by
 from lrscale.records import StudyRecord, TrialRecord
 from lrscale.results import Result, mean_objective
 from lrscale.rules import Refusal
-from lrscale.sweeper import Ask, Tuner, check_storage, open_storage
+from lrscale.sweeper import Ask, Tuner, check_storage, make_sampler, open_storage
 from lrscale.tracking import Store, check_uri
 
 Launch = Callable[[Sequence[Sequence[str]]], list[list[Result] | str]]
@@ -43,6 +43,7 @@ def conduct(plan: Plan, launch: Launch) -> None:
     from lrscale.report import check_claims, publish
 
     check_claims(plan.claims, plan.ranges)
+    make_sampler(plan, plan.cells[0], 0)
     uri = plan.tracking["uri"]
     check_uri(uri)
     check_storage(plan.storage)

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,12 +66,19 @@ class LadderSampler(BaseSampler):
         return lr_at(next((k for k in rungs if k not in taken), rungs[-1]))
 
 
+class _Grid(optuna.samplers.GridSampler):
+    """Optuna's grid, which would otherwise stop the study by itself when it is exhausted, and cannot outside `optimize`."""
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        pass
+
+
 SAMPLERS = {
     "tpe": optuna.samplers.TPESampler,
     "gp": optuna.samplers.GPSampler,
     "qmc": optuna.samplers.QMCSampler,
     "random": optuna.samplers.RandomSampler,
-    "grid": optuna.samplers.GridSampler,
+    "grid": _Grid,
 }
 AT_ONCE = ("qmc", "random", "grid")
 """Samplers that do not learn: their trials are asked in one round."""
@@ -89,8 +96,9 @@ class Tuner:
             key: FloatDistribution(i.low / widest, i.high * widest, log=i.log) for key, i in plan.intervals.items()
         }
         for trial in self._trials(TrialState.RUNNING):
-            if set(trial.params) != set(self.space):  # killed while it was asked: it never ran
+            if set(trial.params) != set(self.space):  # killed while it was asked: it never ran, and is asked anew
                 self.study.tell(trial.number, state=TrialState.FAIL)
+                self.study.set_user_attr(ROUND_END, self.study.user_attrs[ROUND_END] + 1)
         self.failed_before = len(self._trials(TrialState.FAIL))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -168,7 +176,7 @@ def make_sampler(plan: Plan, cell: Cell, place: int) -> BaseSampler:
         known = ", ".join(["ladder", *SAMPLERS])
         raise Refusal(f"`hydra.sweeper.sampler` must be one of {known}, got {name!r:.60}. Take hydra.sweeper.sampler=ladder.")
     if name == "grid":
-        return optuna.samplers.GridSampler(_grid(plan), seed=0, **options)
+        return _Grid(_grid(plan), seed=0, **options)
     options.setdefault("seed", int(hashlib.sha256(f"{cell.id} {place}".encode()).hexdigest()[:8], 16))
     try:
         sampler: BaseSampler = SAMPLERS[name](**options)

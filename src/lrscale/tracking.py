@@ -6,6 +6,7 @@ import math
 import os
 import sqlite3
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Store:
         check_uri(uri)
         self.uri = uri
         try:
+            if uri.startswith(("http://", "https://")):
+                urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()  # MLflow would try for minutes
             self.client = MlflowClient(uri)
             self.client.search_experiments(max_results=1)
             if uri.startswith("sqlite:///"):
