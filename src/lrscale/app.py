@@ -160,9 +160,9 @@ def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoa
     axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
     chosen = config.hydra.runtime.choices.get("sweeps")
-    name = (
-        settings.get("study_name") or chosen or "-".join([cells[0].config["task"]["name"], *(a.rpartition(".")[2] for a in axes)])
-    )
+    name = settings.get("study_name")
+    if name is None:
+        name = chosen or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
     check("hydra.sweeper.study_name", TEXT, name)
     sampler = settings.get("sampler")
     tracking, study = _plain(config.tracking), _plain(config.study)
