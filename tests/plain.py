@@ -41,8 +41,10 @@ def loss_of(module: nn.Module, x: torch.Tensor, y: torch.Tensor, reduction: str)
     return nn.functional.cross_entropy(module(x), y, reduction=reduction)
 
 
-def train_plainly(training: Training, task: Task, seed: int, trial: int = 0) -> tuple[list[float], list[float]]:
-    """Returns the whole-data loss at step 0 and after every step, and every step's gradient norm."""
+def train_plainly(
+    training: Training, task: Task, seed: int, trial: int = 0, points: frozenset[int] | None = None
+) -> tuple[list[float], list[float]]:
+    """Returns the whole-data loss and the gradient norm at each of the points, or at every step if none are given."""
     module = make_module(task, seed)
     options = {k: v[trial] if isinstance(v, tuple) else v for k, v in training.optimizer.options.items()}
     optimizer = CLASSES[training.optimizer.name](module.parameters(), **options)
@@ -52,7 +54,8 @@ def train_plainly(training: Training, task: Task, seed: int, trial: int = 0) -> 
         with torch.no_grad():
             return loss_of(module, data.x, data.y, "mean").item()
 
-    losses, norms, epoch = [whole()], [], 0
+    losses, norms = [whole()], []
+    epoch = step = 0
     while True:
         order = batch_order(seed, epoch, training.examples)
         for places in order.split(training.step_examples):
@@ -63,9 +66,12 @@ def train_plainly(training: Training, task: Task, seed: int, trial: int = 0) -> 
                 reduction = "mean" if training.reduction == "mean" else "sum"
                 loss = loss_of(module, data.x[micro], data.y[micro], reduction)
                 (loss / size if training.reduction == "sum_over_nominal" else loss).backward()
-            norms.append(sum(float(p.grad.square().sum()) for p in module.parameters()) ** 0.5)
+            step += 1
+            if points is None or step in points:
+                norms.append(sum(float(p.grad.square().sum()) for p in module.parameters()) ** 0.5)
             optimizer.step()
-            losses.append(whole())
-            if len(norms) == training.steps:
+            if points is None or step in points:
+                losses.append(whole())
+            if step == training.steps:
                 return losses, norms
         epoch += 1

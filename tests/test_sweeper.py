@@ -12,7 +12,7 @@ from lrscale.plan import Cell, Interval, Plan
 from lrscale.rules import Refusal
 from lrscale.sweeper import Ask, Tuner, check_storage, make_sampler, open_storage
 
-CELL = Cell("abc", "sum b8", {}, {}, ())
+CELL = Cell("abc", "sum b8", {}, {}, (), {})
 LR = Interval(1e-4, 1.0, True)
 
 
@@ -31,6 +31,7 @@ def make_plan(sampler: str = "ladder", n_trials: int = 14, **changes: Any) -> Pl
         "ranges": {},
         "claims": [],
         "command": "",
+        "profile": False,
     }
     return Plan(**{**settings, **changes})
 

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
@@ -21,16 +21,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.plan import Cell, Interval, Plan, cell_label
-from lrscale.results import Result
-from lrscale.rules import FRACTION, TEXT, Refusal, Rule, check, integer, is_number, one_of
+from lrscale.rules import BOOLEAN, FRACTION, TEXT, Refusal, Rule, check, integer, is_number, one_of
 from lrscale.spec import KEYS, OPTIMIZERS, TUNABLE, identity, training
 
-TOP_LEVEL = (*KEYS, "tracking", "study")
+if TYPE_CHECKING:
+    from lrscale.job import Outcome
+
+TOP_LEVEL = (*KEYS, "tracking", "study", "cells")
 SETTINGS: dict[str, Rule] = {
     "direction": one_of("minimize"),
     "storage": TEXT,
     "n_trials": integer(1, 100_000),
     "n_jobs": integer(1, 100_000),
+    "profile": BOOLEAN,
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
 
@@ -81,15 +84,17 @@ def _wording(error: Exception) -> str:
     return text
 
 
-def job(config: DictConfig) -> list[Result] | None:
-    """What Hydra calls: in a multirun it returns results, alone it records and prints them."""
+def job(config: DictConfig) -> "list[Outcome] | None":
+    """What Hydra calls: in a multirun it returns each cell's results or traceback; alone it records and prints."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        from lrscale.job import work
+        from lrscale.job import work_all
 
-        return work(plain_config(config))
+        return work_all([with_values(plain_config(config), values) for values in _plain(config.cells) or [{}]])
     from lrscale.single import run_single
 
     try:
+        if config.cells is not None:
+            raise Refusal("`cells` is filled by a study and must be null in a single training. Leave it out.")
         run_single(plain_config(config), _plain(config.tracking))
     except Refusal as refusal:
         raise _Refused(refusal) from None
@@ -113,14 +118,13 @@ def sweep(
 ) -> None:
     """Carries out a multirun: makes its plan, checks all of it, and conducts the study."""
     plan = make_plan({key: _plain(value) for key, value in settings.items()}, config, loader, arguments)
-    launched = itertools.count()
+    launched = [0]
 
-    def launch(jobs: Sequence[Sequence[str]]) -> list[list[Result] | str]:
+    def launch(jobs: Sequence[Sequence[str]]) -> "list[list[Outcome] | str]":
         """Runs jobs through Hydra's launcher; a job that crashed gives its traceback."""
-        first = next(launched)
-        for _ in jobs[1:]:
-            next(launched)
-        outcomes: list[list[Result] | str] = []
+        first = launched[0]
+        launched[0] += len(jobs)
+        outcomes: list[list[Outcome] | str] = []
         for returned in launcher.launch(jobs, initial_job_idx=first):
             try:
                 outcomes.append(returned.return_value)
@@ -179,6 +183,7 @@ def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoa
         question=study["question"],
         ranges=study["ranges"] or {},
         claims=study["claims"] or [],
+        profile=settings["profile"],
         command=shlex.join(["lrscale", "run", "-m", *arguments]),
     )
 
@@ -240,31 +245,60 @@ def _cells(
     fixed: list[str],
     intervals: Mapping[str, Interval],
 ) -> tuple[Cell, ...]:
-    """Composes every combination of the axes and checks it."""
+    """Makes and checks every combination of the axes: choices of groups are composed by Hydra, other values are set."""
     from lrscale.datasets import check_files
 
+    parser = OverridesParser.create(config_loader=loader)
+    base = plain_config(loader.load_sweep_config(config, fixed))
+    values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if _has(base, key)}
+    composed: dict[tuple[str, ...], dict[str, Any]] = {}
     cells: list[Cell] = []
     refused: dict[str, list[str]] = {}
-    for values in itertools.product(*axes.values()):
-        chosen = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
-        composed = loader.load_sweep_config(config, [*fixed, *chosen])
-        plain = plain_config(composed)
-        scientific = {key: _scientific(composed, key, value) for key, value in zip(axes, values, strict=True)}
-        label = cell_label(scientific)
+    for place in itertools.product(*(range(len(texts)) for texts in axes.values())):
+        at = dict(zip(axes, place, strict=True))
+        chosen = (*fixed, *(f"{key}={axes[key][i]}" for key, i in at.items() if key not in values))
+        if chosen not in composed:
+            composed[chosen] = plain_config(loader.load_sweep_config(config, list(chosen)))
+        changed = {key: values[key][i] for key, i in at.items() if key in values}
+        scientific = {key: changed[key] if key in changed else axes[key][i] for key, i in at.items()}
+        plain, label = with_values(composed[chosen], changed), cell_label(scientific)
         try:
             check_files(training(plain).task)
         except Refusal as error:
             refused.setdefault(str(error), []).append(label)
             continue
-        overrides = tuple(o for o in [*fixed, *chosen] if o.partition("=")[0] not in intervals)
-        cells.append(Cell(identity(plain, tuple(intervals)), label, scientific, plain, overrides))
-    if refused and len(refused) == 1 and not cells:
+        overrides = tuple(o for o in chosen if o.partition("=")[0] not in intervals)
+        cells.append(Cell(identity(plain, tuple(intervals)), label, scientific, plain, overrides, changed))
+    if len(refused) == 1 and not cells:
         raise Refusal(next(iter(refused)))
     if refused:
         raise Refusal("; ".join(f"{', '.join(labels)}: {text}" for text, labels in refused.items()))
     return tuple(cells)
 
 
-def _scientific(composed: DictConfig, key: str, value: str) -> Any:
-    found = OmegaConf.select(composed, key)
-    return value if OmegaConf.is_config(found) else found
+def _has(plain: Mapping[str, Any], key: str) -> bool:
+    """Whether a dotted key names a value of a config, not a group of them."""
+    found: Any = plain
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return not isinstance(found, Mapping)
+
+
+def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config with values set by their dotted keys.
+
+    Raises:
+      Refusal: there is no such key.
+    """
+    made = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    for key, value in values.items():
+        if not _has(made, key):
+            raise Refusal(f"`{key}` is not known, got {value!r:.60}. lrscale run --help lists all keys.")
+        group, _, name = key.partition(".")
+        if name:
+            made[group][name] = value
+        else:
+            made[group] = value
+    return made

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lrscale import __version__
-from lrscale.rules import Refusal
+from lrscale.rules import Failure, Refusal
 
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
 EXAMPLES = """\
@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refusal as refusal:
         print(f"lrscale: {refusal}", file=sys.stderr)
         return 2
+    except Failure as failure:
+        print(f"lrscale: {failure}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("lrscale: stopped. The same command goes on where it was.", file=sys.stderr)
         return 130

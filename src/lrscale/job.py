@@ -1,7 +1,9 @@
-"""One Hydra job: a plain config in, the results of its trials out. It writes nothing and needs nothing else."""
+"""The work of a Hydra job: plain configs in, the results of their trials out. It writes nothing and needs nothing else."""
 
-from collections.abc import Mapping
-from typing import Any
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,6 +12,14 @@ from lrscale.results import Result, results
 from lrscale.spec import training
 from lrscale.tasks import make_task
 from lrscale.train import train
+
+
+class Outcome(NamedTuple):
+    """What came of a cell: a result a trial, or the traceback of its crash; and the seconds it took."""
+
+    results: list[Result]
+    crash: str | None
+    seconds: float
 
 
 def work(config: Mapping[str, Any]) -> list[Result]:
@@ -24,3 +34,16 @@ def work(config: Mapping[str, Any]) -> list[Result]:
     made = training(config)
     torch.set_num_threads(made.threads)
     return list(results(made, train(made, make_task(made, read_files(made.task)))))
+
+
+def work_all(configs: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    """Does the work of several cells; one that crashes gives its traceback and leaves the others alone."""
+    outcomes = []
+    for config in configs:
+        started = time.perf_counter()
+        try:
+            results, crash = work(config), None
+        except Exception:
+            results, crash = [], traceback.format_exc()
+        outcomes.append(Outcome(results, crash, time.perf_counter() - started))
+    return outcomes

@@ -21,7 +21,8 @@ class Cell:
     """One combination of the scientific hyperparameters.
 
     `id` names its config without what is tuned; equal ids have equal trials. `scientific` holds the
-    values of this study's axes, `config` the whole training, `overrides` what Hydra composes it from.
+    values of this study's axes, `config` the whole training. It is what Hydra composes from `overrides`,
+    with `values` set by their dotted keys: cells with the same overrides can share a job.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Cell:
     scientific: Mapping[str, Any]
     config: Mapping[str, Any]
     overrides: tuple[str, ...]
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Plan:
     ranges: Mapping[str, Sequence[float]]
     claims: Sequence[Mapping[str, Any]]
     command: str
+    profile: bool
 
     @property
     def id(self) -> str:

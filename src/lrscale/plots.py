@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("agg")
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -50,6 +51,12 @@ def _panels(count: int, width: float = 4.4, height: float = 4.0, share: bool = T
     return figure, list(grid[0])
 
 
+def _plain_log(axis: Axis) -> None:
+    """Ticks at whole powers of ten only: minor ones take longer to draw than the curves."""
+    axis.set_major_locator(LogLocator(numticks=9))
+    axis.set_minor_locator(NullLocator())
+
+
 def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
     axes.set_xscale("log", base=2)
     step = math.ceil(len(sizes) / 8)
@@ -70,6 +77,8 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
             for cell in cells:
                 _objective_curve(axes, cell, palette[cell.training.batch_size], top)
             axes.set(xscale="log", yscale="log", title=f"reduction = {reduction}", xlabel="learning rate")
+            _plain_log(axes.xaxis)
+            _plain_log(axes.yaxis)
             if finite:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
         panels[0].set_ylabel(NAMES[answer.study.objective])
@@ -130,6 +139,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
             axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"turn-over, B = {turn.b_c.value:.0f}")
         _batch_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
+        _plain_log(axes.yaxis)
         if family.ratio is not None:
             r = family.ratio
             ratio = r"$\mathrm{lr}^*_\mathrm{sum}\,/\,\mathrm{lr}^*_\mathrm{mean}$"
@@ -151,9 +161,9 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
                     pairs = [(s, v) for s, v in zip(line.steps, line.values, strict=True) if s > 0]
                     axes.plot(*zip(*pairs, strict=True), color=palette[cell.training.batch_size], lw=1.5)
             axes.set(xscale="log", yscale="log", title=f"reduction = {reduction}", xlabel="examples seen")
-            axes.xaxis.set_major_locator(LogLocator(numticks=7))
+            _plain_log(axes.xaxis)
+            _plain_log(axes.yaxis)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-            axes.xaxis.set_minor_locator(NullLocator())
         panels[0].set_ylabel(f"{NAMES.get(name, name)}\nat the best lr tried")
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
         figure.legend(handles=handles, loc="outside right upper")

@@ -12,13 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lrscale.answer import Answer, CellAnswer, Family, answer, law
-from lrscale.claims import Verdict, check_claims, verdicts
+from lrscale.claims import Verdict, verdicts
 from lrscale.estimate import Interval
 from lrscale.records import Line, StudyRecord
 from lrscale.results import examples_seen, mean_objective
 from lrscale.tracking import Store
-
-__all__ = ["check_claims", "print_report", "publish"]
 
 
 def print_report(study: str | None, uri: str, form: str) -> None:
@@ -33,7 +31,7 @@ def print_report(study: str | None, uri: str, form: str) -> None:
     if form == "json":
         print(json.dumps(as_json(found), indent=2, allow_nan=False))
     elif form == "html":
-        print(as_html(found, draw(store, found)))
+        print(as_html(found, draw(store, found)), end="")
     else:
         show(found, Console(highlight=False))
 
@@ -119,7 +117,7 @@ def cell_row(cell: CellAnswer) -> list[str]:
     interval = best.interval if best else None
     diverged = sum(sum(t.diverged) for t in cell.trials)
     runs = sum(len(t.objectives) for t in cell.trials)
-    remark = "no trials" if not cell.trials else "all diverged" if best is None else "edge" if best.at_edge else ""
+    remark = "no trials" if not cell.trials else "diverged" if best is None else "edge" if best.at_edge else ""
     return [
         cell.record.label,
         number(interval.value if interval else None),
@@ -138,15 +136,17 @@ def least_objective(cell: CellAnswer) -> float | None:
     return None if trial is None else mean_objective(trial.objectives)
 
 
-COLUMNS = ("cell", "best lr", "95 % interval", "theory", "{objective}", "lrs", "diverged", "")
+COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
 
 
 def slope_rows(found: Answer) -> list[list[str]]:
     """Slopes of log lr* over log B, per reduction and declared range."""
     rows = []
     for entry in as_json(found)["slopes"]:
+        if entry["slope"] is None:
+            continue
         family = ", ".join(str(v) for v in entry["of"].values())
-        low, high = entry["ci"] or (None, None)
+        low, high = entry["ci"]
         span = entry["range"] if entry["range"] == "all" else f"{entry['range']} (B {entry['low']:g} to {entry['high']:g})"
         rows.append(
             [
@@ -169,10 +169,18 @@ def show(found: Answer, console: Console) -> None:
     """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
     study = found.study
     rows = [cell_row(cell) for cell in found.cells]
-    columns = [title.format(objective=study.objective) for title in COLUMNS]
+    columns = list(COLUMNS)
     if not any(row[-1] for row in rows):
         columns = columns[:-1]
-    cells = Table(title=study.question or study.study, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    cells = Table(
+        caption=f"objective: {study.objective}",
+        caption_justify="left",
+        title=study.question or study.study,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for i, title in enumerate(columns):
         cells.add_column(title, justify="left" if i in (0, 7) else "right", no_wrap=True)
     for row in rows:
@@ -312,7 +320,7 @@ def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     return page.get_template("report.html").render(
         study=found.study,
         laws=[law(family) for family in found.families],
-        columns=[title.format(objective=found.study.objective) for title in COLUMNS],
+        columns=COLUMNS,
         cells=rows,
         slopes=slope_rows(found),
         claims=[claim_row(v) for v in verdicts(found)],

@@ -13,6 +13,10 @@ class Refusal(ValueError):
         super().__init__(" ".join(text.split()))
 
 
+class Failure(RuntimeError):
+    """A command that began and could not be carried out to its end; its text says why and how to go on."""
+
+
 class Rule(NamedTuple):
     """A condition on a value and the words that state it."""
 

@@ -68,7 +68,9 @@ def population(training: Training) -> Population | None:
     """Returns what the data of a least-squares task are drawn from, or None for other tasks."""
     options = training.task.options
     if training.task.name == "d2l":
-        return Population(torch.ones(2, dtype=torch.float64), torch.tensor([*D2L_WEIGHTS, D2L_BIAS]).double(), D2L_NOISE, True)
+        return Population(
+            torch.ones(2, dtype=torch.float64), torch.tensor([*D2L_WEIGHTS, D2L_BIAS], dtype=torch.float64), D2L_NOISE, True
+        )
     if training.task.name == "linear":
         count, bias = options["features"], options["bias"]
         power = options["exponent"] if options["spectrum"] == "power_law" else 0.0

@@ -8,6 +8,7 @@ import sqlite3
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,22 @@ class Store:
         """
         check_uri(uri)
         self.uri = uri
+        self.file = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
         try:
-            if uri.startswith(("http://", "https://")):
+            if self.file is None and uri.startswith("http"):
                 urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()  # MLflow would try for minutes
-            self.client = MlflowClient(uri)
+            # MLflow keeps stores by their URI, and a relative path would outlive a change of folder
+            self.client = MlflowClient(uri if self.file is None else f"sqlite:///{self.file}")
             self.client.search_experiments(max_results=1)
-            if uri.startswith("sqlite:///"):
-                connection = sqlite3.connect(uri.removeprefix("sqlite:///"))
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.close()
+            self._execute("PRAGMA journal_mode=WAL")
         except Exception as error:
             raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {_first_line(error)}") from None
+
+    def _execute(self, pragma: str) -> None:
+        """Runs a pragma where the store is an SQLite file."""
+        if self.file is not None:
+            with closing(sqlite3.connect(self.file)) as connection:
+                connection.execute(pragma)
 
     @classmethod
     def existing(cls, uri: str) -> "Store":
@@ -76,8 +82,7 @@ class Store:
                     f"`study_name` must not be that of a deleted experiment, got {name}. Restore it or take another name."
                 )
             return str(found.experiment_id)
-        folder = Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
-        location = folder.as_uri() + f"/{_file_name(name)}" if self.uri.startswith("sqlite:///") else None
+        location = (self.file.parent / "mlartifacts" / _file_name(name)).as_uri() if self.file is not None else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def start_study(self, plan: Plan, document: Mapping[str, Any]) -> StudyRecord:
@@ -103,10 +108,7 @@ class Store:
     def finish_study(self, run_id: str, status: str) -> None:
         """Ends a parent run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run_id, status)
-        if self.uri.startswith("sqlite:///"):
-            connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
-            connection.execute("PRAGMA optimize")
-            connection.close()
+        self._execute("PRAGMA optimize")
 
     def record_trial(
         self,

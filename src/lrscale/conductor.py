@@ -1,0 +1,151 @@
+"""The loop of a study: rounds of asking, training, recording and telling, until every cell has its trials."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from lrscale.job import Outcome
+from lrscale.palette import colours
+from lrscale.plan import Plan
+from lrscale.progress import Display
+from lrscale.records import StudyRecord, TrialRecord
+from lrscale.results import mean_objective
+from lrscale.rules import Failure
+from lrscale.stopwatch import Stopwatch
+from lrscale.sweeper import Ask, Tuner
+from lrscale.tracking import Store
+
+Launch = Callable[[Sequence[Sequence[str]]], list[list[Outcome] | str]]
+Key = tuple[str, frozenset[tuple[str, float]]]
+JOB_SECONDS = 1.0
+"""Cells share a job up to about this time, which is what a kill can lose."""
+
+
+class Conductor:
+    """The loop, with what is in the store already."""
+
+    def __init__(
+        self, plan: Plan, launch: Launch, store: Store, study: StudyRecord, tuners: list[Tuner], watch: Stopwatch
+    ) -> None:
+        self.plan, self.launch, self.store, self.study, self.tuners, self.watch = plan, launch, store, study, tuners, watch
+        self.crashed = 0
+        self.cell_seconds = math.inf
+        self.palette = colours([int(cell.config["batch_size"]) for cell in plan.cells])
+        store.drop_unfinished(study.experiment_id)
+        self.recorded: dict[Key, TrialRecord] = {
+            _key(record.cell, record.params): record for record in store.trials(study.experiment_id)
+        }
+        for tuner in tuners:
+            self._add_what_optuna_lacks(tuner)
+
+    def _add_what_optuna_lacks(self, tuner: Tuner) -> None:
+        known = {_key(tuner.cell.id, params) for params in tuner.every().values()}
+        for key, record in self.recorded.items():
+            if record.cell == tuner.cell.id and key not in known and set(record.params) == set(tuner.space):
+                tuner.add(record.params, mean_objective(record.objectives))
+
+    def held(self) -> int:
+        return sum(min(tuner.held(), self.plan.n_trials) for tuner in self.tuners)
+
+    def run(self, display: Display) -> None:
+        lost = [(tuner, asks) for tuner in self.tuners if (asks := self._unrecorded(tuner))]
+        if lost:
+            display.round(0)
+            self._launch_all(lost, display)
+        while rounds := self._ask():
+            display.round(len(self.tuners) - len(rounds))
+            self._launch_all([(tuner, fresh) for tuner, asks in rounds if (fresh := self._tell_recorded(tuner, asks))], display)
+        display.cells_done = len(self.tuners)
+
+    def _ask(self) -> list[tuple[Tuner, list[Ask]]]:
+        with self.watch.phase("asking"):
+            return [(tuner, asks) for tuner in self.tuners if (asks := tuner.next_round())]
+
+    def _unrecorded(self, tuner: Tuner) -> list[Ask]:
+        """Trials that Optuna has as complete and MLflow has not: they are run again, for the record."""
+        return [Ask(n, p) for n, p in tuner.complete().items() if _key(tuner.cell.id, p) not in self.recorded]
+
+    def _tell_recorded(self, tuner: Tuner, asks: list[Ask]) -> list[Ask]:
+        """Tells what was recorded before a kill, and returns the rest."""
+        fresh = []
+        for ask in asks:
+            record = self.recorded.get(_key(tuner.cell.id, ask.params))
+            if record is None:
+                fresh.append(ask)
+            else:
+                tuner.tell(ask.number, mean_objective(record.objectives))
+        return fresh
+
+    def _launch_all(self, work: list[tuple[Tuner, list[Ask]]], display: Display) -> None:
+        """Launches jobs, `n_jobs` at a time. Quick cells share a job, so that composing it is not what takes the time."""
+        waiting = list(work)
+        while waiting:
+            jobs = [job for _ in range(self.plan.n_jobs) if (job := self._next_job(waiting))]
+            started, begun = time.time(), time.perf_counter()
+            returned = self.launch([list(job_overrides(job)) for job in jobs])
+            wall = time.perf_counter() - begun
+            taken = 0.0
+            with self.watch.phase("recording"):
+                for job, outcomes in zip(jobs, returned, strict=True):
+                    if isinstance(outcomes, str):
+                        outcomes = [Outcome([], outcomes, 0.0)] * len(job)
+                    for (tuner, asks), outcome in zip(job, outcomes, strict=True):
+                        self._take(tuner, asks, outcome, started, display)
+                        taken += outcome.seconds
+            self.cell_seconds = max(taken / sum(len(job) for job in jobs), 1e-3)
+            self.watch.add("training", min(taken, wall))
+            self.watch.add("composing and launching", max(wall - taken, 0.0))
+
+    def _next_job(self, waiting: list[tuple[Tuner, list[Ask]]]) -> list[tuple[Tuner, list[Ask]]]:
+        """Takes the cells of one job from those waiting: as many that Hydra composes alike as take about JOB_SECONDS."""
+        if not waiting:
+            return []
+        fair = max(1, len(waiting) // self.plan.n_jobs)
+        most = min(fair, max(1, int(JOB_SECONDS / self.cell_seconds)))
+        alike = [pair for pair in waiting if pair[0].cell.overrides == waiting[0][0].cell.overrides][:most]
+        for pair in alike:
+            waiting.remove(pair)
+        return alike
+
+    def _take(self, tuner: Tuner, asks: list[Ask], outcome: Outcome, started: float, display: Display) -> None:
+        complete = set(tuner.complete())
+        new = [ask for ask in asks if ask.number not in complete]
+        if outcome.crash is not None:
+            self._take_crash(tuner, asks, new, outcome.crash)
+            display.job(tuner.cell.label, 0, 0, 0, len(asks))
+            return
+        colour = self.palette[int(tuner.cell.config["batch_size"])]
+        for ask, result in zip(asks, outcome.results, strict=True):
+            self.store.record_trial(self.study, tuner.cell, ask.number, ask.params, result, started, colour)
+            if ask in new:
+                tuner.tell(ask.number, result.objective)
+        runs = [flag for result in outcome.results for flag in result.diverged]
+        display.job(tuner.cell.label, len(runs), sum(runs), len(new), 0)
+
+    def _take_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:
+        for ask in asks:
+            self.store.record_failure(self.study, tuner.cell, ask.params, crash)
+            if ask in new:
+                tuner.fail(ask.number)
+        self.crashed += len(asks)
+        if self.crashed > self.plan.max_failure_rate * self.plan.n_trials * len(self.tuners):
+            raise Failure(
+                f"{self.crashed} trials crashed, more than hydra.sweeper.max_failure_rate={self.plan.max_failure_rate} "
+                f"allows. The last one, {tuner.cell.label}:\n{crash}"
+            )
+
+
+def job_overrides(job: Sequence[tuple[Tuner, Sequence[Ask]]]) -> Iterator[str]:
+    """Overrides of one job: what its cells share, and what each of them sets, its trials' hyperparameters as lists."""
+    yield from job[0][0].cell.overrides
+    cells = []
+    for tuner, asks in job:
+        values = {name: json.dumps(value) for name, value in tuner.cell.values.items()}
+        values |= {name: f"[{','.join(repr(ask.params[name]) for ask in asks)}]" for name in asks[0].params}
+        cells.append("{" + ",".join(f"{name}:{text}" for name, text in values.items()) + "}")
+    yield f"cells=[{','.join(cells)}]"
+
+
+def _key(cell: str, params: Mapping[str, float]) -> Key:
+    return cell, frozenset(params.items())
