@@ -126,6 +126,8 @@ def test_cells_can_be_overridden_and_known_ones_are_not_run_again(quickstart: Pa
     said = here(quickstart, "run", "-m", "sweeps=quickstart", "batch_size=4,8", "hydra.sweeper.n_trials=16")
     assert "64 trials, 32 of them in the store already" in said
     assert [cell["batch_size"] for cell in report(quickstart, "quickstart")["cells"]] == [4, 8, 4, 8]
+    here(quickstart, "run", "-m", "sweeps=quickstart")
+    assert len(report(quickstart, "quickstart")["cells"]) == 10
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def conduct(plan: Plan, launch: Launch) -> None:
         with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), conductor.held()) as display:
             conductor.run(display)
         with watch.phase("reporting"):
-            publish(store, store.study(plan.study), console)
+            publish(store, study, console)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lrscale.rules import Refusal
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 KIND, CELL, NUMBER, PARAMS = "lrscale.kind", "lrscale.cell", "lrscale.trial", "lrscale.params"
 OBJECTIVES, DIVERGED, CONFIG, PLAN = "lrscale.objectives", "lrscale.diverged", "lrscale.config", "lrscale.plan"
+EXECUTED = "lrscale.executed"
 STUDY_FILE = "study.json"
 PAGE = 1000
 """Runs read at a time."""
@@ -92,8 +94,9 @@ class Store:
         if found:
             run_id = str(found[0].info.run_id)
             self.client.update_run(run_id, status="RUNNING")
+            self.client.set_tag(run_id, EXECUTED, _now())
         else:
-            tags = {KIND: "study", PLAN: plan.id, **source_tags()}
+            tags = {KIND: "study", PLAN: plan.id, EXECUTED: _now(), **source_tags()}
             run_id = str(self.client.create_run(experiment, tags=tags, run_name=f"study {plan.study}").info.run_id)
             params = [
                 Param("cells", str(len(plan.cells))),
@@ -191,7 +194,8 @@ class Store:
         """
         experiments = {e.experiment_id: e.name for e in self._experiments()}
         wanted = [i for i, n in experiments.items() if name in (None, n)]
-        runs = self.client.search_runs(wanted, f"tags.`{KIND}` = 'study'", max_results=1) if wanted else []
+        latest = [f"tags.`{EXECUTED}` DESC"]
+        runs = self.client.search_runs(wanted, f"tags.`{KIND}` = 'study'", max_results=1, order_by=latest) if wanted else []
         if not runs:
             known = ", ".join(sorted(n for n in experiments.values() if n != "Default")) or "none"
             raise Refusal(
@@ -304,6 +308,10 @@ def _rounded(value: float) -> float:
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "study"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def _first_line(error: BaseException) -> str:
