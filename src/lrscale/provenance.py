@@ -3,7 +3,6 @@
 import getpass
 import platform
 import subprocess
-import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +28,7 @@ def made_by() -> dict[str, str]:
 @cache
 def source_tags() -> dict[str, str]:
     """Who ran what from where: the tags that MLflow's fluent API sets and its client does not."""
-    tags = {"mlflow.source.name": " ".join(["lrscale", *sys.argv[1:2]]), "mlflow.source.type": "LOCAL"}
+    tags = {"mlflow.source.name": "lrscale run", "mlflow.source.type": "LOCAL"}
     try:
         tags["mlflow.user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
