@@ -85,3 +85,13 @@ def test_an_unknown_command_or_flag_is_a_usage_error(arguments: list[str], folde
         main(arguments)
     assert stopped.value.code == 2
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["run"], STUDY])
+def test_a_folder_that_cannot_be_written_is_refused(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir("/proc")  # where not even root can make a file
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("lrscale: `tracking.uri`") and err.count("\n") == 1

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from lrscale.datasets import read_files
+from lrscale.results import results
 from lrscale.spec import Training
 from lrscale.tasks import make_task
 from lrscale.train import Curves, recording_steps, train, trials_in_memory
@@ -172,3 +173,20 @@ def test_curves_have_a_point_at_each_epochs_end() -> None:
     assert {0, 1, 100, 200, 300} <= set(recording_steps(made))
     assert run(made).steps.tolist() == recording_steps(made)
     assert len(recording_steps(make(batch_size=10, points=5, budget__epochs=5000))) <= 108
+
+
+def test_a_record_is_cut_where_a_seed_diverges() -> None:
+    made = make(optimizer__lr=[0.03, 2.5], seeds=2)
+    calm, wild = results(made, run(made))
+    assert calm.diverged == (False, False) and len(calm.curves["train_loss"]) == len(calm.steps) == len(recording_steps(made))
+    assert wild.diverged == (True, True) and wild.objectives == (np.inf, np.inf) and wild.objective == np.inf
+    assert 1 <= len(wild.curves["train_loss"]) < len(calm.steps) and np.isfinite(wild.curves["train_loss"]).all()
+
+
+def test_an_objective_is_that_of_each_seed() -> None:
+    made = make(optimizer__lr=[0.03, 0.01], seeds=3)
+    curves = run(made)
+    for trial, result in enumerate(results(made, curves)):
+        assert result.objectives == tuple(curves.excess_risk[-1, 3 * trial : 3 * trial + 3])
+        assert result.objective == pytest.approx(np.mean(result.objectives))
+        assert result.examples[-1] == 3000

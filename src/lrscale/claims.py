@@ -43,8 +43,10 @@ def _slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval
 
 
 def _theory(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    """Largest |ln(lr* / theory)| over the cells."""
-    pairs = [(cell.best.log_lr, cell.theory_lr) for cell in family.cells if cell.best and cell.fits and cell.theory_lr]
+    """Largest |ln(lr* / theory)| over the cells in the range."""
+    low, high = answer.ranges()[claim.get("range", "all")]
+    cells = [cell for cell in family.cells if low <= cell.training.batch_size <= high]
+    pairs = [(cell.best.log_lr, cell.theory_lr) for cell in cells if cell.best and cell.fits and cell.theory_lr]
     if not pairs:
         return None
     worst = max(abs(log_lr - math.log(lr)) for log_lr, lr in pairs)

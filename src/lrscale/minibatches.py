@@ -1,11 +1,12 @@
 """The order of the data: which examples a seed's run sees at each step, the same for every lr and reduction."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lrscale.models import Weights
 from lrscale.reduction import example_weights
 from lrscale.spec import Training
 from lrscale.streams import generator
@@ -16,11 +17,11 @@ BLOCK_BYTES = 32 * 2**20
 
 
 class Minibatch(NamedTuple):
-    """What one step sees: features [seed, example, feature], targets and loss weights [seed or 1, example]."""
+    """What one step sees: features [seed, example, feature], targets [seed, example], and the examples' loss weights."""
 
     x: Tensor
     y: Tensor
-    weights: Tensor
+    weights: Weights
 
 
 def batch_order(seed: int, epoch: int, examples: int) -> Tensor:
@@ -34,29 +35,26 @@ def minibatches(training: Training, task: Task) -> Iterator[Minibatch]:
     stop = training.steps_per_epoch * count if training.drop_last else training.examples
     step_bytes = count * data.x.shape[1] * data.x.element_size() * len(training.seeds)
     block = count * max(1, BLOCK_BYTES // step_bytes)
-    weigh = _weigher(training, task)
+    ones = torch.ones(1, count, dtype=data.x.dtype)
+    same = {size: _weights(training, ones[:, :size]) for size in {count, stop % count or count}}
     epoch = 0
     while True:
         orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
         for start in range(0, stop, block):
             places = orders[:, start : min(start + block, stop)]
-            for x, y, at in zip(*(a.split(count, 1) for a in (data.x[places], data.y[places], places)), strict=True):
-                yield Minibatch(x, y, weigh(at))
+            xs, ys = data.x[places].split(count, 1), data.y[places].split(count, 1)
+            if task.terms is None:  # every example counts 1: weights depend on the number of examples alone
+                last = len(xs) - 1
+                for k in range(last):
+                    yield Minibatch(xs[k], ys[k], same[count])
+                yield Minibatch(xs[last], ys[last], same[xs[last].shape[1]])
+            else:
+                for x, y, terms in zip(xs, ys, task.terms[places].split(count, 1), strict=True):
+                    yield Minibatch(x, y, _weights(training, terms))
         epoch += 1
 
 
-def _weigher(training: Training, task: Task) -> Callable[[Tensor], Tensor]:
-    """Makes the function from places [seed, example] to weight x terms; one result a size where every term is 1."""
-    known: dict[int, Tensor] = {}
-
-    def weigh(places: Tensor) -> Tensor:
-        if task.terms is not None:
-            terms = task.terms[places]
-            return example_weights(training.reduction, terms, training.batch_size) * terms
-        count = places.shape[1]
-        if count not in known:
-            ones = torch.ones(1, count, dtype=task.data.x.dtype)
-            known[count] = example_weights(training.reduction, ones, training.batch_size)
-        return known[count]
-
-    return weigh
+def _weights(training: Training, terms: Tensor) -> Weights:
+    """Weight x terms of a step's examples; a number where all are the same."""
+    weights = example_weights(training.reduction, terms, training.batch_size) * terms
+    return weights if bool((weights != weights[0, 0]).any()) else float(weights[0, 0])

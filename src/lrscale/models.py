@@ -12,7 +12,9 @@ from torch import Tensor
 
 Parameters = Sequence[Tensor]
 Losses = Callable[[Parameters, Tensor, Tensor], Tensor]
-Gradients = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+Weights = Tensor | float
+"""Of the examples in a step, [seed or 1, example]; a number where all are the same."""
+Gradients = Callable[[Parameters, Tensor, Tensor, Weights], list[Tensor]]
 
 
 class Model(NamedTuple):
@@ -20,8 +22,7 @@ class Model(NamedTuple):
 
     `initial(generator)`: one run's weights, float64, without the leading axes.
     `losses(parameters, x, y)`: per-example losses [seed, trial, example].
-    `gradients(parameters, x, y, weights)`: those losses, and the gradients of their sum weighted by
-      `weights` [seed or 1, example], one per parameter.
+    `gradients(parameters, x, y, weights)`: the gradients of their sum weighted by `weights`, one a parameter.
     `errors`: like `losses`, 1 where the most probable class is wrong; None without classes.
     `width`: numbers kept per example and run while a gradient is taken.
     """
@@ -36,11 +37,11 @@ class Model(NamedTuple):
 def by_autograd(losses: Losses) -> Gradients:
     """Derives `gradients` from `losses`: one backward pass serves all runs."""
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
         leaves = [parameter.detach().requires_grad_() for parameter in parameters]
         each = losses(leaves, x, y)
-        total = (each * weights.unsqueeze(-2)).sum()
-        return each.detach(), list(torch.autograd.grad(total, leaves))
+        total = (each * (weights.unsqueeze(-2) if isinstance(weights, Tensor) else weights)).sum()
+        return list(torch.autograd.grad(total, leaves))
 
     return gradients
 
@@ -54,10 +55,11 @@ def linear_regression(features: int, bias: bool) -> Model:
     def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         return residuals(parameters, x, y).square().div(2).transpose(1, 2)
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
         residual = residuals(parameters, x, y)
-        gradient = torch.bmm((residual * weights.unsqueeze(-1)).transpose(1, 2), x)
-        return residual.square().div_(2).transpose(1, 2), [gradient]
+        if isinstance(weights, Tensor):
+            return [torch.bmm((residual * weights.unsqueeze(-1)).transpose(1, 2), x)]
+        return [torch.baddbmm(parameters[0], residual.transpose(1, 2), x, beta=0, alpha=weights)]
 
     def initial(generator: torch.Generator) -> list[Tensor]:
         weights = 0.01 * torch.randn(features, generator=generator, dtype=torch.float64)

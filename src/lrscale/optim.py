@@ -29,12 +29,11 @@ class Optimizer(NamedTuple):
 
 
 def _used(value: Any) -> bool:
-    return isinstance(value, Tensor) or value != 0
+    return value.__class__ is Tensor or value != 0
 
 
 def _decayed(parameter: Tensor, gradient: Tensor, hyper: Hyper) -> Tensor:
-    decay = hyper["weight_decay"]
-    return gradient + decay * parameter if _used(decay) else gradient
+    return gradient + hyper["weight_decay"] * parameter if _used(hyper["weight_decay"]) else gradient
 
 
 def _sgd(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, step: int) -> None:

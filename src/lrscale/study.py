@@ -1,6 +1,6 @@
 """Carries out a plan: checks it, opens the stores, conducts the rounds and reports."""
 
-import os
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lrscale.claims import check_claims
 from lrscale.conductor import Conductor, Launch
+from lrscale.places import can_write
 from lrscale.plan import Plan
 from lrscale.progress import Display
 from lrscale.provenance import made_by
@@ -50,6 +51,7 @@ def conduct(plan: Plan, launch: Launch) -> None:
     try:
         with watch.phase("asking"):
             tuners = [Tuner(plan, cell, storage) for cell in plan.cells]
+        gc.freeze()  # what is loaded by now stays: collecting it over and over took an eighth of the recording
         conductor = Conductor(plan, launch, store, study, tuners, watch)
         with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), conductor.held()) as display:
             conductor.run(display)
@@ -68,7 +70,7 @@ def conduct(plan: Plan, launch: Launch) -> None:
 def check_folder(folder: Path) -> None:
     """Raises Refusal where a folder for reports cannot be made or written."""
     nearest = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+    if not nearest.is_dir() or not can_write(nearest):
         raise Refusal(f"the working folder must be one that can be written, got {nearest}. Go to another folder.")
 
 

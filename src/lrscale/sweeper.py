@@ -7,7 +7,6 @@ end, and every draw of a sampler is seeded by the cell and the trial's number.
 
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from lrscale.ladder import WIDENING, first_rungs, lr_at, next_rungs, place_of
+from lrscale.places import can_write
 from lrscale.plan import Cell, Interval, Plan
 from lrscale.rules import Refusal
 
@@ -201,7 +201,7 @@ def check_storage(url: str) -> None:
         open_storage(url)  # connects to a database server
         return
     folder = Path(path).resolve().parent
-    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if Path(path).is_dir() or not folder.is_dir() or not can_write(folder):
         raise Refusal(f"`hydra.sweeper.storage` must be a file in a folder that can be written, got {url}. Make {folder} first.")
 
 

@@ -123,12 +123,17 @@ class _Runs:
         self.hypers = [per_trial(training, chunk, parameter) for parameter in self.parameters]
         self.states = [self.optimizer.state(p, h) for p, h in zip(self.parameters, self.hypers, strict=True)]
 
-    def gradients(self, minibatch: Minibatch) -> tuple[Tensor, list[Tensor]]:
+    def minibatch_loss(self, minibatch: Minibatch) -> Tensor:
+        """Mean loss over a minibatch, [seed, trial]."""
+        with torch.no_grad():
+            return self.task.model.losses(self.parameters, minibatch.x, minibatch.y).mean(-1)
+
+    def gradients(self, minibatch: Minibatch) -> list[Tensor]:
         return self.task.model.gradients(self.parameters, *minibatch)
 
     def update(self, gradients: list[Tensor], step: int) -> None:
-        for p, g, state, hyper in zip(self.parameters, gradients, self.states, self.hypers, strict=True):
-            self.optimizer.update(p, g, state, hyper, step)
+        for k, gradient in enumerate(gradients):
+            self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
 
     def train_loss(self) -> tuple[Tensor, Tensor]:
         """Mean loss over the training data, and its excess over the minimum, [seed, trial] each."""
@@ -164,16 +169,19 @@ def _train_chunk(training: Training, task: Task, chunk: slice, loss_weights: Arr
     points = recording_steps(training)
     due = set(points)
     recorded: dict[int, tuple[Tensor, ...]] = {}
+    unseen = torch.empty(0)
     for step, minibatch in enumerate(minibatches(training, task), start=1):
-        losses, gradients = runs.gradients(minibatch)
+        seen = step in due or step == 1 or target is not None
+        minibatch_loss = runs.minibatch_loss(minibatch) if seen else unseen
+        gradients = runs.gradients(minibatch)
         if scales is not None:
             gradients = [g * scales.view(1, -1, *[1] * (g.ndim - 2)) for g in gradients]
         if step == 1:
-            recorded[0] = (*runs.train_loss(), losses.mean(-1), _norm(gradients))
+            recorded[0] = (*runs.train_loss(), minibatch_loss, _norm(gradients))
         runs.update(gradients, step)
         finished = step == training.steps or (target is not None and target.all_finished(step, runs))
         if finished or step in due:
-            recorded[step] = (*runs.train_loss(), losses.mean(-1), _norm(gradients))
+            recorded[step] = (*runs.train_loss(), minibatch_loss, _norm(gradients))
         if finished:
             break
     held = [recorded[step if step in recorded else max(recorded)] for step in points]
