@@ -1,6 +1,7 @@
 """The order of the data: which examples a seed's run sees at each step, the same for every lr and reduction."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ class Minibatch(NamedTuple):
     weights: Weights
 
 
+@lru_cache(maxsize=128)
 def batch_order(seed: int, epoch: int, examples: int) -> Tensor:
     """Order in which a seed's run visits the examples in an epoch, [example]; the same for every batch size."""
     return torch.randperm(examples, generator=generator("order", seed, epoch))

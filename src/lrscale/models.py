@@ -50,7 +50,7 @@ def linear_regression(features: int, bias: bool) -> Model:
     """1/2 (w.x + b - y)^2, starting at w ~ N(0, .01^2), b = 0 as the book does; b multiplies a last feature of ones."""
 
     def residuals(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        return torch.baddbmm(y.unsqueeze(-1), x, parameters[0].transpose(1, 2), beta=-1)
+        return torch.baddbmm(y.unsqueeze(-1), x, parameters[0].mT, beta=-1)
 
     def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         return residuals(parameters, x, y).square().div(2).transpose(1, 2)
@@ -58,8 +58,8 @@ def linear_regression(features: int, bias: bool) -> Model:
     def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
         residual = residuals(parameters, x, y)
         if isinstance(weights, Tensor):
-            return [torch.bmm((residual * weights.unsqueeze(-1)).transpose(1, 2), x)]
-        return [torch.baddbmm(parameters[0], residual.transpose(1, 2), x, beta=0, alpha=weights)]
+            return [torch.bmm((residual * weights.unsqueeze(-1)).mT, x)]
+        return [torch.baddbmm(parameters[0], residual.mT, x, beta=0, alpha=weights)]
 
     def initial(generator: torch.Generator) -> list[Tensor]:
         weights = 0.01 * torch.randn(features, generator=generator, dtype=torch.float64)

@@ -61,18 +61,26 @@ def train(training: Training, task: Task, loss_weights: Array | None = None) -> 
     """
     size = trials_in_memory(training, task)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
-    parts = [_train_chunk(training, task, chunk, loss_weights) for chunk in chunks]
-    steps = parts[0].steps
-    return Curves(steps, *(np.concatenate(arrays, -1) for arrays in list(zip(*parts, strict=True))[1:]))
+    if len(chunks) == 1:
+        return _train_chunk(training, task, chunks[0], loss_weights)
+    points, runs, seeds = recording_steps(training), training.trials * len(training.seeds), len(training.seeds)
+    whole = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(4)), *(np.empty(runs) for _ in range(3)))
+    for chunk in chunks:
+        for kept, made in zip(whole[1:], _train_chunk(training, task, chunk, loss_weights)[1:], strict=True):
+            kept[..., chunk.start * seeds : chunk.stop * seeds] = made
+    return whole
 
 
 def trials_in_memory(training: Training, task: Task) -> int:
-    """Number of trials, all seeds each, that fit the memory budget; at least 1."""
+    """Number of trials, all seeds each, that fit the memory budget beside the curves of all; at least 1."""
     weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
     slots = len(OPTIMIZERS[training.optimizer.name].slots(training.optimizer.options))
     numbers = weights * (4 + slots) + training.step_examples * task.model.width
-    bytes_a_run = numbers * task.data.x.element_size() + 4 * 8 * len(recording_steps(training))
-    return max(1, training.memory_mb * 2**20 // (bytes_a_run * len(training.seeds)))
+    curves = 4 * len(recording_steps(training)) + 3
+    bytes_a_run = numbers * task.data.x.element_size() + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, laid out
+    room = training.memory_mb * 2**20 - 8 * curves * training.trials * len(training.seeds)
+    fit = room // (bytes_a_run * len(training.seeds))
+    return max(1, fit if 2 * training.trials <= fit else fit // 4)  # memory that chunks leave behind is not all used again
 
 
 def recording_steps(training: Training) -> list[int]:
@@ -128,9 +136,6 @@ class _Runs:
         with torch.no_grad():
             return self.task.model.losses(self.parameters, minibatch.x, minibatch.y).mean(-1)
 
-    def gradients(self, minibatch: Minibatch) -> list[Tensor]:
-        return self.task.model.gradients(self.parameters, *minibatch)
-
     def update(self, gradients: list[Tensor], step: int) -> None:
         for k, gradient in enumerate(gradients):
             self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
@@ -169,11 +174,11 @@ def _train_chunk(training: Training, task: Task, chunk: slice, loss_weights: Arr
     points = recording_steps(training)
     due = set(points)
     recorded: dict[int, tuple[Tensor, ...]] = {}
-    unseen = torch.empty(0)
+    unseen, gradients_of = torch.empty(0), task.model.gradients
     for step, minibatch in enumerate(minibatches(training, task), start=1):
         seen = step in due or step == 1 or target is not None
         minibatch_loss = runs.minibatch_loss(minibatch) if seen else unseen
-        gradients = runs.gradients(minibatch)
+        gradients = gradients_of(runs.parameters, *minibatch)
         if scales is not None:
             gradients = [g * scales.view(1, -1, *[1] * (g.ndim - 2)) for g in gradients]
         if step == 1:

@@ -1,0 +1,113 @@
+"""Training alone, over the headline grid: lrscale against JAX's jit(scan(vmap)), same numbers, float32, one thread.
+
+pip install -e '.[bench]' && python -m tests.benchmarks.peer
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from lrscale.minibatches import batch_order
+from lrscale.spec import Training
+from lrscale.streams import generator
+from lrscale.tasks import Task, make_task
+from lrscale.train import recording_steps, train
+from tests.configs import make
+
+SIZES = [2**k for k in range(11)]
+LRS = np.geomspace(1e-4, 2.0, 33)
+AGREE = 1e-3
+
+
+def describe(batch_size: int, reduction: str) -> Training:
+    scale = batch_size if reduction == "sum" else 1
+    lrs = (LRS / scale).tolist()
+    common: dict[str, Any] = {"task": "linear", "budget__epochs": 10, "points": 90, "seeds": 8, "dtype": "float32"}
+    return make(**common, batch_size=batch_size, reduction=reduction, optimizer__lr=lrs)
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(0, None, 0, 0, None, None, None, None))  # seeds
+def run(w: Any, lrs: Any, order: Any, _: Any, points: Any, scale: Any, data: Any, optimum: Any) -> Any:
+    """All lrs of one seed: w [feature], lrs [lr], order [step, example]; excess risk at each step, 0 between points."""
+    x, y = data
+    best, gram = optimum
+
+    def excess(w: Any) -> Any:
+        off = w - best
+        return 0.5 * off @ gram @ off
+
+    def step(w: Any, at: Any) -> Any:
+        places, seen = at
+        gradient = jax.vmap(lambda one: scale * (x[places] @ one - y[places]) @ x[places])(w)
+        w = w - lrs[:, None] * gradient
+        return w, jax.lax.cond(seen, jax.vmap(excess), lambda w: jnp.zeros(w.shape[0]), w)
+
+    return jax.lax.scan(step, jnp.broadcast_to(w, (len(lrs), *w.shape)), (order, points))[1]
+
+
+def by_jax(made: Training, task: Task) -> np.ndarray:
+    assert task.optimum is not None
+    count, steps = made.batch_size, made.steps
+    orders = [
+        torch.cat([batch_order(seed, epoch, 1024) for epoch in range(10)]).view(steps, count).numpy() for seed in made.seeds
+    ]
+    starts = np.stack([task.model.initial(generator("init", seed))[0].float().numpy() for seed in made.seeds])
+    due = np.zeros(steps, bool)
+    due[np.array(recording_steps(made)[1:]) - 1] = True
+    scale = np.float32(1 if made.reduction == "sum" else 1 / count)
+    lrs = np.array(made.optimizer.options["lr"], np.float32)
+    optimum = (task.optimum.weights.float().numpy(), task.optimum.gram.float().numpy())
+    data = (task.data.x.numpy(), task.data.y.numpy())
+    found = np.asarray(run(starts, lrs, np.stack(orders), np.zeros(len(orders)), due, scale, data, optimum))
+    return found[:, due].transpose(1, 2, 0).reshape(int(due.sum()), -1)  # [point, run]
+
+
+def timed(action: Callable[[Training, Task], object], grid: list[tuple[Training, Task]]) -> list[float]:
+    spent = []
+    for made, task in grid:
+        started = time.perf_counter()
+        action(made, task)
+        spent.append(time.perf_counter() - started)
+    return spent
+
+
+def difference(made: Training, task: Task) -> float:
+    """Largest relative difference of the final losses of runs that do not diverge."""
+    assert task.optimum is not None
+    ours, theirs = train(made, task).train_loss, task.optimum.minimum + by_jax(made, task)
+    calm = np.isfinite(ours[-1]) & (ours[-1] < ours[0])
+    return float(np.abs(theirs[-1][calm] / ours[-1][calm] - 1).max())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    grid = [(made, make_task(made)) for made in (describe(size, kind) for size in SIZES for kind in ("mean", "sum"))]
+    timed(train, grid)
+    seconds = {"jax with compilation": timed(by_jax, grid)}
+    for name, action in [("lrscale", train), ("jax", by_jax)] * 3:
+        spent = timed(action, grid)
+        seconds[name] = min(seconds.get(name, spent), spent, key=sum)
+    runs = len(grid) * len(LRS) * 8
+    print(f"{runs} trainings: d = 32, N = 1024, 10 epochs, about 100 points each; float32, one thread, best of 3")
+    for name, spent in seconds.items():
+        share = sum(s for s, (made, _) in zip(spent, grid, strict=True) if made.batch_size == 1) / sum(spent)
+        print(f"{name:22s} {sum(spent):6.2f} s   {runs / sum(spent):7.0f} trainings a second   B = 1 takes {share:.0%}")
+    ours, compiled = sum(seconds["lrscale"]), sum(seconds["jax with compilation"])
+    print(f"ratio to jax           {ours / sum(seconds['jax']):6.2f}, with its compilation {ours / compiled:.2f}")
+    worst = max(difference(made, task) for made, task in grid)
+    print(f"largest relative difference of the final loss {worst:.1e} (float32; at most {AGREE:g})")
+
+
+if __name__ == "__main__":
+    main()
