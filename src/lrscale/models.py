@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
 
 def by_autograd(losses: Losses) -> Gradients:
-    """Derives `gradients` from `losses`: one backward pass serves all runs."""
+    """Derives `gradients` from `losses`: one backward pass serves all runs. For models without a closed form."""
 
     def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
         leaves = [parameter.detach().requires_grad_() for parameter in parameters]
@@ -79,26 +79,41 @@ def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
       hidden: width of the hidden layer; None for softmax regression.
     """
 
-    def logits(parameters: Parameters, x: Tensor) -> Tensor:
+    def wide(parameters: Parameters, x: Tensor) -> Tensor:
+        """The first layer of all trials as one product per seed, [seed, trial, example, unit]."""
         weight, bias = parameters[0], parameters[1]
         seeds, trials, units, _ = weight.shape
-        first = torch.bmm(x, weight.reshape(seeds, trials * units, -1).transpose(1, 2))
-        out = first.view(seeds, -1, trials, units).transpose(1, 2) + bias.unsqueeze(2)
-        if hidden is None:
-            return out
-        return out.relu() @ parameters[2].transpose(2, 3) + parameters[3].unsqueeze(2)
+        first = torch.bmm(x, weight.reshape(seeds, trials * units, -1).mT)
+        return first.view(seeds, -1, trials, units).transpose(1, 2) + bias.unsqueeze(2)
+
+    def logits(parameters: Parameters, x: Tensor) -> Tensor:
+        out = wide(parameters, x)
+        return out if hidden is None else out.relu_() @ parameters[2].mT + parameters[3].unsqueeze(2)
 
     def targets(y: Tensor, out: Tensor) -> Tensor:
-        return y.unsqueeze(1).expand(out.shape[:-1])
+        return y.unsqueeze(1).expand(out.shape[:-1]).unsqueeze(-1)
 
     def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         out = logits(parameters, x)
-        picked = out.gather(-1, targets(y, out).unsqueeze(-1)).squeeze(-1)
-        return out.logsumexp(-1) - picked
+        return out.logsumexp(-1) - out.gather(-1, targets(y, out)).squeeze(-1)
 
     def errors(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         out = logits(parameters, x)
-        return (out.argmax(-1) != targets(y, out)).to(out.dtype)
+        return (out.argmax(-1) != y.unsqueeze(1)).to(out.dtype)
+
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
+        active = wide(parameters, x) if hidden is None else wide(parameters, x).relu_()
+        out = active if hidden is None else active @ parameters[2].mT + parameters[3].unsqueeze(2)
+        slope = out.softmax(-1)  # of the losses over the logits, once 1 is taken off at the targets
+        slope.scatter_add_(-1, targets(y, out), slope.new_full((1,), -1.0).expand(*slope.shape[:-1], 1))
+        slope *= weights.view(-1, 1, weights.shape[-1], 1) if isinstance(weights, Tensor) else weights
+        later = []
+        if hidden is not None:
+            later = [slope.mT @ active, slope.sum(2)]
+            slope = (slope @ parameters[2]).mul_(active > 0)
+        seeds, trials, count, units = slope.shape
+        narrow = slope.transpose(1, 2).reshape(seeds, count, trials * units)
+        return [torch.bmm(narrow.mT, x).view(seeds, trials, units, -1), slope.sum(2), *later]
 
     def layer(generator: torch.Generator, outputs: int, fan_in: int) -> list[Tensor]:
         bound = fan_in**-0.5
@@ -113,4 +128,4 @@ def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
         return layer(generator, hidden, inputs) + layer(generator, classes, hidden)
 
     width = 3 * classes + (3 * hidden if hidden is not None else 0)
-    return Model(initial, losses, by_autograd(losses), errors, width)
+    return Model(initial, losses, gradients, errors, width)

@@ -1,0 +1,82 @@
+"""Networks: how much of this machine's float32 matrix rate training reaches, and the ratio to the plain loop.
+
+python -m tests.benchmarks.networks
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrscale.datasets import read_files
+from lrscale.tasks import make_task
+from lrscale.train import train
+from tests.configs import make
+from tests.plain import train_plainly
+
+CASES: dict[str, tuple[dict[str, Any], list[tuple[int, int]], int]] = {
+    "digits mlp 64-64-10, B = 32, 64 runs": (
+        {"task": "digits", "task__model": "mlp", "batch_size": 32},
+        [(64, 64), (64, 10)],
+        64,
+    ),
+    "Fashion-MNIST softmax, B = 256, 64 runs": ({"task": "fashion_mnist", "batch_size": 256}, [(784, 10)], 64),
+    "Fashion-MNIST mlp, B = 256, 16 runs": (
+        {"task": "fashion_mnist", "task__model": "mlp", "batch_size": 256},
+        [(784, 256), (256, 10)],
+        16,
+    ),
+}
+
+
+def best(action: Callable[[], object], times: int = 3) -> float:
+    spent = []
+    for _ in range(times):
+        started = time.perf_counter()
+        action()
+        spent.append(time.perf_counter() - started)
+    return min(spent)
+
+
+def matrix_rate() -> float:
+    """Multiply-adds a second x 2 of a float32 product of 1024 x 1024 matrices."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    return 2 * 1024**3 / best(lambda: a @ b, 20)
+
+
+def step_seconds(train_for: Callable[[int], object]) -> float:
+    """Seconds a step; the difference of two lengths leaves out what surrounds the steps."""
+    long, short = (best(partial(train_for, steps)) for steps in (60, 20))
+    return (long - short) / 40
+
+
+def main() -> None:
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        rate = matrix_rate()
+        print(f"{threads} threads: {rate / 1e9:.0f} GFLOP/s in a product of 1024 x 1024 matrices")
+        for name, (changes, layers, runs) in CASES.items():
+            ours = step_seconds(partial(_at_once, changes, runs))
+            plain = step_seconds(partial(_plain, changes))
+            passes = [2 if i == 0 else 3 for i in range(len(layers))]  # forward, weights' gradient, inputs' gradient
+            products = runs * changes["batch_size"] * sum(2 * p * i * o for p, (i, o) in zip(passes, layers, strict=True))
+            share = products / ours / rate
+            print(f"  {name:42s} {1e3 * ours:7.2f} ms a step  {share:5.0%} of it   plain loop x {plain * runs / ours:.1f}")
+
+
+def _at_once(changes: dict[str, Any], runs: int, steps: int) -> None:
+    lrs = np.geomspace(0.01, 0.2, runs).tolist()
+    made = make(**changes, optimizer__lr=lrs, points=2, budget="steps", budget__steps=steps)
+    train(made, make_task(made, read_files(made.task)))
+
+
+def _plain(changes: dict[str, Any], steps: int) -> None:
+    made = make(**changes, optimizer__lr=0.05, budget="steps", budget__steps=steps)
+    train_plainly(made, make_task(made, read_files(made.task)), 0, points=frozenset())
+
+
+if __name__ == "__main__":
+    main()
