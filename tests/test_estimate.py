@@ -119,3 +119,21 @@ def test_a_law_without_turn_over_is_marked() -> None:
     for exponent in (0.0, -1.0):
         found = turn_over(sizes, made(exponent * np.log(sizes)))
         assert found is not None and found.at_bound
+
+
+def test_an_interval_is_widened_by_half_a_step_of_the_grid() -> None:
+    found = BestLr(0.0, np.zeros(1000), 0.2, 0.0, False)
+    assert_allclose(np.log(found.interval), [0, -0.1, 0.1], atol=1e-12)
+    x = np.array([0.0, 1.0, 2.0])
+    line = slope(x, [BestLr(v, np.full(1000, v), 0.2, 0.0, False) for v in x])
+    assert line is not None
+    assert_allclose(line, [1, 1 - 0.1 / 2**0.5, 1 + 0.1 / 2**0.5], atol=1e-12)
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    lrs = 2.0 ** np.arange(7)
+    alike = np.abs(np.log(lrs / 8))[:, None] + np.ones((7, 6))
+    apart = np.abs(np.log(lrs[:, None] / np.array([2.0, 4, 8, 8, 16, 32]))) + 1
+    narrow, wide = best_lr(lrs, alike), best_lr(lrs, apart)
+    assert narrow is not None and wide is not None
+    assert wide.interval.high / wide.interval.low > 1.5 * narrow.interval.high / narrow.interval.low

@@ -102,3 +102,7 @@ def test_the_identity_of_a_cell_is_its_config_without_what_is_tuned() -> None:
     assert identity(config(optimizer__lr=0.1)) != identity(config(optimizer__lr=0.2))
     others = [config(seeds=2), config(batch_size=11), config(memory_mb=7), config(optimizer__momentum=0.5)]
     assert len({identity(c, tuned) for c in [config(), *others]}) == 5
+
+
+def test_a_refusal_is_one_line_whatever_it_quotes() -> None:
+    assert str(Refusal("`x` must be short, got 'a\n  b'.\n")) == "`x` must be short, got 'a b'."

@@ -77,6 +77,7 @@ def test_an_interrupted_cell_ends_like_an_uninterrupted_one(folder: Path, sample
         with pytest.raises(Killed):
             tune(plan, "parts.journal", killer(after))
     assert list(tune(plan, "parts.journal").values()) == list(whole.values())
+    assert len({params["optimizer.lr"] for params in whole.values()}) == 9
 
 
 def test_a_round_killed_while_it_was_asked_is_asked_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from lrscale.datasets import read_files
+from lrscale.minibatches import batch_order, minibatches
 from lrscale.results import results
 from lrscale.spec import Training
 from lrscale.tasks import make_task
@@ -190,3 +191,14 @@ def test_an_objective_is_that_of_each_seed() -> None:
         assert result.objectives == tuple(curves.excess_risk[-1, 3 * trial : 3 * trial + 3])
         assert result.objective == pytest.approx(np.mean(result.objectives))
         assert result.examples[-1] == 3000
+
+
+def test_each_seed_and_epoch_has_an_order_of_its_own_and_all_batch_sizes_share_it() -> None:
+    orders = {tuple(batch_order(seed, epoch, 50).tolist()) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9 and all(sorted(order) == list(range(50)) for order in orders)
+    made = make(task="linear", task__examples=64, batch_size=8, seeds=[0, 4])
+    whole = make(task="linear", task__examples=64, batch_size=16, seeds=[0, 4])
+    small, large = (minibatches(m, make_task(m)) for m in (made, whole))
+    first, second, both = next(small), next(small), next(large)
+    assert_array_equal(np.concatenate([first.x, second.x], 1), both.x)
+    assert not np.array_equal(both.x[0], both.x[1])
