@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from lrscale.datasets import read_files
 from lrscale.minibatches import batch_order, minibatches
+from lrscale.optim import OPTIMIZERS as OPTIMIZER_TABLE
 from lrscale.results import results
 from lrscale.spec import Training
 from lrscale.tasks import make_task
@@ -202,3 +203,15 @@ def test_each_seed_and_epoch_has_an_order_of_its_own_and_all_batch_sizes_share_i
     first, second, both = next(small), next(small), next(large)
     assert_array_equal(np.concatenate([first.x, second.x], 1), both.x)
     assert not np.array_equal(both.x[0], both.x[1])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+def test_a_gradient_times_s_is_made_good_by_an_lr_times_s_to_the_minus_p(name: str) -> None:
+    p = OPTIMIZER_TABLE[name].homogeneity
+    common: dict[str, Any] = {"optimizer": name, "batch_size": 32, "seeds": 2}
+    common |= {} if name == "sgd" else {"optimizer__eps": 0.0}
+    plain = make(**common, optimizer__lr=[0.01])
+    scaled = make(**common, optimizer__lr=[0.01 * 64.0**-p])
+    curves = train(scaled, make_task(scaled), np.array([64.0]))
+    assert_allclose(curves.train_loss, run(plain).train_loss, rtol=1e-9)
+    assert not np.allclose(curves.train_loss[-1], curves.train_loss[0], rtol=1e-3)
