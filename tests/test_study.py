@@ -181,6 +181,11 @@ def test_a_store_that_was_lost_is_made_up_from_the_other(tiny: Path, folder: Pat
     assert len(optuna_states(folder)) == 24
 
 
+def test_another_launcher_gives_the_same_trials(tiny: Path, folder: Path) -> None:
+    lrscale(folder, "run", "-m", *TINY, "hydra/launcher=joblib", "hydra.sweeper.n_jobs=2")
+    assert lrs_of(folder) == lrs_of(tiny)
+
+
 def test_a_crashed_cell_fails_its_trials_and_the_rest_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = job.work
 
