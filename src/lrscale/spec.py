@@ -182,11 +182,10 @@ def seeds(value: object) -> tuple[int, ...]:
     """Returns the seeds that a count (0 to count-1) or a list names."""
     if is_integer(value) and isinstance(value, int) and 1 <= value <= MAX_SEEDS:
         return tuple(range(value))
-    usable = isinstance(value, list | tuple) and 1 <= len(value) <= MAX_SEEDS
-    if not usable or not all(is_integer(seed) and 0 <= seed < 2**31 for seed in value):  # type: ignore[attr-defined]
+    chosen = tuple(value) if isinstance(value, list | tuple) else ()
+    if not 1 <= len(chosen) <= MAX_SEEDS or not all(is_integer(seed) and 0 <= seed < 2**31 for seed in chosen):
         rule = f"must be a count from 1 to {MAX_SEEDS} or a list of whole numbers >= 0"
         raise Refusal(f"`seeds` {rule}, got {value!r:.60}. Take seeds=8 or seeds=[3,14,15].")
-    chosen: tuple[int, ...] = tuple(value)  # type: ignore[arg-type]
     if len(set(chosen)) < len(chosen):
         raise Refusal(f"`seeds` must differ from each other, got {value!r:.60}. Take seeds=8 for seeds 0 to 7.")
     return chosen
