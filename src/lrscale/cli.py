@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from lrscale import __version__
 from lrscale.rules import Failure, Refusal
+from lrscale.stopping import stoppable
 
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
 EXAMPLES = """\
@@ -47,9 +47,9 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 refused, 130 stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _stop)
     try:
-        return _dispatch(given)
+        with stoppable():
+            return _dispatch(given)
     except Refusal as refusal:
         print(f"lrscale: {refusal}", file=sys.stderr)
         return 2
@@ -59,10 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lrscale: stopped. The same command goes on where it was.", file=sys.stderr)
         return 130
-
-
-def _stop(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _dispatch(given: list[str]) -> int:

@@ -12,6 +12,7 @@ from lrscale.progress import Display
 from lrscale.records import StudyRecord, TrialRecord
 from lrscale.results import mean_objective
 from lrscale.rules import Failure
+from lrscale.stopping import whole
 from lrscale.stopwatch import Stopwatch
 from lrscale.sweeper import Ask, Tuner
 from lrscale.tracking import Store
@@ -43,7 +44,8 @@ class Conductor:
         known = {_key(tuner.cell.id, params) for params in tuner.every().values()}
         for key, record in self.recorded.items():
             if record.cell == tuner.cell.id and key not in known and set(record.params) == set(tuner.space):
-                tuner.add(record.params, mean_objective(record.objectives))
+                with whole():
+                    tuner.add(record.params, mean_objective(record.objectives))
 
     def held(self) -> int:
         return sum(min(tuner.held(), self.plan.n_trials) for tuner in self.tuners)
@@ -59,8 +61,13 @@ class Conductor:
         display.cells_done = len(self.tuners)
 
     def _ask(self) -> list[tuple[Tuner, list[Ask]]]:
-        with self.watch.phase("asking"):
-            return [(tuner, asks) for tuner in self.tuners if (asks := tuner.next_round())]
+        rounds = []
+        for tuner in self.tuners:
+            with self.watch.phase("asking"), whole():
+                asks = tuner.next_round()
+            if asks:
+                rounds.append((tuner, asks))
+        return rounds
 
     def _unrecorded(self, tuner: Tuner) -> list[Ask]:
         """Trials that Optuna has as complete and MLflow has not: they are run again, for the record."""
@@ -74,7 +81,8 @@ class Conductor:
             if record is None:
                 fresh.append(ask)
             else:
-                tuner.tell(ask.number, mean_objective(record.objectives))
+                with whole():
+                    tuner.tell(ask.number, mean_objective(record.objectives))
         return fresh
 
     def _launch_all(self, work: list[tuple[Tuner, list[Ask]]], display: Display) -> None:
@@ -117,17 +125,19 @@ class Conductor:
             return
         colour = self.palette[int(tuner.cell.config["batch_size"])]
         for ask, result in zip(asks, outcome.results, strict=True):
-            self.store.record_trial(self.study, tuner.cell, ask.number, ask.params, result, started, colour)
-            if ask in new:
-                tuner.tell(ask.number, result.objective)
+            with whole():
+                self.store.record_trial(self.study, tuner.cell, ask.number, ask.params, result, started, colour)
+                if ask in new:
+                    tuner.tell(ask.number, result.objective)
         runs = [flag for result in outcome.results for flag in result.diverged]
         display.job(tuner.cell.label, len(runs), sum(runs), len(new), 0)
 
     def _take_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:
         for ask in asks:
-            self.store.record_failure(self.study, tuner.cell, ask.params, crash)
-            if ask in new:
-                tuner.fail(ask.number)
+            with whole():
+                self.store.record_failure(self.study, tuner.cell, ask.params, crash)
+                if ask in new:
+                    tuner.fail(ask.number)
         self.crashed += len(asks)
         if self.crashed > self.plan.max_failure_rate * self.plan.n_trials * len(self.tuners):
             raise Failure(

@@ -16,6 +16,7 @@ from lrscale.claims import Verdict, verdicts
 from lrscale.estimate import Interval
 from lrscale.records import Line, StudyRecord
 from lrscale.results import examples_seen, mean_objective
+from lrscale.stopping import whole
 from lrscale.tracking import Store
 
 
@@ -51,7 +52,8 @@ def publish(store: Store, study: StudyRecord, console: Console) -> None:
     metrics = {"claims_held": float(sum(v.holds for v in checked)), "claims": float(len(checked))}
     if len(found.families) == 1 and found.families[0].ratio is not None:
         metrics["ratio_slope"] = found.families[0].ratio.value
-    store.keep_files(study.run_id, folder, metrics, {"mlflow.note.content": note(found)})
+    with whole():
+        store.keep_files(study.run_id, folder, metrics, {"mlflow.note.content": note(found)})
     show(found, console)
     main = next((n for n in figures if n.startswith("best_lr")), None)
     if main:

@@ -12,6 +12,7 @@ from lrscale.plan import short
 from lrscale.results import Result
 from lrscale.rules import Refusal
 from lrscale.spec import Training, training
+from lrscale.stopping import whole
 
 
 def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
@@ -34,7 +35,8 @@ def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
     store = Store(tracking["uri"])
     lr = made.optimizer.options["lr"][0]
     name = f"{made.reduction} b{made.batch_size} lr{short(lr)}"
-    run_id = store.record_single(tracking["experiment"], name, config, {"optimizer.lr": lr}, result)
+    with whole():
+        run_id = store.record_single(tracking["experiment"], name, config, {"optimizer.lr": lr}, result)
     console = Console(highlight=False)
     for line in losses(made, result):
         console.print(line)

@@ -13,6 +13,7 @@ from lrscale.plan import Plan
 from lrscale.progress import Display
 from lrscale.provenance import made_by
 from lrscale.rules import Refusal
+from lrscale.stopping import whole
 from lrscale.stopwatch import Stopwatch
 from lrscale.sweeper import Tuner, check_storage, make_sampler, open_storage
 from lrscale.tracking import Store, check_uri
@@ -42,14 +43,14 @@ def conduct(plan: Plan, launch: Launch) -> None:
     check_storage(plan.storage)
     check_folder(Path("studies"))
     watch = Stopwatch()
-    with watch.phase("opening stores"):
+    with watch.phase("opening stores"), whole():
         store = Store(uri)
         storage = open_storage(plan.storage)
         study = store.start_study(plan, document(plan))
     console = Console(highlight=False)
     status = "FAILED"
     try:
-        with watch.phase("asking"):
+        with watch.phase("asking"), whole():
             tuners = [Tuner(plan, cell, storage) for cell in plan.cells]
         gc.freeze()  # what is loaded by now stays: collecting it over and over took an eighth of the recording
         conductor = Conductor(plan, launch, store, study, tuners, watch)
@@ -62,7 +63,8 @@ def conduct(plan: Plan, launch: Launch) -> None:
         status = "KILLED"
         raise
     finally:
-        store.finish_study(study.run_id, status)
+        with whole():
+            store.finish_study(study.run_id, status)
     if plan.profile:
         watch.show(console, plan.n_trials * len(tuners))
 

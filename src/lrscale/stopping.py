@@ -1,0 +1,44 @@
+"""Stopping on SIGTERM and Ctrl-C: at once, but never in the middle of a write."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _State:
+    """Signal handlers have nowhere else to look."""
+
+    writes = 0
+    asked = False
+
+
+def _stop(signum: int, frame: object) -> None:
+    if _State.writes and not _State.asked:
+        _State.asked = True
+    else:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside, SIGTERM and SIGINT raise KeyboardInterrupt, after the write that is under way; a second one does not wait."""
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        _State.asked = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def whole() -> Iterator[None]:
+    """A write that is not left half done: an interrupted transaction would keep a database locked."""
+    _State.writes += 1
+    try:
+        yield
+    finally:
+        _State.writes -= 1
+    if _State.asked and not _State.writes:
+        _State.asked = False
+        raise KeyboardInterrupt
