@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-NUMBERS = 1
+NUMBERS = 2
 """Bumped whenever equal configs start to give other numbers; part of every cell's identity."""

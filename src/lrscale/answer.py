@@ -167,7 +167,7 @@ def law(family: Family) -> str:
         f"lr_sum* = lr_mean* x c^{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]{where}, c the number of summed terms: "
         f"{fits} theory says (c^{-family.homogeneity:g})"
     )
-    return f"{text}{_regime(family)}."
+    return f"{text}{_regime(family) if family.homogeneity == 1 else ''}."
 
 
 def _regime(family: Family) -> str:

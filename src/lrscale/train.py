@@ -151,25 +151,35 @@ class _Runs:
 
 
 class _Target:
-    """Watches for a target loss: the step at which each run first reached it, inf until then, [seed, trial]."""
+    """Watches for a target loss: the step at which each run first reached it, inf until then, [seed, trial].
 
-    def __init__(self, training: Training, trials: int) -> None:
+    Between two looks the logarithm of the loss is taken as a line, so that steps come in fractions: whole ones
+    would make the best lr a plateau where few steps suffice.
+    """
+
+    def __init__(self, training: Training, runs: _Runs) -> None:
         self.loss, self.every = training.budget.options["target"], training.budget.options["check_every"]
-        self.reached = torch.full((len(training.seeds), trials), math.inf, dtype=torch.float64)
+        self.above = self._log_above(runs.train_loss()[0])
+        self.reached = torch.where(self.above <= 0, 0.0, math.inf).double()
+
+    def _log_above(self, loss: Tensor) -> Tensor:
+        return torch.log(loss.double().clamp(min=1e-300) / self.loss)
 
     def all_finished(self, step: int, runs: _Runs) -> bool:
         """Checks when it is time; true once every run has reached the target or diverged."""
         if step % self.every != 0:
             return False
-        loss, _ = runs.train_loss()
-        self.reached[(loss <= self.loss) & self.reached.isinf()] = step
-        return bool((self.reached.isfinite() | ~loss.isfinite()).all())
+        above = self._log_above(runs.train_loss()[0])
+        now = (above <= 0) & self.reached.isinf()
+        self.reached[now] = (step - self.every * above / (above - self.above))[now]
+        self.above = above
+        return bool((self.reached.isfinite() | ~above.isfinite()).all())
 
 
 def _train_chunk(training: Training, task: Task, chunk: slice, loss_weights: Array | None) -> Curves:
     runs = _Runs(training, task, chunk)
     trials = runs.parameters[0].shape[1]
-    target = _Target(training, trials) if training.budget.name == "target" else None
+    target = _Target(training, runs) if training.budget.name == "target" else None
     scales = None if loss_weights is None else torch.tensor(loss_weights[chunk], dtype=task.data.x.dtype)
     points = recording_steps(training)
     due = set(points)
