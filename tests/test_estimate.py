@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from lrscale.estimate import BestLr, best_lr, ratio_slope, slope, turn_over
+from lrscale.estimate import BestLr, best_lr, grid_error, ratio_slope, slope, turn_over
 
 Array = NDArray[np.float64]
 RATE = 2 * 3000 * 0.5
@@ -121,13 +121,14 @@ def test_a_law_without_turn_over_is_marked() -> None:
         assert found is not None and found.at_bound
 
 
-def test_an_interval_is_widened_by_half_a_step_of_the_grid() -> None:
+def test_an_interval_is_widened_by_what_the_grid_leaves_open() -> None:
+    error = grid_error(0.2)
     found = BestLr(0.0, np.zeros(1000), 0.2, 0.0, False)
-    assert_allclose(np.log(found.interval), [0, -0.1, 0.1], atol=1e-12)
+    assert_allclose(np.log(found.interval), [0, -error, error], atol=1e-12)
     x = np.array([0.0, 1.0, 2.0])
     line = slope(x, [BestLr(v, np.full(1000, v), 0.2, 0.0, False) for v in x])
     assert line is not None
-    assert_allclose(line, [1, 1 - 0.1 / 2**0.5, 1 + 0.1 / 2**0.5], atol=1e-12)
+    assert_allclose(line, [1, 1 - error / 2**0.5, 1 + error / 2**0.5], atol=1e-12)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

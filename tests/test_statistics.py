@@ -6,10 +6,12 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from lrscale import theory
-from lrscale.estimate import Interval, noise_scale, trade_off
+from lrscale.estimate import BestLr, Interval, best_lr, grid_error, noise_scale, ratio_slope, slope, trade_off, turn_over
+from tests.simulated import Problem
 
 Array = NDArray[np.float64]
 REPETITIONS = 240
+START = np.array([2.0, -3.4, 4.2]) ** 2
 BIAS = 0.05
 COVERAGE = (0.90, 0.99)
 
@@ -20,6 +22,58 @@ def trusted(found: list[Interval], truth: float) -> None:
     coverage = float(np.mean([f.holds(truth) for f in found]))
     assert len(found) >= 200
     assert abs(bias) < BIAS and COVERAGE[0] <= coverage <= COVERAGE[1], f"bias {bias:+.3f}, coverage {coverage:.3f}"
+
+
+Found = dict[str, tuple[Interval, float]]
+SIZES = (3, 12, 50, 200, 800)
+
+
+def exact(log_lr: float) -> BestLr:
+    return BestLr(log_lr, np.full(1000, log_lr), 0.0, 0.0, False)
+
+
+def measured(problem: Problem, trials: int) -> Found:
+    """Every estimate of a study of one problem, with the truth: lr* by batch size; slopes exponentiated, as they are signed."""
+    tuned = [problem.best(size, trials) for size in SIZES]
+    truth, x = np.log([problem.truth(size) for size in SIZES]), np.log(SIZES)
+    by_sum, by_mean = [s for s, _ in tuned], [m for _, m in tuned]
+    line, ratio = slope(x, by_sum), ratio_slope(x, by_sum, by_mean)
+    turn, true_turn = turn_over(np.array(SIZES), by_sum), turn_over(np.array(SIZES), [exact(t) for t in truth])
+    assert line is not None and ratio is not None and turn is not None and true_turn is not None
+    found = {f"lr at {size}": (b.interval, float(np.exp(t))) for size, b, t in zip(SIZES, by_sum, truth, strict=True)}
+    found["slope"] = Interval(*np.exp(line).tolist()), float(np.exp(np.polyfit(x, truth, 1)[0]))
+    found["ratio"] = Interval(*np.exp(ratio).tolist()), float(np.exp(-1))
+    found["b_c"] = turn.b_c, true_turn.b_c.value
+    found["eta_max"] = turn.eta_max, true_turn.eta_max.value
+    return found
+
+
+@pytest.fixture(scope="module")
+def studies() -> list[Found]:
+    rng = np.random.default_rng(3)
+    return [measured(Problem(rng, seeds=8), trials=16) for _ in range(200)]
+
+
+@pytest.mark.parametrize("name", ["lr at", "slope", "ratio", "b_c", "eta_max"])
+def test_what_a_study_estimates_is_unbiased_and_its_intervals_honest(studies: list[Found], name: str) -> None:
+    """Bias and coverage relative to each problem's own truth; lr* over all batch sizes together."""
+    found = [pair for study in studies for key, pair in study.items() if key.startswith(name)]
+    trusted([Interval(*(end / truth for end in interval)) for interval, truth in found], 1.0)
+
+
+@pytest.mark.parametrize("octaves", [1 / 8, 1 / 4, 1 / 2, 1])
+def test_the_grid_leaves_open_what_is_said(octaves: float) -> None:
+    errors = []
+    for size in (1, 16, 256):
+        lr = theory.best_lr(np.ones(2), True, size, 3000 // size, START, 0.01)
+        for shift in np.linspace(-0.5, 0.5, 20, endpoint=False):
+            lrs = lr * 2 ** (octaves * (np.arange(-6, 5) + shift))
+            losses = [theory.expected_excess(np.ones(2), True, size, x, 3000 // size, START, 0.01) for x in lrs]
+            found = best_lr(lrs, np.array(losses)[:, None])
+            assert found is not None
+            errors.append((found.log_lr - np.log(lr)) / grid_error(octaves * np.log(2)))
+    assert 0.4 < np.sqrt(np.mean(np.square(errors))) < 0.8
+    assert np.abs(errors).max() < 1.4
 
 
 @pytest.mark.parametrize("pairs", [8, 20, 200])

@@ -108,10 +108,10 @@ def expected_excess(spectrum: Array, bias: bool, batch_size: int, lr: float, ste
     a, v = moment_map(spectrum, bias, batch_size, lr)
     affine = np.eye(len(v) + 1)
     affine[:-1, :-1], affine[:-1, -1] = a, noise**2 * v
+    lam = np.append(spectrum, 1.0) if bias else spectrum
     with np.errstate(all="ignore"):
         moments = (np.linalg.matrix_power(affine, steps) @ np.append(start, 1.0))[:-1]
-    lam = np.append(spectrum, 1.0) if bias else spectrum
-    value = float(lam @ moments / 2)
+        value = float(lam @ moments / 2)
     return value if math.isfinite(value) else math.inf
 
 
