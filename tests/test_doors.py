@@ -21,7 +21,7 @@ DOORS = {
 }
 CORE = {
     "rules", "spec", "streams", "models", "tasks", "reduction", "minibatches", "optim", "train", "results",
-    "theory", "estimate", "ladder", "plan", "records",
+    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate",
 }  # fmt: skip
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile", "io"}
 

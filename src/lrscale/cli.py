@@ -1,4 +1,4 @@
-"""The command line: `lrscale run`, `report`, `demo` and `ui`. Heavy imports wait until a command needs them."""
+"""The command line: `lrscale run`, `report`, `translate`, `demo` and `ui`. Heavy imports wait until a command needs them."""
 
 import argparse
 import os
@@ -16,6 +16,7 @@ examples:
   lrscale run -m sweeps=quickstart                             a study, with the answer at its end
   lrscale report quickstart                                    the answer again, from what MLflow holds
   lrscale ui                                                   MLflow's UI on the latest study
+  lrscale translate --lr 0.1 --to-reduction sum                a tuned lr under another reduction or batch size
 """
 
 
@@ -35,8 +36,88 @@ def make_parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000, help="port to listen on; the next free one if taken (default: 5000)")
     ui.add_argument("--no-browser", action="store_true", help="print the link only")
     _add_store(ui)
+    _add_translate(commands)
     commands.add_parser("demo", help="the book's own points, with numbers: summed gradients, accumulation, d2l's sgd")
     return parser
+
+
+TRANSLATE = """\
+What a tuned lr, and the knobs that go with it, become under another reduction, accumulation or batch size.
+Part 1 is exact and speaks of one batch size; part 2, from one batch size to another, is a matter of regime.
+"""
+TRANSLATE_EXAMPLES = """\
+examples: lr 0.1 was tuned with mean at B = 32, momentum SGD and weight decay 1e-4. What goes with
+  sum at B = 256?
+    lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-reduction sum --to-batch-size 256
+  8 accumulated micro-batches of 32, not divided by 8?
+    lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-batch-size 256 --to-accumulation 8
+  DDP over 4 ranks of 8 with a summed loss?
+    lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-reduction sum --to-ranks 4
+"""
+
+
+def _add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    text = "a tuned lr and its companions under another reduction or batch size"
+    parser = commands.add_parser(
+        "translate", help=text, description=TRANSLATE, epilog=TRANSLATE_EXAMPLES, formatter_class=raw, allow_abbrev=False
+    )
+    parser.add_argument("--lr", type=float, required=True, help="the tuned learning rate")
+    parser.add_argument("--optimizer", default="sgd", help="a name of torch.optim, or lion, signsgd, lars, lamb (default: sgd)")
+    for knob, what in KNOBS.items():
+        parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=what)
+    decay = parser.add_mutually_exclusive_group()
+    decay.add_argument("--decoupled", action="store_true", default=None, help="weight decay acts beside the gradient")
+    decay.add_argument("--coupled", dest="decoupled", action="store_false", help="weight decay is added to the gradient")
+    for prefix, title in (("", "how it was tuned"), ("to-", "how it will be used; what is left out stays as it was")):
+        group, default = parser.add_argument_group(title), dict(BATCH) if not prefix else dict.fromkeys(BATCH)
+        group.add_argument(f"--{prefix}reduction", default=default["reduction"], help="mean, sum or sum_over_nominal")
+        group.add_argument(
+            f"--{prefix}batch-size", type=int, metavar="B", default=default["size"], help="examples of one update, in all"
+        )
+        group.add_argument(
+            f"--{prefix}accumulation", type=int, metavar="K", default=default["accumulation"], help="micro-batches of an update"
+        )
+        group.add_argument(
+            f"--{prefix}divided",
+            action=argparse.BooleanOptionalAction,
+            default=default["divided"],
+            help="each micro-batch's loss is divided by their number",
+        )
+        group.add_argument(
+            f"--{prefix}ranks", type=int, metavar="R", default=default["ranks"], help="processes whose gradients DDP averages"
+        )
+        group.add_argument(
+            f"--{prefix}terms",
+            type=float,
+            metavar="T",
+            default=default["terms"],
+            help="summed terms an example, as outputs",
+        )
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="what to print (default: text)")
+
+
+KNOBS = {
+    "momentum": "momentum or beta",
+    "weight_decay": "weight decay; see --coupled",
+    "clip_norm": "threshold of clip-by-norm",
+    "clip_value": "threshold of clip-by-value",
+    "eps": "the optimizer's eps",
+    "l1": "factor of an L1 penalty in the loss",
+    "l2": "factor of an L2 penalty in the loss",
+}
+BATCH = {"reduction": "mean", "size": 32, "accumulation": 1, "divided": False, "ranks": 1, "terms": 1.0}
+
+
+def _translate(options: argparse.Namespace) -> None:
+    from lrscale.advice import print_translation
+    from lrscale.translate import Batch
+
+    given = vars(options) | {"size": options.batch_size, "to_size": options.to_batch_size}
+    source = {name: given[name] for name in BATCH}
+    target = {name: source[name] if given[f"to_{name}"] is None else given[f"to_{name}"] for name in BATCH}
+    knobs = {name: given[name] for name in KNOBS if given[name] is not None}
+    print_translation(options.optimizer, options.lr, Batch(**source), Batch(**target), knobs, options.decoupled, options.format)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +157,8 @@ def _dispatch(given: list[str]) -> int:
         from lrscale.ui import serve
 
         serve(options.study, options.tracking_uri, options.port, browser=not options.no_browser)
+    elif options.command == "translate":
+        _translate(options)
     else:
         from lrscale.demo import main as demo
 

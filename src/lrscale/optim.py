@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lrscale.homogeneity import RESPONSES
+
 Hyper = Mapping[str, Any]
 """Hyperparameters by torch.optim's names: numbers, or tensors that broadcast over one parameter."""
 State = dict[str, Tensor]
@@ -101,9 +103,9 @@ def _adagrad(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, st
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(_sgd, lambda hyper: ("momentum_buffer",) if _used(hyper["momentum"]) else (), 1),
-    "adam": Optimizer(_adam, _adam_slots, 0),
-    "adamw": Optimizer(_adamw, _adam_slots, 0),
-    "rmsprop": Optimizer(_rmsprop, _rmsprop_slots, 0),
-    "adagrad": Optimizer(_adagrad, lambda hyper: ("sum",), 0),
+    "sgd": Optimizer(_sgd, lambda hyper: ("momentum_buffer",) if _used(hyper["momentum"]) else (), RESPONSES["sgd"].p),
+    "adam": Optimizer(_adam, _adam_slots, RESPONSES["adam"].p),
+    "adamw": Optimizer(_adamw, _adam_slots, RESPONSES["adamw"].p),
+    "rmsprop": Optimizer(_rmsprop, _rmsprop_slots, RESPONSES["rmsprop"].p),
+    "adagrad": Optimizer(_adagrad, lambda hyper: ("sum",), RESPONSES["adagrad"].p),
 }
