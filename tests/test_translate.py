@@ -188,24 +188,34 @@ def test_the_rules_are_in_the_targets_units(optimizer: str, linear: float, root:
     assert not translate(optimizer, 0.1, Batch("mean", 32), Batch("sum", 32)).rules
 
 
+def line(reduction: str, low: int | None, high: int | None, slope: float) -> dict[str, Any]:
+    return {"of": {}, "reduction": reduction, "low": low, "high": high, "slope": slope, "ci": [slope - 0.1, slope + 0.2]}
+
+
 REPORT = {
     "objective": "excess_risk",
-    "cells": [{"batch_size": 1}, {"batch_size": 512}],
+    "cells": [{"batch_size": 1}, {"batch_size": 16}, {"batch_size": 512}],
     "ratios": [{"of": {}, "expected": -1}],
-    "slopes": [
-        {"of": {}, "reduction": "sum", "range": "small", "low": 1, "high": 16, "slope": 0.0, "ci": [-0.1, 0.1]},
-        {"of": {}, "reduction": "sum", "range": "all", "low": None, "high": None, "slope": -0.5, "ci": [-0.6, -0.3]},
-    ],
+    "slopes": [line("sum", 1, 16, 0.0), line("sum", None, None, -0.5), {**line("sum", 300, 400, 0.0), "slope": None, "ci": None}],
+    "turn_over": [{"of": {}, "b_c": 100.0, "ci": [50.0, 200.0]}],
 }
 
 
 def test_a_published_study_speaks_where_it_measured() -> None:
     found = translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT})
-    assert [one.study for one in found.evidence] == ["made_up"]
-    assert_allclose(found.evidence[0].slope, [0.5, 0.4, 0.7])
-    assert_allclose(found.evidence[0].lr, [0.1 * 8**power / 256 for power in (0.5, 0.4, 0.7)])
+    slope, turn = found.evidence
+    assert_allclose(slope.value, [0.5, 0.4, 0.7])
+    assert_allclose(slope.lr, [0.1 * 8**power / 256 for power in (0.5, 0.4, 0.7)])
+    assert_allclose(turn.value, [100, 50, 200])
+    assert_allclose(turn.lr, [0.1 / 32 * (32 + b) / (256 + b) for b in (100, 50, 200)])
     assert not translate("adam", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT}).evidence
     assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 1024), reports={"made_up": REPORT}).evidence
+
+
+def test_of_several_ranges_the_narrowest_that_holds_both_batch_sizes_speaks() -> None:
+    found = translate("sgd", 0.1, Batch("mean", 2), Batch("mean", 8), reports={"made_up": REPORT})
+    assert_allclose(found.evidence[0].value[0], 1)
+    assert found.evidence[0].conditions.startswith("B 1 to 16")
 
 
 def test_published_studies_are_read_from_their_folder(tmp_path: Path) -> None:

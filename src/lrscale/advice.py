@@ -75,7 +75,8 @@ def show(found: Translation, console: Console) -> None:
     """Prints a translation to be read, at 80 columns and more."""
     console.print(f"{found.optimizer}, p = {found.p:g}")
     console.print(f"  from  {found.source}: c = {_number(found.source.c)}")
-    console.print(f"  to    {found.target}: c = {_number(found.target.c)}, r = {_number(found.ratio)} times the gradient")
+    console.print(f"  to    {found.target}: c = {_number(found.target.c)}")
+    console.print(f"  r     {_number(found.ratio)}: so much larger is the gradient, c after / c before")
     table = _table("1. Exact: the same updates", ("knob", "was", "becomes", "why"))
     for knob in found.knobs:
         table.add_row(knob.name, _number(knob.before), _number(knob.after), knob.reason)
@@ -98,10 +99,12 @@ def show(found: Translation, console: Console) -> None:
     if not found.evidence:
         console.print(f"No published study covers p = {found.p:g} from B = {before} to {after}: measure it (lrscale run -m).")
         return
-    table = _table("published studies, each on its own task", ("study", "power of B in lr_mean*", "lr", "conditions"))
+    table = _table("what published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
     for one in found.evidence:
-        table.add_row(one.study, _interval(one.slope), _interval(one.lr), one.conditions)
+        name = "B_c" if one.measure == "b_c" else "slope"
+        table.add_row(one.study, f"{name} {_interval(one.value)}", _interval(one.lr), one.conditions)
     console.print(table)
+    console.print("slope: lr_mean* ~ B^slope; B_c: lr_sum* = eta_max / (B + B_c).")
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

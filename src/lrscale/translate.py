@@ -114,11 +114,16 @@ class Regime:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one published study says: its slope of log lr_mean* over log B in a range that holds both batch sizes."""
+    """What one published study measured over a range that holds both batch sizes, and the lr that follows.
+
+    `measure`: `slope`, the power of B in lr_mean*, or `b_c`, of the form lr_sum* = eta_max / (B + B_c); `value` and
+    `lr`: each with the ends of its 95 % interval. The lr carries over the form alone: the task was another.
+    """
 
     study: str
+    measure: str
     conditions: str
-    slope: tuple[float, float, float]
+    value: tuple[float, float, float]
     lr: tuple[float, float, float]
 
 
@@ -258,25 +263,38 @@ def _caveats(response: Response, given: Mapping[str, float], ratio: float, sourc
 def _evidence(
     reports: Mapping[str, Mapping[str, Any]], p: float, before: int, after: int, lr_mean: float, c: float
 ) -> tuple[Evidence, ...]:
+    """One slope, of the narrowest range, and one turn-over for each family of a study that has this p."""
     found = []
     for study, report in sorted(reports.items()):
         sizes = [cell["batch_size"] for cell in report.get("cells", ()) if is_number(cell.get("batch_size"))]
-        expected = {tuple(sorted(r["of"].items())): -r["expected"] for r in report.get("ratios", ())}
-        for line in report.get("slopes", ()):
-            of = tuple(sorted(line["of"].items()))
-            if line["slope"] is None or line["reduction"] not in ("mean", "sum") or expected.get(of) != p or not sizes:
-                continue
-            low = max(line["low"] or 0, min(sizes))
-            high = min(line["high"] or math.inf, max(sizes))
-            if not low <= min(before, after) <= max(before, after) <= high:
-                continue
-            more = p if line["reduction"] == "sum" else 0.0  # lr_sum* = lr_mean* / B^p
-            slope = (line["slope"] + more, line["ci"][0] + more, line["ci"][1] + more)
-            lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
-            where = ", ".join([f"B {low:g} to {high:g}", f"{line['reduction']}, {report.get('objective')}", *map(_pair, of)])
-            found.append(Evidence(study, where, slope, (lrs[0], min(lrs[1:]), max(lrs[1:]))))
+        if not sizes or not min(sizes) <= min(before, after) <= max(before, after) <= max(sizes):
+            continue
+        families = [r["of"] for r in report.get("ratios", ()) if -r["expected"] == p]
+        for of in families:
+            where = ", ".join([str(report.get("objective")), *(f"{k}={v}" for k, v in of.items())])
+            lines = [(_range(line, sizes), line) for line in report.get("slopes", ()) if line["of"] == of and line["ci"]]
+            lines = [(r, x) for r, x in lines if r[0] <= min(before, after) and max(before, after) <= r[1]]
+            lines = [(r, x) for r, x in lines if x["reduction"] in ("mean", "sum")]
+            if lines:
+                (low, high), line = min(lines, key=lambda pair: (pair[0][1] / pair[0][0], pair[1]["reduction"] == "sum"))
+                more = p if line["reduction"] == "sum" else 0.0  # lr_sum* = lr_mean* / B^p
+                slope = (line["slope"] + more, line["ci"][0] + more, line["ci"][1] + more)
+                lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
+                found.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {where}", slope, _ordered(lrs)))
+            for turn in report.get("turn_over", ()):
+                if p == 1 and turn["of"] == of and turn["ci"] and min(sizes) < turn["b_c"] < max(sizes):
+                    b_c = (turn["b_c"], turn["ci"][0], turn["ci"][1])
+                    lrs = [lr_mean * after * (before + b) / (before * (after + b)) / c for b in b_c]
+                    found.append(Evidence(study, "b_c", f"B {min(sizes)} to {max(sizes)}, {where}", b_c, _ordered(lrs)))
     return tuple(found)
 
 
-def _pair(item: Sequence[Any]) -> str:
-    return f"{item[0]}={item[1]}"
+def _range(line: Mapping[str, Any], sizes: Sequence[float]) -> tuple[float, float]:
+    """The batch sizes that a slope was measured over."""
+    low, high = line["low"] or 0, line["high"] or math.inf
+    inside = [size for size in sizes if low <= size <= high]
+    return (min(inside), max(inside)) if inside else (math.inf, 0)
+
+
+def _ordered(lrs: Sequence[float]) -> tuple[float, float, float]:
+    return lrs[0], min(lrs), max(lrs)
