@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lrscale import job
@@ -67,7 +68,8 @@ def test_sum_and_mean_are_the_same_trajectories_in_the_record(quickstart: Path) 
         by_mean = {lr / size: objectives for lr, objectives in found[f"mean b{size}"]}
         both = [(objectives, by_mean[lr]) for lr, objectives in found[f"sum b{size}"] if lr in by_mean]
         assert len(both) >= 8
-        assert all(by_sum == by_mean for by_sum, by_mean in both)
+        for by_sum, their_mean in both:  # not bit for bit: some processors round by the number of lrs in a round
+            np.testing.assert_allclose(by_sum, their_mean, rtol=1e-9)
 
 
 def test_the_end_shows_table_law_figure_and_command(quickstart: Path) -> None:

@@ -51,13 +51,14 @@ class Conductor:
         return sum(min(tuner.held(), self.plan.n_trials) for tuner in self.tuners)
 
     def run(self, display: Display) -> None:
-        lost = [(tuner, asks) for tuner in self.tuners if (asks := self._unrecorded(tuner))]
+        lost = [(tuner, asks) for tuner in self.tuners for asks in tuner.whole_rounds(self._unrecorded(tuner))]
         if lost:
             display.round(0)
             self._launch_all(lost, display)
         while rounds := self._ask():
             display.round(len(self.tuners) - len(rounds))
-            self._launch_all([(tuner, fresh) for tuner, asks in rounds if (fresh := self._tell_recorded(tuner, asks))], display)
+            fresh = [(tuner, self._tell_recorded(tuner, asks)) for tuner, asks in rounds]
+            self._launch_all([(tuner, whole) for tuner, asks in fresh for whole in tuner.whole_rounds(asks)], display)
         display.cells_done = len(self.tuners)
 
     def _ask(self) -> list[tuple[Tuner, list[Ask]]]:
@@ -118,18 +119,20 @@ class Conductor:
 
     def _take(self, tuner: Tuner, asks: list[Ask], outcome: Outcome, started: float, display: Display) -> None:
         complete = set(tuner.complete())
-        new = [ask for ask in asks if ask.number not in complete]
+        missing = [ask for ask in asks if _key(tuner.cell.id, ask.params) not in self.recorded]
+        new = [ask for ask in missing if ask.number not in complete]
         if outcome.crash is not None:
-            self._take_crash(tuner, asks, new, outcome.crash)
-            display.job(tuner.cell.label, 0, 0, 0, len(asks))
+            self._take_crash(tuner, missing, new, outcome.crash)
+            display.job(tuner.cell.label, 0, 0, 0, len(missing))
             return
         colour = self.palette[int(tuner.cell.config["batch_size"])]
-        for ask, result in zip(asks, outcome.results, strict=True):
+        results = [result for ask, result in zip(asks, outcome.results, strict=True) if ask in missing]
+        for ask, result in zip(missing, results, strict=True):
             with whole():
                 self.store.record_trial(self.study, tuner.cell, ask.number, ask.params, result, started, colour)
                 if ask in new:
                     tuner.tell(ask.number, result.objective)
-        runs = [flag for result in outcome.results for flag in result.diverged]
+        runs = [flag for result in results for flag in result.diverged]
         display.job(tuner.cell.label, len(runs), sum(runs), len(new), 0)
 
     def _take_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:

@@ -28,8 +28,8 @@ from lrscale.rules import Refusal
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-ROUND_END = "lrscale:round_end"
-"""Attribute of a cell's study: how many trials it has once the open round has been asked."""
+ROUNDS = "lrscale:rounds"
+"""Attribute of a cell's study: the first trial's number of each round, and the number after its last."""
 
 
 class Ask(NamedTuple):
@@ -98,7 +98,8 @@ class Tuner:
         for trial in self._trials(TrialState.RUNNING):
             if set(trial.params) != set(self.space):  # killed while it was asked: it never ran, and is asked anew
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                self.study.set_user_attr(ROUND_END, self.study.user_attrs[ROUND_END] + 1)
+                *before, (start, end) = self._rounds()
+                self.study.set_user_attr(ROUNDS, [*before, (start, end + 1)])
         self.failed_before = len(self._trials(TrialState.FAIL))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -119,17 +120,30 @@ class Tuner:
     def next_round(self) -> list[Ask]:
         """Asks the next round, or goes on with the open one; empty where the cell has all its trials."""
         present, running = len(self._trials()), self._trials(TrialState.RUNNING)
-        end = self.study.user_attrs.get(ROUND_END, 0)
+        end = self._rounds()[-1][1] if self._rounds() else 0
         if present >= end and not running:
             if self.held() >= self.plan.n_trials:
                 return []
             end = present + self._round_size()
-            self.study.set_user_attr(ROUND_END, end)  # first, so that a killed round is asked to its end
+            self.study.set_user_attr(ROUNDS, [*self._rounds(), (present, end)])  # first: a killed round is asked to its end
         for _ in range(present, end):
             self.study.sampler = make_sampler(self.plan, self.cell, present - len(self._trials(TrialState.FAIL)))
             self.study.ask(self.space)
             present += 1
         return [Ask(trial.number, dict(trial.params)) for trial in self._trials(TrialState.RUNNING)]
+
+    def _rounds(self) -> list[tuple[int, int]]:
+        return [(start, end) for start, end in self.study.user_attrs.get(ROUNDS, [])]
+
+    def whole_rounds(self, asks: Sequence[Ask]) -> list[list[Ask]]:
+        """The rounds that hold these trials, with all their trials.
+
+        A trial is always trained together with its round, whatever of that is known already: products of other
+        shapes would round differently.
+        """
+        numbers, every = {ask.number for ask in asks}, self.every()
+        found = [[n for n in every if start <= n < end] for start, end in self._rounds()]
+        return [[Ask(n, every[n]) for n in sorted(held)] for held in found if numbers.intersection(held)]
 
     def _round_size(self) -> int:
         missing = self.plan.n_trials - self.held()
