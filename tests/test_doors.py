@@ -20,7 +20,7 @@ DOORS = {
     "sklearn": {"datasets"},
 }
 CORE = {
-    "rules", "spec", "streams", "models", "tasks", "reduction", "minibatches", "optim", "train", "results",
+    "rules", "spec", "streams", "models", "tasks", "modules", "reduction", "minibatches", "optim", "train", "results",
     "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate",
 }  # fmt: skip
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile", "io"}

@@ -18,7 +18,7 @@ BLOCK_BYTES = 32 * 2**20
 
 
 class Minibatch(NamedTuple):
-    """What one step sees: features [seed, example, feature], targets [seed, example], and the examples' loss weights."""
+    """What one step sees: features [seed, example, ...], targets [seed, example], and the examples' loss weights."""
 
     x: Tensor
     y: Tensor
@@ -35,7 +35,7 @@ def minibatches(training: Training, task: Task) -> Iterator[Minibatch]:
     """Yields one minibatch a step, epoch after epoch, without end."""
     data, count = task.data, training.step_examples
     stop = training.steps_per_epoch * count if training.drop_last else training.examples
-    step_bytes = count * data.x.shape[1] * data.x.element_size() * len(training.seeds)
+    step_bytes = count * data.x[0].numel() * data.x.element_size() * len(training.seeds)
     block = count * max(1, BLOCK_BYTES // step_bytes)
     ones = torch.ones(1, count, dtype=data.x.dtype)
     same = {size: _weights(training, ones[:, :size]) for size in {count, stop % count or count}}

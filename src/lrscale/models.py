@@ -1,4 +1,4 @@
-"""Models over a run axis: per-example losses of many runs at once, and least squares in closed form.
+"""Models over a run axis: per-example losses of many runs at once, their gradients in closed form.
 
 Runs are laid out [seed, trial]: all trials of a seed share its minibatch, so the first layer is one
 wide product per seed. Parameters are lists of tensors [seed, trial, *shape].
@@ -32,18 +32,6 @@ class Model(NamedTuple):
     gradients: Gradients
     errors: Losses | None
     width: int
-
-
-def by_autograd(losses: Losses) -> Gradients:
-    """Derives `gradients` from `losses`: one backward pass serves all runs. For models without a closed form."""
-
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
-        leaves = [parameter.detach().requires_grad_() for parameter in parameters]
-        each = losses(leaves, x, y)
-        total = (each * (weights.unsqueeze(-2) if isinstance(weights, Tensor) else weights)).sum()
-        return list(torch.autograd.grad(total, leaves))
-
-    return gradients
 
 
 def linear_regression(features: int, bias: bool) -> Model:

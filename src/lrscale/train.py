@@ -11,6 +11,7 @@ from torch import Tensor
 from lrscale.minibatches import BLOCK_BYTES, Minibatch, minibatches
 from lrscale.models import Losses
 from lrscale.optim import OPTIMIZERS
+from lrscale.rules import Refusal
 from lrscale.spec import OPTIMIZERS as RULES
 from lrscale.spec import TUNABLE, Training
 from lrscale.streams import generator
@@ -56,9 +57,17 @@ def train(training: Training, task: Task, loss_weights: Array | None = None) -> 
     Returns:
       Curves, over run = trial x number of seeds + place of the seed.
 
+    Raises:
+      Refusal: the task is not one with as many training examples as the training names.
+
     Source:
       Agreement with plain torch.optim loops: `tests/test_train.py`.
     """
+    if len(task.data.x) != training.examples:
+        raise Refusal(
+            f"`task` must have the {training.examples} training examples that the training names, got {len(task.data.x)}. "
+            "Name their number in the training's task: Choice(name, {'examples': N})."
+        )
     size = trials_in_memory(training, task)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
