@@ -1,6 +1,7 @@
 """The report of a study: as text, as JSON, as one HTML page with figures; from what MLflow holds alone."""
 
 import base64
+import gc
 import json
 import math
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ def print_report(study: str | None, uri: str, form: str) -> None:
     """
     store = Store.existing(uri)
     record = store.study(study)
+    gc.freeze()  # what is loaded by now stays: collecting it over and over took half of the reading
     found = answer(record, store.trials(record.experiment_id))
     if form == "json":
         print(json.dumps(as_json(found), indent=2, allow_nan=False))
