@@ -14,7 +14,7 @@ Parameters = Sequence[Tensor]
 Losses = Callable[[Parameters, Tensor, Tensor], Tensor]
 Weights = Tensor | float
 """Of the examples in a step, [seed or 1, example]; a number where all are the same."""
-Gradients = Callable[[Parameters, Tensor, Tensor, Weights], list[Tensor]]
+Gradients = Callable[[Parameters, Tensor, Tensor, Weights, Parameters], list[Tensor]]
 
 
 class Model(NamedTuple):
@@ -22,7 +22,8 @@ class Model(NamedTuple):
 
     `initial(generator)`: one run's weights, float64, without the leading axes.
     `losses(parameters, x, y)`: per-example losses [seed, trial, example].
-    `gradients(parameters, x, y, weights)`: the gradients of their sum weighted by `weights`, one a parameter.
+    `gradients(parameters, x, y, weights, room)`: the gradients of their sum weighted by `weights`, one a parameter;
+    they may be written into `room`, tensors like the parameters, which spares making new ones at every step.
     `errors`: like `losses`, 1 where the most probable class is wrong; None without classes.
     `width`: numbers kept per example and run while a gradient is taken.
     """
@@ -43,11 +44,11 @@ def linear_regression(features: int, bias: bool) -> Model:
     def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         return residuals(parameters, x, y).square().div(2).transpose(1, 2)
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, room: Parameters) -> list[Tensor]:
         residual = residuals(parameters, x, y)
         if isinstance(weights, Tensor):
-            return [torch.bmm((residual * weights.unsqueeze(-1)).mT, x)]
-        return [torch.baddbmm(parameters[0], residual.mT, x, beta=0, alpha=weights)]
+            return [torch.bmm((residual * weights.unsqueeze(-1)).mT, x, out=room[0])]
+        return [torch.baddbmm(parameters[0], residual.mT, x, beta=0, alpha=weights, out=room[0])]
 
     def initial(generator: torch.Generator) -> list[Tensor]:
         weights = 0.01 * torch.randn(features, generator=generator, dtype=torch.float64)
@@ -89,7 +90,7 @@ def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
         out = logits(parameters, x)
         return (out.argmax(-1) != y.unsqueeze(1)).to(out.dtype)
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, room: Parameters) -> list[Tensor]:
         active = wide(parameters, x) if hidden is None else wide(parameters, x).relu_()
         out = active if hidden is None else active @ parameters[2].mT + parameters[3].unsqueeze(2)
         slope = out.softmax(-1)  # of the losses over the logits, once 1 is taken off at the targets
@@ -101,7 +102,8 @@ def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
             slope = (slope @ parameters[2]).mul_(active > 0)
         seeds, trials, count, units = slope.shape
         narrow = slope.transpose(1, 2).reshape(seeds, count, trials * units)
-        return [torch.bmm(narrow.mT, x).view(seeds, trials, units, -1), slope.sum(2), *later]
+        torch.bmm(narrow.mT, x, out=room[0].view(seeds, trials * units, -1))
+        return [room[0], slope.sum(2), *later]
 
     def layer(generator: torch.Generator, outputs: int, fan_in: int) -> list[Tensor]:
         bound = fan_in**-0.5

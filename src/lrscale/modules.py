@@ -71,7 +71,7 @@ def module_task(
 
     of_all_runs = vmap(vmap(grad(weighted), (0, None, None, None)))
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights) -> list[Tensor]:
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, room: Parameters) -> list[Tensor]:
         counts = torch.as_tensor(weights, dtype=x.dtype).expand(x.shape[:2])
         return list(of_all_runs(list(parameters), x, y, counts))
 

@@ -136,6 +136,7 @@ class _Runs:
             torch.stack(weights).to(task.data.x.dtype).unsqueeze(1).repeat(1, trials, *[1] * weights[0].ndim)
             for weights in zip(*starts, strict=True)
         ]
+        self.room = [torch.empty_like(parameter) for parameter in self.parameters]
         self.optimizer = OPTIMIZERS[training.optimizer.name]
         self.hypers = [per_trial(training, chunk, parameter) for parameter in self.parameters]
         self.states = [self.optimizer.state(p, h) for p, h in zip(self.parameters, self.hypers, strict=True)]
@@ -190,20 +191,20 @@ def _train_chunk(training: Training, task: Task, chunk: slice, loss_weights: Arr
     trials = runs.parameters[0].shape[1]
     target = _Target(training, runs) if training.budget.name == "target" else None
     scales = None if loss_weights is None else torch.tensor(loss_weights[chunk], dtype=task.data.x.dtype)
-    points = recording_steps(training)
+    points, last = recording_steps(training), training.steps
     due = set(points)
     recorded: dict[int, tuple[Tensor, ...]] = {}
     unseen, gradients_of = torch.empty(0), task.model.gradients
     for step, minibatch in enumerate(minibatches(training, task), start=1):
         seen = step in due or step == 1 or target is not None
         minibatch_loss = runs.minibatch_loss(minibatch) if seen else unseen
-        gradients = gradients_of(runs.parameters, *minibatch)
+        gradients = gradients_of(runs.parameters, *minibatch, runs.room)
         if scales is not None:
             gradients = [g * scales.view(1, -1, *[1] * (g.ndim - 2)) for g in gradients]
         if step == 1:
             recorded[0] = (*runs.train_loss(), minibatch_loss, _norm(gradients))
         runs.update(gradients, step)
-        finished = step == training.steps or (target is not None and target.all_finished(step, runs))
+        finished = step == last or (target is not None and target.all_finished(step, runs))
         if finished or step in due:
             recorded[step] = (*runs.train_loss(), minibatch_loss, _norm(gradients))
         if finished:
