@@ -1,11 +1,12 @@
 """Hydra's door: composes configs, turns a multirun into a plan and its jobs, and runs a single training."""
 
 import itertools
+import json
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrscale.plan import Cell, Interval, Plan, cell_label
+from lrscale.plan import Cell, Interval, Plan, Share, cell_label, has, with_values
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Refusal, Rule, check, integer, is_number, one_of
 from lrscale.spec import KEYS, OPTIMIZERS, TUNABLE, identity, training
 
@@ -120,12 +121,12 @@ def sweep(
     plan = make_plan({key: _plain(value) for key, value in settings.items()}, config, loader, arguments)
     launched = [0]
 
-    def launch(jobs: Sequence[Sequence[str]]) -> "list[list[Outcome] | str]":
+    def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
         """Runs jobs through Hydra's launcher; a job that crashed gives its traceback."""
         first = launched[0]
         launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
-        for returned in launcher.launch(jobs, initial_job_idx=first):
+        for returned in launcher.launch([list(job_overrides(job)) for job in jobs], initial_job_idx=first):
             try:
                 outcomes.append(returned.return_value)
             except Exception as error:
@@ -135,6 +136,17 @@ def sweep(
     from lrscale.study import conduct
 
     conduct(plan, launch)
+
+
+def job_overrides(job: Sequence[Share]) -> Iterator[str]:
+    """Overrides of one job: what its cells share, and what each of them sets, its trials' hyperparameters as lists."""
+    yield from job[0].cell.overrides
+    cells = []
+    for cell, params in job:
+        values = {name: json.dumps(value) for name, value in cell.values.items()}
+        values |= {name: f"[{','.join(repr(trial[name]) for trial in params)}]" for name in params[0]}
+        cells.append("{" + ",".join(f"{name}:{text}" for name, text in values.items()) + "}")
+    yield f"cells=[{','.join(cells)}]"
 
 
 def _plain(value: Any) -> Any:
@@ -250,7 +262,7 @@ def _cells(
 
     parser = OverridesParser.create(config_loader=loader)
     base = plain_config(loader.load_sweep_config(config, fixed))
-    values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if _has(base, key)}
+    values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if has(base, key)}
     composed: dict[tuple[str, ...], dict[str, Any]] = {}
     cells: list[Cell] = []
     refused: dict[str, list[str]] = {}
@@ -274,31 +286,3 @@ def _cells(
     if refused:
         raise Refusal("; ".join(f"{', '.join(labels)}: {text}" for text, labels in refused.items()))
     return tuple(cells)
-
-
-def _has(plain: Mapping[str, Any], key: str) -> bool:
-    """Whether a dotted key names a value of a config, not a group of them."""
-    found: Any = plain
-    for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return False
-        found = found[part]
-    return not isinstance(found, Mapping)
-
-
-def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config with values set by their dotted keys.
-
-    Raises:
-      Refusal: there is no such key.
-    """
-    made = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
-    for key, value in values.items():
-        if not _has(made, key):
-            raise Refusal(f"`{key}` is not known, got {value!r:.60}. lrscale run --help lists all keys.")
-        group, _, name = key.partition(".")
-        if name:
-            made[group][name] = value
-        else:
-            made[group] = value
-    return made

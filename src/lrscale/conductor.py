@@ -1,13 +1,12 @@
 """The loop of a study: rounds of asking, training, recording and telling, until every cell has its trials."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lrscale.job import Outcome
 from lrscale.palette import colours
-from lrscale.plan import Plan
+from lrscale.plan import Plan, Share
 from lrscale.progress import Display
 from lrscale.records import StudyRecord, TrialRecord
 from lrscale.results import mean_objective
@@ -17,7 +16,8 @@ from lrscale.stopwatch import Stopwatch
 from lrscale.sweeper import Ask, Tuner
 from lrscale.tracking import Store
 
-Launch = Callable[[Sequence[Sequence[str]]], list[list[Outcome] | str]]
+Launch = Callable[[Sequence[Sequence[Share]]], list[list[Outcome] | str]]
+"""Runs jobs, each the shares of some cells, and returns for each share its outcome, or one traceback for the job."""
 Key = tuple[str, frozenset[tuple[str, float]]]
 JOB_SECONDS = 1.0
 """Cells share a job up to about this time, which is what a kill can lose."""
@@ -92,7 +92,7 @@ class Conductor:
         while waiting:
             jobs = [job for _ in range(self.plan.n_jobs) if (job := self._next_job(waiting))]
             started, begun = time.time(), time.perf_counter()
-            returned = self.launch([list(job_overrides(job)) for job in jobs])
+            returned = self.launch([[Share(t.cell, tuple(a.params for a in asks)) for t, asks in job] for job in jobs])
             wall = time.perf_counter() - begun
             taken = 0.0
             with self.watch.phase("recording"):
@@ -147,17 +147,6 @@ class Conductor:
                 f"{self.crashed} trials crashed, more than hydra.sweeper.max_failure_rate={self.plan.max_failure_rate} "
                 f"allows. The last one, {tuner.cell.label}:\n{crash}"
             )
-
-
-def job_overrides(job: Sequence[tuple[Tuner, Sequence[Ask]]]) -> Iterator[str]:
-    """Overrides of one job: what its cells share, and what each of them sets, its trials' hyperparameters as lists."""
-    yield from job[0][0].cell.overrides
-    cells = []
-    for tuner, asks in job:
-        values = {name: json.dumps(value) for name, value in tuner.cell.values.items()}
-        values |= {name: f"[{','.join(repr(ask.params[name]) for ask in asks)}]" for name in asks[0].params}
-        cells.append("{" + ",".join(f"{name}:{text}" for name, text in values.items()) + "}")
-    yield f"cells=[{','.join(cells)}]"
 
 
 def _key(cell: str, params: Mapping[str, float]) -> Key:

@@ -4,7 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from lrscale.rules import Refusal
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,18 @@ class Cell:
     config: Mapping[str, Any]
     overrides: tuple[str, ...]
     values: Mapping[str, Any]
+
+
+class Share(NamedTuple):
+    """A cell's share of a job: the tuned hyperparameters of its trials, one mapping a trial."""
+
+    cell: Cell
+    params: tuple[Mapping[str, float], ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config that trains the trials together, what is tuned as lists."""
+        return with_values(self.cell.config, {name: [params[name] for params in self.params] for name in self.params[0]})
 
 
 @dataclass(frozen=True)
@@ -86,3 +100,31 @@ def short(number: float) -> str:
 def trial_label(cell: str, params: Mapping[str, float]) -> str:
     """Name of a trial, as in `sum b256 lr3e-3`."""
     return " ".join([cell, *(f"{key.rpartition('.')[2]}{short(value)}" for key, value in params.items())])
+
+
+def has(plain: Mapping[str, Any], key: str) -> bool:
+    """Whether a dotted key names a value of a config, not a group of them."""
+    found: Any = plain
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return not isinstance(found, Mapping)
+
+
+def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config with values set by their dotted keys.
+
+    Raises:
+      Refusal: there is no such key.
+    """
+    made = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    for key, value in values.items():
+        if not has(made, key):
+            raise Refusal(f"`{key}` is not known, got {value!r:.60}. lrscale run --help lists all keys.")
+        group, _, name = key.partition(".")
+        if name:
+            made[group][name] = value
+        else:
+            made[group] = value
+    return made

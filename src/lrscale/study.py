@@ -27,8 +27,7 @@ def conduct(plan: Plan, launch: Launch) -> None:
 
     Args:
       plan: what to do.
-      launch: runs jobs, each a list of overrides, and returns for each of its cells the results of the trials
-        or a traceback, or one traceback for the job.
+      launch: runs jobs; through Hydra's launcher, or any other way.
 
     Raises:
       Refusal: a store cannot be used, and nothing has been written.
