@@ -193,6 +193,7 @@ def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoa
         storage=settings["storage"],
         tracking=tracking,
         question=study["question"],
+        law=study["law"],
         ranges=study["ranges"] or {},
         claims=study["claims"] or [],
         profile=settings["profile"],

@@ -129,7 +129,7 @@ class Conductor:
         results = [result for ask, result in zip(asks, outcome.results, strict=True) if ask in missing]
         for ask, result in zip(missing, results, strict=True):
             with whole():
-                self.store.record_trial(self.study, tuner.cell, ask.number, ask.params, result, started, colour)
+                self.store.record_trial(self.study, tuner.cell, ask.number, asks[0].number, ask.params, result, started, colour)
                 if ask in new:
                     tuner.tell(ask.number, result.objective)
         runs = [flag for result in results for flag in result.diverged]

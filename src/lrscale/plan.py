@@ -65,6 +65,7 @@ class Plan:
     claims: Sequence[Mapping[str, Any]]
     command: str
     profile: bool
+    law: str | None = None
 
     @property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 import getpass
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -9,10 +10,15 @@ from pathlib import Path
 
 from lrscale import NUMBERS, __version__
 
+NUMBERS_DEPEND_ON = ("numbers", "torch", "numpy", "scipy", "optuna", "machine", "libc", "processor")
+"""Where these are equal, equal configs give equal numbers, bit for bit."""
+SOURCE = ("src", "conf", "sweeps/*.yaml", "pyproject.toml")
+"""What a change of means that numbers do not come from the commit."""
+
 
 def made_by() -> dict[str, str]:
-    """Versions, platform and commit: what equal numbers depend on besides the config."""
-    packages = ("torch", "numpy", "optuna", "mlflow", "hydra-core")
+    """Versions, platform and commit: what equal numbers depend on besides the config, and some more to find one's way."""
+    packages = ("torch", "numpy", "scipy", "optuna", "mlflow", "hydra-core")
     versions = {name: version(name) for name in packages}
     return {
         "lrscale": __version__,
@@ -21,8 +27,34 @@ def made_by() -> dict[str, str]:
         **versions,
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "commit": source_tags().get("mlflow.source.git.commit", "unknown"),
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "processor": processor(),
+        "commit": commit(),
     }
+
+
+@cache
+def processor() -> str:
+    """The processor, and the instructions that torch uses on it, as in `AMD EPYC, family 26, model 2, AVX512`."""
+    from torch.backends.cpu import get_cpu_capability
+
+    try:
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:  # not Linux
+        first = ""
+    facts = dict(re.findall(r"^([\w ]+?)\s*:\s*(.*)$", first, re.M))
+    parts = [facts.get("model name") or platform.processor()]
+    parts += [f"{name.removeprefix('cpu ')} {facts[name]}" for name in ("cpu family", "model") if name in facts]
+    return ", ".join([*parts, get_cpu_capability()])
+
+
+@cache
+def commit() -> str:
+    """The commit of the checkout that runs, `with changes` if there are any; `unknown` where it is none."""
+    found = _git("rev-parse", "HEAD")
+    if found is None:
+        return "unknown"
+    return f"{found} with changes" if _git("status", "--porcelain", "--", *SOURCE) else found
 
 
 @cache
@@ -33,12 +65,14 @@ def source_tags() -> dict[str, str]:
         tags["mlflow.user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         tags["mlflow.user"] = "unknown"
-    here = Path(__file__).parent
-    asked = (
-        subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        if (here.parents[1] / ".git").exists()
-        else None
-    )
-    if asked is not None and asked.returncode == 0:
-        tags["mlflow.source.git.commit"] = asked.stdout.strip()
-    return tags
+    found = _git("rev-parse", "HEAD")
+    return tags | ({"mlflow.source.git.commit": found} if found is not None else {})
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout that this file is in; None where it is in none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() if asked.returncode == 0 else None

@@ -29,7 +29,10 @@ class CellRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One execution of a study: its plan, and where it was run."""
+    """One execution of a study: its plan, and where it was run.
+
+    `status` is that of MLflow's run; `seconds` is what its rounds took, in all executions that ended.
+    """
 
     run_id: str
     experiment_id: str
@@ -42,6 +45,8 @@ class StudyRecord:
     cells: tuple[CellRecord, ...]
     made_by: Mapping[str, str]
     command: str
+    status: str
+    seconds: float
 
 
 @dataclass(frozen=True)

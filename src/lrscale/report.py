@@ -39,7 +39,7 @@ def print_report(study: str | None, uri: str, form: str) -> None:
         show(found, Console(highlight=False))
 
 
-def publish(store: Store, study: StudyRecord, console: Console) -> None:
+def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     """Writes report and figures to `studies/<study>/` and to the study's run, and shows the answer."""
     found = answer(study, store.trials(study.experiment_id))
     folder = Path("studies") / safe_name(study.study)

@@ -9,6 +9,7 @@ from rich.console import Console
 from lrscale.datasets import check_files
 from lrscale.job import work
 from lrscale.plan import short
+from lrscale.provenance import made_by
 from lrscale.results import Result
 from lrscale.rules import Refusal
 from lrscale.spec import Training, training
@@ -36,7 +37,7 @@ def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
     lr = made.optimizer.options["lr"][0]
     name = f"{made.reduction} b{made.batch_size} lr{short(lr)}"
     with whole():
-        run_id = store.record_single(tracking["experiment"], name, config, {"optimizer.lr": lr}, result)
+        run_id = store.record_single(tracking["experiment"], name, config, {"optimizer.lr": lr}, result, made_by())
     console = Console(highlight=False)
     for line in losses(made, result):
         console.print(line)

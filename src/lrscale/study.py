@@ -1,25 +1,29 @@
 """Carries out a plan: checks it, opens the stores, conducts the rounds and reports."""
 
 import gc
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from lrscale.claims import check_claims
 from lrscale.conductor import Conductor, Launch
+from lrscale.document import document
 from lrscale.places import can_write
 from lrscale.plan import Plan
 from lrscale.progress import Display
-from lrscale.provenance import made_by
+from lrscale.records import StudyRecord
 from lrscale.rules import Refusal
 from lrscale.stopping import whole
 from lrscale.stopwatch import Stopwatch
 from lrscale.sweeper import Tuner, check_storage, make_sampler, open_storage
 from lrscale.tracking import Store, check_uri
 
+Report = Callable[[Store, StudyRecord, Console], None]
 
-def conduct(plan: Plan, launch: Launch) -> None:
+
+def conduct(plan: Plan, launch: Launch, report: Report | None = None) -> None:
     """Carries out a plan, or goes on with it, and reports.
 
     Only this process writes to Optuna and MLflow. A trial is recorded in MLflow first and told to Optuna
@@ -28,12 +32,13 @@ def conduct(plan: Plan, launch: Launch) -> None:
     Args:
       plan: what to do.
       launch: runs jobs; through Hydra's launcher, or any other way.
+      report: what is done with the records at the end; by default the report is written and shown.
 
     Raises:
       Refusal: a store cannot be used, and nothing has been written.
       Failure: more trials crashed than `max_failure_rate` allows.
     """
-    from lrscale.report import publish  # scipy and matplotlib: when there is something to report
+    from lrscale.report import write_report  # scipy and matplotlib: when there is something to report
 
     check_claims(plan.claims, plan.ranges)
     make_sampler(plan, plan.cells[0], 0)
@@ -47,7 +52,7 @@ def conduct(plan: Plan, launch: Launch) -> None:
         storage = open_storage(plan.storage)
         study = store.start_study(plan, document(plan))
     console = Console(highlight=False)
-    status = "FAILED"
+    status, begun, seconds = "FAILED", time.monotonic(), 0.0
     try:
         with watch.phase("asking"), whole():
             tuners = [Tuner(plan, cell, storage) for cell in plan.cells]
@@ -55,15 +60,16 @@ def conduct(plan: Plan, launch: Launch) -> None:
         conductor = Conductor(plan, launch, store, study, tuners, watch)
         with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), conductor.held()) as display:
             conductor.run(display)
+        seconds = time.monotonic() - begun if display.rounds else 0.0
         with watch.phase("reporting"):
-            publish(store, study, console)
+            (report or write_report)(store, study, console)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         with whole():
-            store.finish_study(study.run_id, status)
+            store.finish_study(study.run_id, status, seconds)
     if plan.profile:
         watch.show(console, plan.n_trials * len(tuners))
 
@@ -73,20 +79,3 @@ def check_folder(folder: Path) -> None:
     nearest = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
     if not nearest.is_dir() or not can_write(nearest):
         raise Refusal(f"the working folder must be one that can be written, got {nearest}. Go to another folder.")
-
-
-def document(plan: Plan) -> dict[str, Any]:
-    """What a study's run keeps of its plan: enough to report on it, and to run it again."""
-    return {
-        "study": plan.study,
-        "question": plan.question,
-        "objective": plan.cells[0].config["objective"],
-        "n_trials": plan.n_trials,
-        "sampler": dict(plan.sampler),
-        "intervals": {name: [i.low, i.high, i.log] for name, i in plan.intervals.items()},
-        "ranges": {name: list(ends) for name, ends in plan.ranges.items()},
-        "claims": [dict(claim) for claim in plan.claims],
-        "cells": [{"id": c.id, "label": c.label, "scientific": dict(c.scientific), "config": dict(c.config)} for c in plan.cells],
-        "made_by": made_by(),
-        "command": plan.command,
-    }
