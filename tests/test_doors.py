@@ -21,7 +21,7 @@ DOORS = {
 }
 CORE = {
     "rules", "spec", "streams", "models", "tasks", "modules", "reduction", "minibatches", "optim", "train", "results",
-    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate",
+    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate", "views",
 }  # fmt: skip
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile", "io"}
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from lrscale.answer import Answer, CellAnswer, Family, answer, law
 from lrscale.claims import Verdict, verdicts
 from lrscale.estimate import Interval
+from lrscale.gallery import put_on_show
 from lrscale.records import Line, StudyRecord
 from lrscale.results import examples_seen, mean_objective
 from lrscale.stopping import whole
@@ -41,7 +42,8 @@ def print_report(study: str | None, uri: str, form: str) -> None:
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     """Writes report and figures to `studies/<study>/` and to the study's run, and shows the answer."""
-    found = answer(study, store.trials(study.experiment_id))
+    trials = store.trials(study.experiment_id)
+    found = answer(study, trials)
     folder = Path("studies") / safe_name(study.study)
     figures = draw(store, found)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,8 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     if len(found.families) == 1 and found.families[0].ratio is not None:
         metrics["ratio_slope"] = found.families[0].ratio.value
     with whole():
-        store.keep_files(study.run_id, folder, metrics, {"mlflow.note.content": note(found)})
+        store.keep_files(study.run_id, folder, metrics)
+        put_on_show(store, found, trials, [f"figures/{name}.png" for name in figures if name.startswith("objective_against_lr")])
     show(found, console)
     main = next((n for n in figures if n.startswith("best_lr")), None)
     if main:
@@ -68,13 +71,6 @@ def safe_name(name: str) -> str:
     """A name that is one folder below the working folder, whatever the study is called."""
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")
     return kept[:100] or "study"
-
-
-def note(found: Answer) -> str:
-    """What MLflow shows on the study's run; the first line is the answer."""
-    lines = [law(family) for family in found.families]
-    question = f"\n\n*{found.study.question}*" if found.study.question else ""
-    return " ".join(lines) + question + f"\n\nRepeat it: `{found.study.command}`"
 
 
 def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:

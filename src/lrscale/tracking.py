@@ -1,5 +1,6 @@
 """MLflow's door: opens a store, writes studies and trials to it in few calls, and reads them back."""
 
+import itertools
 import json
 import logging
 import math
@@ -7,7 +8,7 @@ import os
 import sqlite3
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,9 +29,11 @@ from lrscale.provenance import source_tags
 from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord
 from lrscale.results import Result
 from lrscale.rules import Refusal
+from lrscale.spec import training
+from lrscale.views import KIND, SHOWN
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
-KIND, CELL, NUMBER, PARAMS = "lrscale.kind", "lrscale.cell", "lrscale.trial", "lrscale.params"
+CELL, NUMBER, PARAMS = "lrscale.cell", "lrscale.trial", "lrscale.params"
 OBJECTIVES, DIVERGED, CONFIG, PLAN = "lrscale.objectives", "lrscale.diverged", "lrscale.config", "lrscale.plan"
 EXECUTED, SECONDS, ROUND, MADE_BY = "lrscale.executed", "lrscale.seconds", "lrscale.round", "lrscale.made_by"
 STUDY_FILE = "study.json"
@@ -143,7 +146,8 @@ class Store:
             ROUND: str(together),
             PARAMS: json.dumps(dict(params)),
         }
-        scientific = {key: str(value) for key, value in cell.scientific.items()}
+        always = {key: cell.config[key] for key in ("reduction", "batch_size")}
+        scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
         self._write(study.experiment_id, name, tags, cell.config, scientific, params, result, int(started * 1000))
 
@@ -190,6 +194,9 @@ class Store:
         }
         now = int(time.time() * 1000)
         metrics = [Metric(key, _rounded(value), now, 0) for key, value in summary(params, result).items()]
+        metrics += [Metric("steps", training(config).steps, now, 0)]
+        metrics += [Metric("examples", *at) for at in zip(result.examples, itertools.repeat(now), result.steps, strict=False)]
+        metrics += [Metric("trial", int(tags[NUMBER]), now, 0)] if NUMBER in tags else []
         metrics += [Metric("objective_by_seed", o, now, i) for i, o in enumerate(result.objectives) if math.isfinite(o)]
         for key in LOSS_CURVES:
             points = zip(result.steps, result.curves.get(key, ()), strict=False)
@@ -242,11 +249,39 @@ class Store:
         with tempfile.TemporaryDirectory() as folder:
             return json.loads(Path(self.client.download_artifacts(run_id, path, folder)).read_text())
 
-    def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Stores a folder's files, and numbers and tags, on a study's run."""
+    def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
+        """Stores a folder's files, and numbers, on a study's run."""
         self.client.log_artifacts(run_id, str(folder))
         now = int(time.time() * 1000)
-        self.client.log_batch(run_id, [Metric(*m, now, 0) for m in metrics.items()], [], [RunTag(*t) for t in tags.items()])
+        self.client.log_batch(run_id, [Metric(*m, now, 0) for m in metrics.items()])
+
+    def log_points(self, run_id: str, points: Iterable[tuple[str, float, int]]) -> None:
+        """Adds points of metrics (name, value, step) to a run; the same point again changes nothing."""
+        now = self.client.get_run(run_id).info.start_time
+        metrics = [Metric(key, _rounded(value), now, step) for key, value, step in points]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics[start : start + 1000])
+
+    def mark_shown(self, experiment: str, run_ids: Sequence[str]) -> None:
+        """Marks the runs that a study's summary shows, and these alone."""
+        marked = {run.info.run_id for run in self._runs(experiment, f"tags.`{SHOWN}` = 'yes'")}
+        for run_id in marked - set(run_ids):
+            self.client.delete_tag(run_id, SHOWN)
+        for run_id in [run_id for run_id in run_ids if run_id not in marked]:
+            self.client.set_tag(run_id, SHOWN, "yes")
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        return dict(self.client.get_run(run_id).data.tags)
+
+    def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+
+    def experiment_tags(self, experiment: str) -> dict[str, str]:
+        return dict(self.client.get_experiment(experiment).tags)
+
+    def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_experiment_tag(experiment, key, value)
 
     def _experiments(self) -> Iterator[Experiment]:
         token = None

@@ -1,0 +1,52 @@
+"""Puts a study on show in MLflow's UI: views, colours, curves and notes, rewritten whenever the study is reported."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+
+from lrscale.answer import Answer
+from lrscale.browse import HIDDEN, cell_points, study_points, views
+from lrscale.notes import study_note
+from lrscale.records import TrialRecord
+from lrscale.tracking import Store
+from lrscale.views import tags
+
+NOTE, WRITTEN = "mlflow.note.content", "lrscale.note"
+"""Tags: what MLflow shows; the hash of what was written there last."""
+
+
+def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figures: Sequence[str]) -> None:
+    """Writes views, curves and notes of a study.
+
+    Args:
+      store: where the study is.
+      found: its answer.
+      trials: all trials of its experiment.
+      figures: paths of the parent run's artifacts that the notes show.
+    """
+    study = found.study
+    menu = views(found, trials)
+    points = cell_points(found)
+    store.mark_shown(study.experiment_id, [study.run_id, *points])
+    for run_id, curve in {study.run_id: [("place", 0.0, 0), *study_points(found)], **points}.items():
+        store.log_points(run_id, curve)
+    note = study_note(found, menu, figures)
+    saved = tags(menu, HIDDEN, int(time.time() * 1000))
+    store.tag_experiment(study.experiment_id, {**saved, **noted(note, store.experiment_tags(study.experiment_id))})
+    store.tag_run(study.run_id, noted(note, store.run_tags(study.run_id)))
+
+
+def noted(note: str, now: Mapping[str, str]) -> dict[str, str]:
+    """Tags that write a note; none where a user has edited it.
+
+    Args:
+      note: the new text.
+      now: the tags that are there.
+    """
+    if NOTE in now and now.get(WRITTEN) != _hash(now[NOTE]):
+        return {}
+    return {NOTE: note, WRITTEN: _hash(note)}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,170 @@
+"""The saved views of MLflow's UI: which runs, columns, order and charts each of them opens with.
+
+MLflow keeps a view as one tag of the experiment, in a format that is internal to its UI: this module alone knows
+it. Unknown keys are ignored there without a word, so a test opens every view in a browser.
+"""
+
+import base64
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LIMIT = 100
+"""Runs a view may show: MLflow loads no more at first, and draws only what is loaded."""
+TAG = "mlflow.sharedViewState."
+KIND, SHOWN = "lrscale.kind", "lrscale.summary"
+"""Tags of a run: what it is; that it is the parent run or the best trial of a cell."""
+SUMMARY = "lrscale-summary"
+"""The view that a study opens with."""
+NAME = "attributes.`Run Name`"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Metrics `y` as lines over the step or another metric `x`, or as points over it. MLflow titles it with its metrics."""
+
+    y: tuple[str, ...]
+    x: str = "step"
+    log: bool = True
+    points: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Charts under a title that MLflow shows 50 characters of, two in a row."""
+
+    title: str
+    charts: tuple[Chart, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A saved view. `columns`: name -> width in pixels, `metrics.` or `params.` first; `order`: such a name."""
+
+    id: str
+    name: str
+    filter: str
+    order: str
+    ascending: bool
+    columns: Mapping[str, int]
+    sections: tuple[Section, ...]
+
+
+def column(name: str) -> str:
+    """A column's id, as in metrics.`objective`."""
+    kind, _, key = name.partition(".")
+    return f"{kind}.`{key}`"
+
+
+def tags(views: Sequence[View], hidden: Sequence[str], now: int) -> dict[str, str]:
+    """The experiment's tags that make up the views; MLflow's menu lists them in the order given.
+
+    Args:
+      views: at most LIMIT runs each.
+      hidden: metrics that get no chart of their own.
+      now: milliseconds.
+    """
+    return {
+        TAG + view.id: json.dumps(
+            {"name": f"{i + 1} · {view.name}", "createdAt": now - i, "updatedAt": now - i, "state": _packed(_state(view, hidden))}
+        )
+        for i, view in enumerate(views)
+    }
+
+
+def link(experiment: str, view: str, charts: bool) -> str:
+    """What follows the server's address in a view's link."""
+    mode = "&compareRunsMode=CHART" if charts else ""
+    return f"/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}{mode}"
+
+
+def bound(values: Sequence[float]) -> float | None:
+    """The largest bound that no more than LIMIT values are below or at, four digits; None where all fit.
+
+    Example:
+      >>> bound([1.0, 2.0, 3.0]), bound(list(range(200)))
+      (None, 99.5)
+    """
+    if len(values) <= LIMIT:
+        return None
+    ordered = sorted(values)
+    kept = next((i for i in range(LIMIT, 0, -1) if ordered[i - 1] < ordered[i]), 0)
+    return (ordered[kept - 1] + ordered[kept]) / 2 if kept else math.nextafter(ordered[0], -math.inf)
+
+
+def _state(view: View, hidden: Sequence[str]) -> dict[str, Any]:
+    columns = [column(name) for name in view.columns]
+    placed = [(i, chart) for i, section in enumerate(view.sections) for chart in section.charts]
+    named = {key for _, chart in placed for key in chart.y}
+    cards = [_card(chart, place, section) for place, (section, chart) in enumerate(placed)]
+    cards += [_hidden(key) for key in hidden if key not in named]
+    sections = [{"uuid": f"s{i}", "name": section.title, **OPEN} for i, section in enumerate(view.sections)]
+    return {
+        "searchFilter": view.filter,
+        "orderByKey": column(view.order),
+        "orderByAsc": view.ascending,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": [NAME, *columns],
+        "columnWidths": {NAME: 210, **dict(zip(columns, view.columns.values(), strict=True))},
+        "runsHiddenMode": "SHOWALL",
+        "compareRunCharts": cards,
+        "compareRunSections": sections,
+        "isAccordionReordered": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "useGroupedValuesInCharts": False,
+        "hideEmptyCharts": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+        "chartsSearchFilter": "",
+        "viewMaximized": False,
+        "runListHidden": False,
+    }
+
+
+OPEN = {"columns": 2, "cardHeight": 340, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+
+
+def _card(chart: Chart, place: int, section: int) -> dict[str, Any]:
+    shared = {"uuid": f"c{place}", "metricSectionId": f"s{section}", "deleted": False, "isGenerated": False}
+    shared["runsCountToCompare"] = LIMIT
+    if chart.points:
+        return {**shared, "type": "SCATTER", "xaxis": _axis(chart.x), "yaxis": _axis(chart.y[0])}
+    return {
+        **shared,
+        "type": "LINE",
+        "metricKey": chart.y[0],
+        "selectedMetricKeys": list(chart.y),
+        "scaleType": "log" if chart.log else "linear",
+        "xAxisScaleType": "linear",
+        "xAxisKey": "step" if chart.x == "step" else "metric",
+        "selectedXAxisMetricKey": "" if chart.x == "step" else chart.x,
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "lineSmoothness": 0,
+        "range": {},
+        "useGlobalXaxisKey": False,
+        "useGlobalLineSmoothing": False,
+        "ignoreOutliers": False,
+        "displayPoints": chart.x != "step",
+    }
+
+
+def _axis(key: str) -> dict[str, str]:
+    return {"key": key, "type": "METRIC", "dataAccessKey": key}
+
+
+def _hidden(key: str) -> dict[str, Any]:
+    """A card that MLflow would make by itself, marked as deleted."""
+    card = {"uuid": f"hidden {key}", "type": "BAR", "metricKey": key, "metricSectionId": "s0"}
+    return {**card, "dataAccessKey": key, "deleted": True, "isGenerated": True, "runsCountToCompare": LIMIT}
+
+
+def _packed(state: Mapping[str, Any]) -> str:
+    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
