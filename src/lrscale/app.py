@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.plan import Cell, Interval, Plan, Share, cell_label, has, with_values
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Refusal, Rule, check, integer, is_number, one_of
-from lrscale.spec import KEYS, OPTIMIZERS, TUNABLE, identity, training
+from lrscale.spec import KEYS, TUNED, identity, training
 
 if TYPE_CHECKING:
     from lrscale.job import Outcome
@@ -227,10 +227,9 @@ def _axes(
 
 def _interval(key: str, override: Override) -> Interval:
     value = override.value()
-    rules = {f"optimizer.{name}": rule for rules in OPTIMIZERS.values() for name, rule in rules.items() if rule in TUNABLE}
-    if not isinstance(value, IntervalSweep) or key not in rules:
+    if not isinstance(value, IntervalSweep) or key not in TUNED:
         raise Refusal(
-            f"`{key}` must be swept over values, got {override.input_line}. Only {', '.join(rules)} can be tuned in an interval."
+            f"`{key}` must be swept over values, got {override.input_line}. Only {', '.join(TUNED)} can be tuned in an interval."
         )
     low, high = value.start, value.end
     assert low is not None
@@ -240,7 +239,7 @@ def _interval(key: str, override: Override) -> Interval:
             f"`{key}` must be tuned in an interval with low < high, got {override.input_line}. Take tag(log,interval(1e-4,1))."
         )
     for end in (low, high):
-        check(key, rules[key], end, "An interval's ends keep the rule too.")
+        check(key, TUNED[key], end, "An interval's ends keep the rule too.")
     if "log" in value.tags and low <= 0:
         raise Refusal(f"`{key}` must be > 0 to be tuned on a log scale, got {override.input_line}. Raise the low end.")
     return Interval(float(low), float(high), "log" in value.tags)

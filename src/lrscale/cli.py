@@ -1,4 +1,4 @@
-"""The command line: `lrscale run`, `report`, `translate`, `demo` and `ui`. Heavy imports wait until a command needs them."""
+"""The command line: `run`, `report`, `publish`, `reproduce`, `translate`, `demo` and `ui`. Imports wait for their command."""
 
 import argparse
 import os
@@ -15,6 +15,7 @@ examples:
   lrscale run optimizer.lr=0.03 batch_size=10 reduction=sum    one training
   lrscale run -m sweeps=quickstart                             a study, with the answer at its end
   lrscale report quickstart                                    the answer again, from what MLflow holds
+  lrscale reproduce quickstart                                 a published study run again, compared number by number
   lrscale ui                                                   MLflow's UI on the latest study
   lrscale translate --lr 0.1 --to-reduction sum                a tuned lr under another reduction or batch size
 """
@@ -31,6 +32,14 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("study", nargs="?", metavar="STUDY", help="name of a study; the latest one if left out")
     report.add_argument("--format", choices=["text", "json", "html"], default="text", help="what to print (default: text)")
     _add_store(report)
+    publish = commands.add_parser("publish", help="write what MLflow holds of a study to sweeps/results/ of the working folder")
+    publish.add_argument("study", nargs="?", metavar="STUDY", help="name of a study; the latest one if left out")
+    _add_store(publish)
+    reproduce = commands.add_parser("reproduce", help="run a published study again and compare number by number")
+    what = reproduce.add_mutually_exclusive_group(required=True)
+    what.add_argument("study", nargs="?", metavar="STUDY", help="name of a published study")
+    what.add_argument("--from", dest="run_id", metavar="RUN_ID", help="run of a study, a trial or a single training in MLflow")
+    _add_store(reproduce)
     ui = commands.add_parser("ui", help="MLflow's own UI on this machine, opened at a study")
     ui.add_argument("study", nargs="?", metavar="STUDY", help="name of a study; the latest one if left out")
     ui.add_argument("--port", type=int, default=5000, help="port to listen on; the next free one if taken (default: 5000)")
@@ -138,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lrscale: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lrscale: stopped. The same command goes on where it was.", file=sys.stderr)
+        goes_on = "The same command goes on where it was." if given[:1] == ["run"] else "The same command begins anew."
+        print(f"lrscale: stopped. {goes_on}", file=sys.stderr)
         return 130
 
 
@@ -153,6 +163,17 @@ def _dispatch(given: list[str]) -> int:
         from lrscale.report import print_report
 
         print_report(options.study, options.tracking_uri, options.format)
+    elif options.command == "publish":
+        from lrscale.published import publish
+
+        publish(options.study, options.tracking_uri)
+    elif options.command == "reproduce":
+        from lrscale.reproduce import reproduce, reproduce_from
+
+        if options.run_id is None:
+            reproduce(options.study)
+        else:
+            reproduce_from(options.run_id, options.tracking_uri)
     elif options.command == "ui":
         from lrscale.ui import serve
 

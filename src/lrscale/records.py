@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One finished trial. `cell`: id of its cell; `seconds`: its share of the time its job took."""
+    """One finished trial. `cell`: id of its cell; `together`: number of the first trial of its round, if that is known."""
 
     run_id: str
     cell: str
@@ -15,6 +15,23 @@ class TrialRecord:
     params: Mapping[str, float]
     objectives: tuple[float, ...]
     diverged: tuple[bool, ...]
+    together: int | None
+
+
+@dataclass(frozen=True)
+class WorkRecord:
+    """A trial or a single training, with all that was trained in one go with it.
+
+    `config` is that of all trials in `together`, tuned hyperparameters aside; the one at `place` had the
+    outcome. `whole`: whether it is known that no other trial was among them.
+    """
+
+    config: Mapping[str, Any]
+    together: tuple[Mapping[str, float], ...]
+    place: int
+    outcome: TrialRecord
+    whole: bool
+    made_by: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,12 @@ def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:
     return drawn
 
 
+def main_figures(store: Store, found: Answer) -> dict[str, bytes]:
+    """The figures that answer the study's question, as SVG by file name: one for each family of cells."""
+    chosen = [files["svg"] for name, files in draw(store, found).items() if name.startswith(("best_lr", "quantities"))]
+    return {f"figure{f'_{i}' if i > 1 else ''}.svg": content for i, content in enumerate(chosen, 1)}
+
+
 def _best_lines(store: Store, family: Family, name: str) -> dict[str, Line]:
     """The loss curve of each cell's best trial, its steps counted in examples."""
     lines = {}

@@ -68,6 +68,8 @@ OPTIMIZERS: dict[str, dict[str, Rule]] = {
 }
 TUNABLE = (POSITIVE, NOT_NEGATIVE, FRACTION)
 """Hyperparameters under these rules may be lists, one value a trial."""
+TUNED = {f"optimizer.{key}": rule for rules in OPTIMIZERS.values() for key, rule in rules.items() if rule in TUNABLE}
+"""What can be tuned, by its dotted key, with its rule."""
 
 BUDGETS: dict[str, dict[str, Rule]] = {
     "epochs": {"epochs": integer(1, 1_000_000)},

@@ -21,12 +21,13 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lrscale.places import can_write
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
-from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord
+from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord, WorkRecord
 from lrscale.results import Result
 from lrscale.rules import Refusal
 from lrscale.spec import training
@@ -235,7 +236,39 @@ class Store:
                 "Run one with lrscale run -m sweeps=quickstart."
             )
         run = runs[0]
-        return self._study_record(run, self.load_json(run.info.run_id, STUDY_FILE))
+        return self.study_of(run.info.run_id)
+
+    def study_of(self, run_id: str) -> StudyRecord:
+        """Reads a study by its run."""
+        return self._study_record(self.client.get_run(run_id), self.load_json(run_id, STUDY_FILE))
+
+    def kind(self, run_id: str) -> str:
+        """What a run records: a study, a trial or a single training.
+
+        Raises:
+          Refusal: there is no such run, or it records something else.
+        """
+        try:
+            found = str(self.client.get_run(run_id).data.tags.get(KIND))
+        except MlflowException:
+            raise Refusal(f"`--from` must be the id of a run in {self.uri}, got {run_id!r:.60}. lrscale ui shows them.") from None
+        if found not in ("study", "trial", "single"):
+            raise Refusal(f"`--from` must be the run of a study, a trial or a single training, got one of kind {found:.60}.")
+        return found
+
+    def work(self, run_id: str) -> WorkRecord:
+        """Reads a trial with its round, or a single training."""
+        run = self.client.get_run(run_id)
+        tags, config = run.data.tags, json.loads(run.data.tags[CONFIG])
+        if tags[KIND] == "single":
+            alone = _trial(run)
+            return WorkRecord(config, (alone.params,), 0, alone, True, json.loads(tags[MADE_BY]))
+        asked = _trial(run)
+        every = [t for t in self.trials(run.info.experiment_id) if t.cell == asked.cell and t.together == asked.together]
+        each = sorted(every if asked.together is not None else [asked], key=lambda trial: trial.number)
+        made_by = self.load_json(tags["mlflow.parentRunId"], STUDY_FILE)["made_by"]
+        place = [trial.run_id for trial in each].index(run_id)
+        return WorkRecord(config, tuple(t.params for t in each), place, asked, asked.together is not None, made_by)
 
     def line(self, run_id: str, name: str) -> Line:
         """Reads a trial's curve."""
@@ -354,9 +387,10 @@ def _trial(run: Run) -> TrialRecord:
     tags = run.data.tags
     return TrialRecord(
         run_id=run.info.run_id,
-        cell=tags[CELL],
-        number=int(tags[NUMBER]),
+        cell=tags.get(CELL, ""),
+        number=int(tags.get(NUMBER, 0)),
         params=json.loads(tags[PARAMS]),
+        together=int(tags[ROUND]) if ROUND in tags else None,
         objectives=tuple(json.loads(tags[OBJECTIVES])),
         diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
     )
