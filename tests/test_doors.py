@@ -11,6 +11,7 @@ from tests.configs import ROOT
 SOURCE = ROOT / "src" / "lrscale"
 DOORS = {
     "optuna": {"sweeper"},
+    "optuna_dashboard": {"dashboard"},
     "mlflow": {"tracking"},
     "hydra": {"app"},
     "omegaconf": {"app"},

@@ -43,7 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
     ui = commands.add_parser("ui", help="MLflow's own UI on this machine, opened at a study")
     ui.add_argument("study", nargs="?", metavar="STUDY", help="name of a study; the latest one if left out")
     ui.add_argument("--port", type=int, default=5000, help="port to listen on; the next free one if taken (default: 5000)")
+    ui.add_argument("--host", default="127.0.0.1", help="address to listen on; another lets others in (default: 127.0.0.1)")
     ui.add_argument("--no-browser", action="store_true", help="print the link only")
+    ui.add_argument("--optuna", action="store_true", help="open optuna-dashboard too (pip install 'lrscale[dashboard]')")
     _add_store(ui)
     _add_translate(commands)
     commands.add_parser("demo", help="the book's own points, with numbers: summed gradients, accumulation, d2l's sgd")
@@ -177,7 +179,8 @@ def _dispatch(given: list[str]) -> int:
     elif options.command == "ui":
         from lrscale.ui import serve
 
-        serve(options.study, options.tracking_uri, options.port, browser=not options.no_browser)
+        browser = not options.no_browser
+        serve(options.study, options.tracking_uri, options.host, options.port, browser=browser, optuna=options.optuna)
     elif options.command == "translate":
         _translate(options)
     else:

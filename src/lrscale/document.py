@@ -45,6 +45,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "cells": [{"id": c.id, "label": c.label, "scientific": dict(c.scientific), "config": dict(c.config)} for c in plan.cells],
         "made_by": made_by(),
         "command": plan.command,
+        "storage": plan.storage,
     }
 
 

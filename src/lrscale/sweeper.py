@@ -89,7 +89,7 @@ class Tuner:
 
     def __init__(self, plan: Plan, cell: Cell, storage: BaseStorage) -> None:
         self.plan, self.cell = plan, cell
-        name = f"{plan.study} / {cell.label} / {cell.id}"
+        name = study_name(plan.study, cell.label, cell.id)
         self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
         widest = 2.0**WIDENING if plan.sampler["name"] == "ladder" else 1.0
         self.space: dict[str, BaseDistribution] = {
@@ -206,6 +206,19 @@ def _grid(plan: Plan) -> dict[str, list[float]]:
     for name, i in plan.intervals.items():
         spaced[name] = (np.geomspace if i.log else np.linspace)(i.low, i.high, points).clip(i.low, i.high).tolist()
     return spaced
+
+
+def study_name(study: str, label: str, cell: str) -> str:
+    """The name of a cell's Optuna study."""
+    return f"{study} / {label} / {cell}"
+
+
+def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list[Study]:
+    """The Optuna studies of a study's cells, by label and id, that are in a storage."""
+    storage = open_storage(url)
+    known = set(optuna.get_all_study_names(storage))
+    names = [study_name(study, label, cell) for label, cell in cells]
+    return [optuna.load_study(study_name=name, storage=storage) for name in names if name in known]
 
 
 def check_storage(url: str) -> None:

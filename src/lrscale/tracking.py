@@ -60,7 +60,8 @@ class Store:
             if self.file is None and uri.startswith("http"):
                 urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()  # MLflow would try for minutes
             # MLflow keeps stores by their URI, and a relative path would outlive a change of folder
-            self.client = MlflowClient(uri if self.file is None else f"sqlite:///{self.file}")
+            self.address = uri if self.file is None else f"sqlite:///{self.file}"
+            self.client = MlflowClient(self.address)
             self.client.search_experiments(max_results=1)
             self._execute("PRAGMA journal_mode=WAL")
         except Exception as error:
