@@ -10,9 +10,9 @@ from tests.configs import ROOT
 
 SOURCE = ROOT / "src" / "lrscale"
 DOORS = {
-    "optuna": {"sweeper"},
+    "optuna": {"sweeper", "journal"},
     "optuna_dashboard": {"dashboard"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "client"},
     "hydra": {"app"},
     "omegaconf": {"app"},
     "argparse": {"cli"},

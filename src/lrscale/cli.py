@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from lrscale import __version__
-from lrscale.rules import Failure, Refusal
+from lrscale.rules import Failure, Refusal, printable
 from lrscale.stopping import stoppable
 
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
@@ -147,6 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except Failure as failure:
         print(f"lrscale: {failure}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # as in lrscale report | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename} could not be read or written: " if error.filename else ""
+        text = f"{where}{error.strerror or error}. Once that is mended, the same command goes on."
+        print(f"lrscale: {printable(text)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         goes_on = "The same command goes on where it was." if given[:1] == ["run"] else "The same command begins anew."

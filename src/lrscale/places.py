@@ -1,13 +1,63 @@
-"""Places on disk: whether a folder can be written, tried rather than guessed from its mode."""
+"""Places on disk: whether a folder can be written, what a study's files are called, and who may write them now."""
 
+import errno
+import hashlib
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lrscale.rules import Refusal, printable
 
 
 def can_write(folder: Path) -> bool:
-    """Whether a file can be made in a folder; leaves none behind."""
+    """Whether a file can be made in a folder, tried rather than guessed from its mode; leaves none behind."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno == errno.ENOSPC
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0])[:300].rstrip(".")
+
+
+def safe_name(name: str) -> str:
+    """A name that is one file or folder below another, whatever a study is called; other names give other ones.
+
+    Example:
+      >>> safe_name("quickstart"), safe_name("../quick start")
+      ('quickstart', '_quick_start-5c446f')
+    """
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).lstrip(".")[:80]
+    return kept if kept and kept == name else f"{kept}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"
+
+
+@contextmanager
+def held(study: str, stores: Iterable[Path]) -> Iterator[None]:
+    """Inside, no other process runs the study on these stores; the system lets go of it when the process ends.
+
+    Args:
+      study: its name.
+      stores: files of its stores; the locks lie in folders `studies` beside them.
+
+    Raises:
+      Refusal: another process runs it.
+    """
+    with ExitStack() as stack:
+        for folder in sorted({file.resolve().parent / "studies" for file in stores}):
+            folder.mkdir(exist_ok=True)
+            lock = folder / f"{safe_name(study)}.lock"
+            try:
+                stack.enter_context(FileLock(lock, timeout=0))
+            except Timeout:
+                raise Refusal(
+                    f"`hydra.sweeper.study_name` must be of a study that no other process runs, got {study}: {lock} is held. "
+                    "Wait for that one, stop it, or take another name."
+                ) from None
+        yield

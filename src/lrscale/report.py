@@ -16,6 +16,7 @@ from lrscale.answer import Answer, CellAnswer, Family, answer, law
 from lrscale.claims import Verdict, verdicts
 from lrscale.estimate import Interval
 from lrscale.gallery import put_on_show
+from lrscale.places import safe_name
 from lrscale.records import Line, StudyRecord
 from lrscale.results import examples_seen, mean_objective
 from lrscale.stopping import whole
@@ -65,12 +66,6 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         console.print(f"figure   {folder / 'figures' / main}.png")
     console.print(f"report   {folder / 'report.html'}")
     console.print(f"browse   lrscale ui {study.study}")
-
-
-def safe_name(name: str) -> str:
-    """A name that is one folder below the working folder, whatever the study is called."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")
-    return kept[:100] or "study"
 
 
 def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:

@@ -17,11 +17,11 @@ from lrscale.claims import check_claims
 from lrscale.datasets import check_files
 from lrscale.document import check_maker, plan_of
 from lrscale.job import Outcome, work, work_all
+from lrscale.places import safe_name
 from lrscale.plan import Plan, Share, with_values
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import Published, read, stored
 from lrscale.records import StudyRecord, WorkRecord
-from lrscale.report import safe_name
 from lrscale.rules import Failure
 from lrscale.spec import training
 from lrscale.study import conduct

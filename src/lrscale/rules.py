@@ -10,11 +10,24 @@ class Refusal(ValueError):
     """A value that cannot be used. Its text is one line: field, rule, value, way out."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(" ".join(text.split()))
+        super().__init__(printable(" ".join(text.split())))
 
 
 class Failure(RuntimeError):
     """A command that began and could not be carried out to its end; its text says why and how to go on."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("\n".join(map(printable, text.splitlines())))
+
+
+def printable(text: str) -> str:
+    """A text with nothing in it that a terminal would obey.
+
+    Example:
+      >>> printable("b8 \x1b[2J\u202e")
+      'b8 ?[2J?'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class Rule(NamedTuple):

@@ -22,7 +22,8 @@ def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
     Raises:
       Refusal: the config or the store cannot be used; nothing has been written.
     """
-    from lrscale.tracking import Store, check_uri
+    from lrscale.client import check_uri
+    from lrscale.tracking import Store
 
     made = training(config)
     if made.trials > 1:

@@ -3,22 +3,24 @@
 import gc
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from lrscale.claims import check_claims
+from lrscale.client import check_uri, sqlite_file
 from lrscale.conductor import Conductor, Launch
 from lrscale.document import document
-from lrscale.places import can_write
+from lrscale.places import can_write, held
 from lrscale.plan import Plan
 from lrscale.progress import Display
 from lrscale.records import StudyRecord
-from lrscale.rules import Refusal
+from lrscale.rules import Failure, Refusal
 from lrscale.stopping import whole
 from lrscale.stopwatch import Stopwatch
-from lrscale.sweeper import Tuner, check_storage, make_sampler, open_storage
-from lrscale.tracking import Store, check_uri
+from lrscale.sweeper import Tuner, check_storage, make_sampler, open_storage, storage_file
+from lrscale.tracking import Store
 
 Report = Callable[[Store, StudyRecord, Console], None]
 
@@ -38,21 +40,30 @@ def conduct(plan: Plan, launch: Launch, report: Report | None = None) -> None:
       Refusal: a store cannot be used, and nothing has been written.
       Failure: more trials crashed than `max_failure_rate` allows.
     """
-    from lrscale.report import write_report  # scipy and matplotlib: when there is something to report
-
     check_claims(plan.claims, plan.ranges)
     make_sampler(plan, plan.cells[0], 0)
-    uri = plan.tracking["uri"]
-    check_uri(uri)
+    check_uri(plan.tracking["uri"])
     check_storage(plan.storage)
     check_folder(Path("studies"))
-    watch = Stopwatch()
+    with held(plan.study, store_files(plan)):
+        _carry_out(plan, launch, report, Stopwatch())
+
+
+def store_files(plan: Plan) -> list[Path]:
+    """Files beside which a study keeps its locks: of its stores, or one in the working folder where both are elsewhere."""
+    files = [sqlite_file(plan.tracking["uri"]), storage_file(plan.storage)]
+    return [file for file in files if file is not None] or [Path("optuna.journal")]
+
+
+def _carry_out(plan: Plan, launch: Launch, report: Report | None, watch: Stopwatch) -> None:
+    from lrscale.report import write_report  # scipy and matplotlib: when there is something to report
+
     with watch.phase("opening stores"), whole():
-        store = Store(uri)
+        store = Store(plan.tracking["uri"])
         storage = open_storage(plan.storage)
         study = store.start_study(plan, document(plan))
     console = Console(highlight=False)
-    status, begun, seconds = "FAILED", time.monotonic(), 0.0
+    begun, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), whole():
             tuners = [Tuner(plan, cell, storage) for cell in plan.cells]
@@ -63,13 +74,12 @@ def conduct(plan: Plan, launch: Launch, report: Report | None = None) -> None:
         seconds = time.monotonic() - begun if display.rounds else 0.0
         with watch.phase("reporting"):
             (report or write_report)(store, study, console)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
+    except BaseException as error:
+        with whole(), suppress(Failure):  # of the two errors the first says more
+            store.finish_study(study.run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", seconds)
         raise
-    finally:
-        with whole():
-            store.finish_study(study.run_id, status, seconds)
+    with whole():
+        store.finish_study(study.run_id, "FINISHED", seconds)
     if plan.profile:
         watch.show(console, plan.n_trials * len(tuners))
 

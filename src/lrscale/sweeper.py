@@ -17,10 +17,10 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from lrscale.journal import Journal
 from lrscale.ladder import WIDENING, first_rungs, lr_at, next_rungs, place_of
 from lrscale.places import can_write
 from lrscale.plan import Cell, Interval, Plan
@@ -223,13 +223,21 @@ def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list
 
 def check_storage(url: str) -> None:
     """Raises Refusal, before anything is written, where a storage cannot be at that place."""
-    path = url.removeprefix("sqlite:///")
-    if "://" in path:
+    file = storage_file(url)
+    if file is None:
+        if not url.startswith(("postgresql", "mysql")):  # Optuna keeps pickles in redis
+            raise Refusal(f"`hydra.sweeper.storage` must be a file, or a postgresql:// or mysql:// database, got {url}.")
         open_storage(url)  # connects to a database server
         return
-    folder = Path(path).resolve().parent
-    if Path(path).is_dir() or not folder.is_dir() or not can_write(folder):
+    folder = file.resolve().parent
+    if file.is_dir() or not folder.is_dir() or not can_write(folder):
         raise Refusal(f"`hydra.sweeper.storage` must be a file in a folder that can be written, got {url}. Make {folder} first.")
+
+
+def storage_file(url: str) -> Path | None:
+    """The file of a storage; None where it is a database server."""
+    path = url.removeprefix("sqlite:///")
+    return None if "://" in path else Path(path)
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -241,7 +249,9 @@ def open_storage(url: str) -> BaseStorage:
     try:
         if "://" in url:
             return optuna.storages.get_storage(url)
-        return JournalStorage(JournalFileBackend(url))
+        return JournalStorage(Journal(url))
+    except Refusal:
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refusal(

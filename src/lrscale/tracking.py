@@ -2,38 +2,27 @@
 
 import itertools
 import json
-import logging
 import math
-import os
 import sqlite3
 import time
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
-
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
-from lrscale.places import can_write
+from lrscale.client import check_uri, failure, open_client, sqlite_file
+from lrscale.places import safe_name
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
 from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord, WorkRecord
 from lrscale.results import Result
-from lrscale.rules import Refusal
+from lrscale.rules import Failure, Refusal
 from lrscale.spec import training
 from lrscale.views import KIND, SHOWN
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)
 CELL, NUMBER, PARAMS = "lrscale.cell", "lrscale.trial", "lrscale.params"
 OBJECTIVES, DIVERGED, CONFIG, PLAN = "lrscale.objectives", "lrscale.diverged", "lrscale.config", "lrscale.plan"
 EXECUTED, SECONDS, ROUND, MADE_BY = "lrscale.executed", "lrscale.seconds", "lrscale.round", "lrscale.made_by"
@@ -53,27 +42,20 @@ class Store:
         Raises:
           Refusal: it cannot be opened.
         """
-        check_uri(uri)
-        self.uri = uri
-        self.file = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
-        try:
-            if self.file is None and uri.startswith("http"):
-                urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()  # MLflow would try for minutes
-            # MLflow keeps stores by their URI, and a relative path would outlive a change of folder
-            self.address = uri if self.file is None else f"sqlite:///{self.file}"
-            self.client = MlflowClient(self.address)
-            self.client.search_experiments(max_results=1)
-            self._execute("PRAGMA journal_mode=WAL")
-        except Exception as error:
-            raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {_first_line(error)}") from None
+        self.uri, self.file = uri, sqlite_file(uri)
+        self.client = open_client(uri)
+        self.address = self.client.uri
 
     def _execute(self, *statements: str) -> None:
         """Runs statements where the store is an SQLite file."""
         if self.file is not None:
-            with closing(sqlite3.connect(self.file)) as connection:
-                for statement in statements:
-                    connection.execute(statement)
-                connection.commit()
+            try:
+                with closing(sqlite3.connect(self.file)) as connection:
+                    for statement in statements:
+                        connection.execute(statement)
+                    connection.commit()
+            except sqlite3.Error as error:
+                raise failure(self.uri, error) from error
 
     @classmethod
     def existing(cls, uri: str) -> "Store":
@@ -94,7 +76,7 @@ class Store:
                     f"`study_name` must not be that of a deleted experiment, got {name}. Restore it or take another name."
                 )
             return str(found.experiment_id)
-        location = (self.file.parent / "mlartifacts" / _file_name(name)).as_uri() if self.file is not None else None
+        location = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def start_study(self, plan: Plan, document: Mapping[str, Any]) -> StudyRecord:
@@ -251,7 +233,7 @@ class Store:
         """
         try:
             found = str(self.client.get_run(run_id).data.tags.get(KIND))
-        except MlflowException:
+        except Failure:
             raise Refusal(f"`--from` must be the id of a run in {self.uri}, got {run_id!r:.60}. lrscale ui shows them.") from None
         if found not in ("study", "trial", "single"):
             raise Refusal(f"`--from` must be the run of a study, a trial or a single training, got one of kind {found:.60}.")
@@ -353,23 +335,6 @@ class Store:
         )
 
 
-def check_uri(uri: object) -> None:
-    """Raises Refusal, before anything is written, where a store cannot be at that place."""
-    schemes = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")
-    if not isinstance(uri, str) or not uri.startswith(schemes):
-        raise Refusal(
-            f"`tracking.uri` must start with {', '.join(schemes)}, got {uri!r:.100}. Take tracking.uri=sqlite:///mlflow.db."
-        )
-    if uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
-        if not folder.is_dir():
-            raise Refusal(f"`tracking.uri` must lie in a folder that exists, got {uri}. Make {folder} first.")
-        if not can_write(folder):
-            raise Refusal(
-                f"`tracking.uri` must lie in a folder that can be written, got {uri}. Take another folder than {folder}."
-            )
-
-
 def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
     """The numbers of a trial that MLflow's table and charts show: finite ones only, as its screens take no inf."""
     worst = math.log10(max(10 * abs(result.curves["train_loss"][0]), 1e-300))
@@ -402,13 +367,5 @@ def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "study"
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
