@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from lrscale.estimate import BestLr, best_lr, grid_error, ratio_slope, slope, turn_over
+from lrscale.estimate import BestLr, best_lr, grid_error, jackknife, mean_slope, ratio_slope, seed_means, slope, turn_over
 
 Array = NDArray[np.float64]
 RATE = 2 * 3000 * 0.5
@@ -138,3 +138,25 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     narrow, wide = best_lr(lrs, alike), best_lr(lrs, apart)
     assert narrow is not None and wide is not None
     assert wide.interval.high / wide.interval.low > 1.5 * narrow.interval.high / narrow.interval.low
+
+
+def test_the_slope_of_seed_means_of_an_exact_power_law_is_exact() -> None:
+    x, seeds = np.log([1.0, 4, 16]), np.array([0.5, 1.0, 1.5])
+    values = np.exp(2 - 0.7 * x)[:, None] * seeds
+    found = mean_slope(x, values)
+    assert found is not None
+    assert_allclose(found, [-0.7] * 3, atol=1e-12)
+    missed = np.vstack([values, np.full(3, np.inf)])
+    assert mean_slope(np.append(x, 9.0), missed) == found
+    assert mean_slope(x[:1], values[:1]) is None
+    means, ends = seed_means(values)
+    assert_allclose(means, np.exp(2 - 0.7 * x))
+    assert (ends[0] < means).all() and (means < ends[1]).all()
+
+
+def test_the_jackknife_of_a_mean_is_students_interval() -> None:
+    from scipy.stats import t
+
+    parts = np.random.default_rng(0).normal(3, 2, 12)
+    found = jackknife(lambda mean: float(mean), parts)
+    assert_allclose(found[1:], t.interval(0.95, 11, parts.mean(), parts.std(ddof=1) / 12**0.5))

@@ -52,6 +52,38 @@ def test_contraction_is_fastest_at_half_the_edge(batch_size: int) -> None:
     assert_allclose(theory.fastest_lr(np.ones(3), True, batch_size), edge / 2, rtol=1e-3)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_the_soonest_lr_is_the_fastest_for_one_eigenvalue(batch_size: int) -> None:
+    ones, start = np.full(3, 0.5), np.array([4.0, 1.0, 0.1])
+    found = theory.soonest_lr(1e-4, ones, False, batch_size, start)
+    assert_allclose(found, theory.fastest_lr(ones, False, batch_size), rtol=0.01)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 1024])
+def test_the_soonest_lr_needs_the_fewest_steps_of_all(batch_size: int) -> None:
+    spectrum, start = 1 / np.arange(1, 17), np.ones(16)
+    edge = theory.mean_square_edge(spectrum, False, batch_size)
+    soonest = theory.soonest_lr(0.05, spectrum, False, batch_size, start)
+    fewest = theory.steps_to(0.05, spectrum, False, batch_size, soonest, start)
+    assert (
+        fewest
+        <= min(theory.steps_to(0.05, spectrum, False, batch_size, x * edge, start) for x in np.linspace(0.15, 0.99, 60)) + 0.1
+    )
+
+
+def test_the_risk_is_at_the_target_after_the_steps_to_it() -> None:
+    spectrum, start, lr = 1 / np.arange(1, 9), np.ones(8), 0.3
+    steps = theory.steps_to(0.1, spectrum, True, 4, lr, np.append(start, 1.0))
+    around = [
+        theory.expected_excess(spectrum, True, 4, lr, s, np.append(start, 1.0), 0.0)
+        for s in (math.floor(steps), math.ceil(steps))
+    ]
+    share = steps - math.floor(steps)
+    assert_allclose((1 - share) * math.log(around[0]) + share * math.log(around[1]), math.log(0.1), rtol=1e-9)
+    assert theory.steps_to(10.0, spectrum, False, 4, lr, start) == 0
+    assert theory.steps_to(1e-3, spectrum, False, 1, 1.5, start) == math.inf
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 16, 64, 256])
 def test_the_closed_form_of_fixed_epochs_is_the_minimum_of_the_recursion(batch_size: int) -> None:
     start = np.array([2.0, -3.4, 4.2]) ** 2

@@ -9,13 +9,25 @@ import numpy as np
 import torch
 
 from lrscale import theory
-from lrscale.estimate import BestLr, Interval, TurnOver, best_lr, ratio_slope, slope, turn_over
+from lrscale.estimate import (
+    Array,
+    BestLr,
+    Interval,
+    TradeOff,
+    TurnOver,
+    best_lr,
+    mean_slope,
+    ratio_slope,
+    slope,
+    trade_off,
+    turn_over,
+)
 from lrscale.optim import OPTIMIZERS
 from lrscale.records import CellRecord, StudyRecord, TrialRecord
 from lrscale.reduction import gradient_scale
 from lrscale.results import mean_objective
 from lrscale.spec import Training, training
-from lrscale.tasks import population
+from lrscale.tasks import Population, population
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,17 @@ class CellAnswer:
 
 @dataclass(frozen=True)
 class Family:
-    """Cells that differ in reduction and batch size only. `of`: what they share, by name."""
+    """Cells that differ in reduction and batch size only.
+
+    `of`: what they share, by name. `trade_off`: of steps against examples, where steps to a target are counted.
+    """
 
     of: Mapping[str, Any]
     cells: tuple[CellAnswer, ...]
     homogeneity: float
     ratio: Interval | None
     turn_over: TurnOver | None
+    trade_off: TradeOff | None
 
     def by_reduction(self, reduction: str) -> list[CellAnswer]:
         """Cells of one reduction that take part in fits, by batch size."""
@@ -69,6 +85,17 @@ class Family:
         """Slope of log lr* over log batch size, for batch sizes from low to high."""
         cells = [cell for cell in self.by_reduction(reduction) if low <= cell.training.batch_size <= high]
         return slope(np.log([cell.step_examples for cell in cells]), [c.best for c in cells if c.best])
+
+    def steps(self) -> list[tuple[int, tuple[float, ...]]]:
+        """Batch size and each seed's steps to the target at the best lr tried, of one reduction: both give the same."""
+        cells = self.by_reduction("mean") or self.by_reduction("sum") or self.by_reduction("sum_over_nominal")
+        best = [(cell, cell.best_trial()) for cell in cells if cell.training.objective == "steps_to_target"]
+        return [(cell.step_examples, trial.objectives) for cell, trial in best if trial is not None]
+
+    def steps_slope(self, low: float, high: float) -> Interval | None:
+        """Slope of log steps to the target over log batch size, for batch sizes from low to high."""
+        chosen = [(math.log(size), steps) for size, steps in self.steps() if low <= size <= high]
+        return mean_slope(*(np.array(part) for part in zip(*chosen, strict=True))) if chosen else None
 
     def turns(self) -> bool:
         """Whether the turn-over lies within the batch sizes tried: beyond them it is not measured."""
@@ -124,7 +151,7 @@ def _cell(record: CellRecord, trials: list[TrialRecord]) -> CellAnswer:
 
 def _family(cells: list[CellAnswer]) -> Family:
     shared = {k: v for k, v in cells[0].record.scientific.items() if k not in ("reduction", "batch_size")}
-    family = Family(shared, tuple(cells), OPTIMIZERS[cells[0].training.optimizer.name].homogeneity, None, None)
+    family = Family(shared, tuple(cells), OPTIMIZERS[cells[0].training.optimizer.name].homogeneity, None, None, None)
     by_sum = family.by_reduction("sum")
     means = {cell.step_examples: cell for cell in family.by_reduction("mean")}
     pairs = [(s, means[s.step_examples]) for s in by_sum if s.step_examples in means]
@@ -133,7 +160,9 @@ def _family(cells: list[CellAnswer]) -> Family:
         log_c = np.log([s.c / m.c for s, m in pairs])
         ratio = ratio_slope(log_c, [s.best for s, _ in pairs if s.best], [m.best for _, m in pairs if m.best])
     turn = turn_over(np.array([c.step_examples for c in by_sum], dtype=float), [c.best for c in by_sum if c.best])
-    return Family(family.of, family.cells, family.homogeneity, ratio, turn)
+    steps = family.steps()
+    traded = trade_off(*(np.array(part, dtype=float) for part in zip(*steps, strict=True))) if steps else None
+    return Family(family.of, family.cells, family.homogeneity, ratio, turn, traded)
 
 
 def _theory(made: Training, c: float) -> tuple[float | None, float | None]:
@@ -143,17 +172,40 @@ def _theory(made: Training, c: float) -> tuple[float | None, float | None]:
         return None, None
     spectrum, size = source.spectrum.numpy(), made.step_examples
     edge = theory.mean_square_edge(spectrum, source.bias, size) / c
-    if made.objective == "steps_to_target":
-        return theory.fastest_lr(spectrum, source.bias, size) / c, edge
-    if made.objective != "excess_risk":
-        return None, edge
     start = source.weights.numpy() ** 2
     start[: len(spectrum)] += 0.01**2
+    if made.objective == "steps_to_target":
+        return _soonest_lr(made, source, start) / c, edge
+    if made.objective != "excess_risk":
+        return None, edge
     return theory.best_lr(spectrum, source.bias, size, made.steps, start, source.noise) / c, edge
 
 
+def _soonest_lr(made: Training, source: Population, start: Array) -> float:
+    """Mean-reduction lr that reaches a target soonest; for one eigenvalue the closed form, whatever the target."""
+    spectrum, size, target = source.spectrum.numpy(), made.step_examples, made.budget.options["target"]
+    if float(spectrum.min()) == float(spectrum.max()):
+        return theory.fastest_lr(spectrum, source.bias, size)
+    return theory.soonest_lr(target, spectrum, source.bias, size, start)
+
+
 def law(family: Family) -> str:
-    """One sentence that states the law which a family's cells show, with its slope and interval."""
+    """The law which a family's cells show, with its slope and interval, and the trade-off where there is one."""
+    return " ".join(filter(None, (_ratio_law(family), _trade_off_law(family))))
+
+
+def _trade_off_law(family: Family) -> str:
+    t = family.trade_off
+    if t is None:
+        return ""
+    if t.at_bound:
+        return "No trade-off of steps against examples shows over the batch sizes tried."
+    s, b = (f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}]" for i in (t.s_min, t.b_crit))
+    return f"Steps to the target are S = S_min (1 + B_crit/B), S_min = {s}, B_crit = {b}, to {t.residual:.2g} rms in ln S."
+
+
+def _ratio_law(family: Family) -> str:
+    """One sentence on the ratio of sum to mean, and where lr_sum* turns over."""
     of = ", ".join(str(value) for value in family.of.values())
     where = f" ({of})" if of else ""
     r = family.ratio

@@ -53,10 +53,25 @@ def _theory(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interva
     return Interval(worst, worst, worst)
 
 
+def _steps_slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.steps_slope(*answer.ranges()[claim.get("range", "all")])
+
+
+def _b_crit(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.trade_off.b_crit if family.trade_off and not family.trade_off.at_bound else None
+
+
+def _trade_off_residual(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return Interval(*(family.trade_off.residual,) * 3) if family.trade_off else None
+
+
 MEASURES: dict[str, Callable[[Answer, Family, Mapping[str, Any]], Interval | None]] = {
     "ratio_slope": _ratio_slope,
     "slope": _slope,
     "theory": _theory,
+    "steps_slope": _steps_slope,
+    "b_crit": _b_crit,
+    "trade_off_residual": _trade_off_residual,
 }
 
 

@@ -6,6 +6,7 @@ the bootstrap's 2.5 to 97.5 %, stretched for few seeds and widened in quadrature
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,27 @@ def stretched(value: Array, drawn: Array, sample: int) -> Array:
         return drawn
     factor = float(stdtrit(sample - 1, 0.975)) / 1.959964 * (sample / (sample - 1)) ** 0.5
     return np.asarray(value + factor * (drawn - value), dtype=np.float64)
+
+
+def jackknife(of: Callable[[Array], float], parts: Array) -> Interval:
+    """An estimate from the mean of independent parts, with Student's t interval from leaving each part out in turn.
+
+    Args:
+      of: a smooth function of the mean over parts.
+      parts: [part, ...], at least two.
+
+    Example:
+      >>> found = jackknife(lambda mean: float(mean**2), np.array([1.0, 2.0, 3.0]))
+      >>> round(found.value, 6), round(found.high - found.value, 3)
+      (4.0, 9.938)
+    """
+    from scipy.special import stdtrit  # 0.2 s to import: only where it is needed
+
+    count, total = len(parts), parts.sum(0)
+    without = np.array([of((total - part) / (count - 1)) for part in parts])
+    error = math.sqrt((count - 1) * float(((without - without.mean()) ** 2).mean()))
+    value, margin = of(total / count), float(stdtrit(count - 1, 0.975)) * error
+    return Interval(value, value - margin, value + margin)
 
 
 def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
@@ -252,6 +274,34 @@ def _levels_off(batch_sizes: Array, y: Array) -> tuple[Array, Array, Array, NDAr
     return a, np.log(candidates[k]), residual, (k < 2) | (k > len(candidates) - 3)
 
 
+def mean_slope(log_x: Array, values: Array) -> Interval | None:
+    """Slope of the log of the seed-mean over log x, by least squares, its interval a bootstrap over seeds.
+
+    Args:
+      log_x: [cell].
+      values: [cell, seed], each > 0; cells with one that is not finite are left out.
+
+    Returns:
+      The slope; None for fewer than two different x.
+    """
+    kept = np.isfinite(values).all(1)
+    x, (log_means, drawn) = np.asarray(log_x)[kept], _log_means(values[kept])
+    return _slope(x, log_means, drawn, np.zeros(len(x)))
+
+
+def seed_means(values: Array) -> tuple[Array, Array]:
+    """Means over seeds, [cell], and the ends of their 95 % intervals, [end, cell], of positive values [cell, seed]."""
+    log_means, drawn = _log_means(values)
+    return np.exp(log_means), np.exp(np.quantile(drawn, (0.025, 0.975), axis=1))
+
+
+def _log_means(values: Array) -> tuple[Array, Array]:
+    """Log of the seed-means, [cell], and of their bootstrap draws, [cell, draw]."""
+    seeds = values.shape[1]
+    log_means = np.log(values.mean(1))
+    return log_means, stretched(log_means[:, None], np.log(values[:, seed_draws(seeds)].mean(-1)), seeds)
+
+
 def trade_off(batch_sizes: Array, steps: Array) -> TradeOff | None:
     """Fits steps S against examples E = B S, both to the same target: fewer steps cost more examples.
 
@@ -282,11 +332,9 @@ def trade_off(batch_sizes: Array, steps: Array) -> TradeOff | None:
     sizes, steps = np.asarray(batch_sizes, dtype=float)[kept], steps[kept]
     if len(set(sizes)) < 3:
         return None
-    log_examples = np.log(steps.mean(1) * sizes)[:, None]
-    drawn_examples = np.log(steps[:, seed_draws(steps.shape[1])].mean(-1) * sizes[:, None])
-    drawn_examples = stretched(log_examples, drawn_examples, steps.shape[1])
-    rate, b_crit, residual, at_bound = _levels_off(sizes, -log_examples)
-    drawn_rate, drawn_b_crit, _, _ = _levels_off(sizes, -drawn_examples)
+    log_steps, drawn = _log_means(steps)
+    rate, b_crit, residual, at_bound = _levels_off(sizes, -(log_steps + np.log(sizes))[:, None])
+    drawn_rate, drawn_b_crit, _, _ = _levels_off(sizes, -(drawn + np.log(sizes)[:, None]))
     pairs = ((-rate, -drawn_rate), (b_crit - rate, drawn_b_crit - drawn_rate), (b_crit, drawn_b_crit))
     s_min, e_min, crit = (_exponential(widened(float(v[0]), d, 0.0)) for v, d in pairs)
     return TradeOff(s_min, e_min, crit, float(residual[0]), bool(at_bound[0]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("agg")
 
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lrscale.answer import Answer, CellAnswer, Family
+from lrscale.estimate import seed_means
 from lrscale.palette import colours
 from lrscale.records import Line
 
@@ -144,6 +146,29 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
             r = family.ratio
             ratio = r"$\mathrm{lr}^*_\mathrm{sum}\,/\,\mathrm{lr}^*_\mathrm{mean}$"
             axes.set_title(f"{ratio} $= c^{{{r.value:.3f}}}$   [{r.low:.3f}, {r.high:.3f}]")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def steps_against_batch_size(family: Family) -> Figure:
+    """Steps to the target against batch size, with the fitted trade-off and its two ends: E_min/B and S_min."""
+    fit, (sizes, steps) = family.trade_off, zip(*family.steps(), strict=True)
+    assert fit is not None
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _panels(1, width=6.4, height=4.3)
+        fine = np.geomspace(min(sizes), max(sizes), 200)
+        axes.plot(fine, fit.s_min.value * (1 + fit.b_crit.value / fine), color="#0072b2", lw=1.4, label="fit of the trade-off")
+        axes.plot(fine, fit.e_min.value / fine, "--", color="#777", lw=1, label=r"perfect scaling, $E_\mathrm{min}/B$")
+        axes.axhline(fit.s_min.value, color="#777", lw=1, ls="-.", label=r"fewest steps, $S_\mathrm{min}$")
+        axes.axvline(fit.b_crit.value, color="#777", lw=1, ls=":", label=rf"$B_\mathrm{{crit}}$ = {fit.b_crit.value:.3g}")
+        means, ends = seed_means(np.array(steps))
+        axes.errorbar(sizes, means, np.abs(ends - means), fmt="o", color="#0072b2", ms=6, capsize=3, label="measured")
+        _batch_ticks(axes, sorted(sizes))
+        axes.set(xlabel="batch size B (examples per step)", ylabel=NAMES["steps_to_target"])
+        axes.set_yscale("log", base=2)
+        axes.set_ylim(bottom=fit.s_min.value / 2)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 

@@ -81,6 +81,7 @@ def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:
         figures = {
             "objective_against_lr": plots.objective_against_lr(found, family),
             "best_lr_against_batch_size": plots.best_lr_against_batch_size(found, family),
+            **({"steps_against_batch_size": plots.steps_against_batch_size(family)} if family.trade_off else {}),
             "loss_against_examples": plots.loss_against_examples(found, family, _best_lines(store, family, name), name),
         }
         for title, figure in figures.items():
@@ -242,6 +243,7 @@ def as_json(found: Answer) -> dict[str, Any]:
         "ratios": ratios,
         "slopes": slopes,
         "turn_over": [_turn_over_json(family) for family in found.families],
+        "trade_off": [_trade_off_json(family) for family in found.families if family.trade_off],
         "claims": [
             {
                 "name": v.name,
@@ -289,11 +291,21 @@ def _turn_over_json(family: Family) -> dict[str, Any]:
     }
 
 
+def _trade_off_json(family: Family) -> dict[str, Any]:
+    fit = family.trade_off
+    assert fit is not None
+    intervals = {"s_min": fit.s_min, "e_min": fit.e_min, "b_crit": fit.b_crit}
+    numbers = {name: i.value for name, i in intervals.items()} | {f"{name}_ci": _pair(i) for name, i in intervals.items()}
+    return {"of": dict(family.of), **numbers, "residual": fit.residual, "at_bound": fit.at_bound}
+
+
 FIGURE_TEXTS = {
     "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction, "
     "with 95 % intervals and theory's line.",
     "objective_against_lr": "Objective against learning rate: one curve a batch size, a panel a reduction; "
     "stars mark the best lr, crosses divergence.",
+    "steps_against_batch_size": "Steps to the target against batch size at the best lr, with 95 % intervals over seeds, "
+    "and the trade-off fitted to them between perfect scaling and the fewest steps.",
     "loss_against_examples": "Loss against examples seen, at the best lr that was tried in each cell.",
 }
 

@@ -80,7 +80,7 @@ def population(training: Training) -> Population | None:
     return None
 
 
-def draw(source: Population, examples: int, *name: str) -> tuple[Tensor, Tensor]:
+def draw(source: Population, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
     """Draws features ~ N(0, diag(spectrum)), a last feature of ones for a bias, and noisy targets, from a named stream."""
     stream = generator("data", *name)
     x = torch.randn(examples, len(source.spectrum), generator=stream, dtype=torch.float64) * source.spectrum.sqrt()

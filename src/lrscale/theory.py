@@ -149,6 +149,43 @@ def fastest_lr(spectrum: Array, bias: bool, batch_size: int) -> float:
     return float(math.exp(found.x))
 
 
+def steps_to(target: float, spectrum: Array, bias: bool, batch_size: int, lr: float, start: Array) -> float:
+    """Steps in which the expected excess risk falls to a target, without noise; inf where it does not shrink.
+
+    In fractions: between two steps the logarithm of the risk is taken as a line.
+
+    Args: as in `expected_excess`.
+    """
+    a, _ = moment_map(spectrum, bias, batch_size, lr)
+    lam = np.append(spectrum, 1.0) if bias else spectrum
+    moments, before, step = np.asarray(start, dtype=float), math.inf, 0
+    while (risk := float(lam @ moments / 2)) > target:
+        if step > 100 and risk >= before:
+            return math.inf
+        moments, before, step = a @ moments, risk, step + 1
+    return step - math.log(target / risk) / math.log(before / risk) if step else 0.0
+
+
+def soonest_lr(target: float, spectrum: Array, bias: bool, batch_size: int, start: Array) -> float:
+    """Mean-reduction lr with which the expected excess risk is first at a target, without noise.
+
+    Where all eigenvalues are equal and the target is low it is `fastest_lr`. With a spectrum it is larger, as the
+    slowest direction, which decides in the end, may count little at the target.
+
+    Args: as in `expected_excess`.
+
+    Source:
+      Minimises the exact recursion; pinned by `test_the_soonest_lr_is_the_fastest_for_one_eigenvalue`.
+    """
+    edge = mean_square_edge(spectrum, bias, batch_size)
+
+    def steps(log_lr: float) -> float:
+        return min(steps_to(target, spectrum, bias, batch_size, math.exp(log_lr), start), 1e9)
+
+    ends = (math.log(edge) - 2, math.log(edge) - 1e-3)
+    return float(math.exp(minimize_scalar(steps, bounds=ends, method="bounded", options={"xatol": 1e-4}).x))
+
+
 def best_lr_after_epochs(batch_size: int, epochs: int, examples: int, features: int, start_loss: float, noise: float) -> float:
     """Sum-reduction lr with the least excess risk after a fixed number of epochs, isotropic features and a bias.
 

@@ -160,6 +160,14 @@ class _Runs:
         return loss, torch.full_like(loss, math.nan)
 
 
+def weights_after(training: Training, task: Task, steps: int) -> list[Tensor]:
+    """Each run's weights after so many steps, [seed, trial, *shape]; as `train` has them, all trials at once."""
+    runs = _Runs(training, task, slice(None))
+    for step, minibatch in zip(range(1, steps + 1), minibatches(training, task), strict=False):
+        runs.update(task.model.gradients(runs.parameters, *minibatch, runs.room), step)
+    return runs.parameters
+
+
 class _Target:
     """Watches for a target loss: the step at which each run first reached it, inf until then, [seed, trial].
 
