@@ -12,7 +12,14 @@ SMALL = {
     "d2l": [],
     "linear": ["task.features=3", "task.examples=64"],
     "digits": ["task.model=mlp", "task.hidden=4"],
+    "digits_mlp": ["task.hidden=4"],
     "fashion_mnist": ["task.examples=100"],
+    "fashion_mnist_mlp": ["task.examples=100", "task.hidden=4"],
+}
+SMALL_SWEEPS = {
+    "fashion_mnist": ["task.examples=100"],
+    "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
+    "stability": ["task.features=2", "probe.examples=16000", "hydra.sweeper.n_trials=1"],
 }
 
 
@@ -26,8 +33,9 @@ def test_each_task_trains(task: str, folder: Path) -> None:
 def test_each_optimizer_trains_with_torchs_defaults(optimizer: str, folder: Path) -> None:
     import torch
 
-    classes = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
+    classes = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
     theirs = getattr(torch.optim, classes[optimizer])([torch.zeros(1)]).defaults
+    theirs |= {"momentum": 0.9} if optimizer == "momentum" else {}
     options = load(f"optimizer/{optimizer}.yaml")
     for key, value in options.items():
         if key != "name":
@@ -65,7 +73,7 @@ def test_each_sweep_opens_with_its_question_command_and_cost_and_runs_small(swee
     assert lines[0] == "# @package _global_"
     assert f"lrscale run -m sweeps={sweep}" in lines[1] and "?" in lines[1]
     assert "runs" in lines[2] and lines[3].startswith("# Expected:")
-    small = ["seeds=2", "batch_size=4,16", "hydra.sweeper.n_trials=5"]
+    small = ["seeds=2", "batch_size=4,16", "hydra.sweeper.n_trials=5", *SMALL_SWEEPS.get(sweep, [])]
     said = here(folder, "run", "-m", f"sweeps={sweep}", *small)
     assert "lrscale ui" in said
 
