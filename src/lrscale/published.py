@@ -85,6 +85,7 @@ def stored(store: Store, study: StudyRecord) -> tuple[Published, Answer]:
     trials = store.trials(study.experiment_id)
     found = answer(study, trials)
     record = store.load_json(study.run_id, STUDY_FILE)
+    record.pop("storage", None)  # where it was kept, perhaps with a password, is nobody's business
     return Published({**record, "seconds": study.seconds, "published_from": commit()}, files(found)), found
 
 
