@@ -16,13 +16,13 @@ DOORS = {
     "hydra": {"app"},
     "omegaconf": {"app"},
     "argparse": {"cli"},
-    "matplotlib": {"plots", "palette"},
+    "matplotlib": {"plots", "palette", "quantity_plots"},
     "jinja2": {"report"},
     "sklearn": {"datasets"},
 }
 CORE = {
     "rules", "spec", "streams", "models", "tasks", "modules", "reduction", "minibatches", "optim", "train", "results",
-    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate", "views",
+    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate", "quantity", "probes", "views",
 }  # fmt: skip
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile", "io"}
 
@@ -39,6 +39,8 @@ def imports(file: Path) -> set[str]:
 
 
 MODULES = {file.stem: imports(file) for file in SOURCE.glob("*.py")}
+MODULES |= {f"probes.{file.stem}": imports(file) for file in (SOURCE / "probes").glob("*.py")}
+MODULES["probes"] = MODULES.pop("probes.__init__")
 
 
 @pytest.mark.parametrize("framework", DOORS)
@@ -46,7 +48,7 @@ def test_each_framework_enters_through_its_door(framework: str) -> None:
     assert {name for name, used in MODULES.items() if framework in used} == DOORS[framework]
 
 
-@pytest.mark.parametrize("module", sorted(CORE))
+@pytest.mark.parametrize("module", sorted(CORE | {name for name in MODULES if name.startswith("probes.")}))
 def test_the_core_is_pure(module: str) -> None:
     allowed = {"torch", "numpy", "scipy", "lrscale", *sys.stdlib_module_names} - IMPURE
     ours = {name.partition(".")[2] for name in MODULES[module] if name.startswith("lrscale.")}

@@ -99,7 +99,7 @@ def test_each_option_in_conf_has_a_rule_and_each_rule_an_option(group: str, tabl
 
 
 def test_each_field_in_conf_has_a_rule_and_each_rule_a_field() -> None:
-    assert set(load("config.yaml")) - {"defaults", "study", "hydra", "seeds", "cells"} == set(FIELDS)
+    assert set(load("config.yaml")) - {"defaults", "study", "hydra", "seeds", "cells", "probe"} == set(FIELDS)
 
 
 def test_the_identity_of_a_cell_is_its_config_without_what_is_tuned() -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from lrscale.estimate import (
     turn_over,
 )
 from lrscale.optim import OPTIMIZERS
+from lrscale.quantity import Quantity
 from lrscale.records import CellRecord, StudyRecord, TrialRecord
 from lrscale.reduction import gradient_scale
 from lrscale.results import mean_objective
@@ -106,12 +107,20 @@ class Family:
         return list(dict.fromkeys(cell.training.reduction for cell in self.cells))
 
 
+class Measurement(NamedTuple):
+    """A quantity that a probe measured in a cell."""
+
+    cell: CellRecord
+    quantity: Quantity
+
+
 @dataclass(frozen=True)
 class Answer:
-    """All that a study's records say."""
+    """All that a study's records say: families of cells where an lr was tuned, or what a probe measured."""
 
     study: StudyRecord
     families: tuple[Family, ...]
+    measurements: tuple[Measurement, ...] = ()
 
     @property
     def cells(self) -> tuple[CellAnswer, ...]:
@@ -132,6 +141,10 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
     by_cell: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda t: t.number):
         by_cell.setdefault(trial.cell, []).append(trial)
+    probed = [cell for cell in study.cells if cell.config.get("probe") is not None]
+    if probed:
+        found = [(cell, trial) for cell in probed for trial in by_cell.get(cell.id, [])[-1:]]
+        return Answer(study, (), tuple(Measurement(cell, q) for cell, trial in found for q in trial.quantities))
     families: dict[str, list[CellAnswer]] = {}
     for record in study.cells:
         shared = {k: v for k, v in record.scientific.items() if k not in ("reduction", "batch_size")}

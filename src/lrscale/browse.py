@@ -31,6 +31,8 @@ def views(found: Answer, trials: Sequence[TrialRecord]) -> list[View]:
       found: the study's answer.
       trials: all trials of its experiment, of other executions too.
     """
+    if not found.families:
+        return [_of_probe(found)]
     columns = {**RESULT, **{f"params.{key}": 45 + 7 * len(key) for key in axes(found)}, **CHECKS}
     points = Section("log10 objective against log10 lr", (Chart(("log10_objective",), "log10_lr", points=True),))
     gone = Section("Diverged seeds against log10 lr", (Chart(("diverged",), "log10_lr", points=True),))
@@ -43,6 +45,15 @@ def views(found: Answer, trials: Sequence[TrialRecord]) -> list[View]:
         _diverged(trials, columns, (gone,)),
         _all(trials, columns, (points, loss)),
     ]
+
+
+def _of_probe(found: Answer) -> View:
+    """What a probe measured: a row a cell, its axes and quantities in columns."""
+    names = list(found.study.cells[0].scientific)
+    quantities = [key for m in found.measurements for key in (m.quantity.name, f"{m.quantity.name}.expected")]
+    columns = {f"params.{key}": 60 + 7 * len(key) for key in names}
+    columns |= {f"metrics.{key}": 45 + 7 * len(key) for key in dict.fromkeys(quantities)}
+    return View(SUMMARY, "Study summary", TRIALS, "metrics.place", True, columns, ())
 
 
 def axes(found: Answer) -> list[str]:

@@ -1,15 +1,39 @@
-"""Claims: what a study expects, decided before the run, held against what was measured."""
+"""Claims: what a study expects, decided before the run, held against what was measured.
+
+A claim has a name, a measure and a bound: `expected` with a `tolerance` (without one the measured interval must hold
+it), `at_least` or `at_most`. Of tuned studies, for each family of cells:
+
+    ratio_slope    slope of log(lr_sum*/lr_mean*) over log c
+    slope          slope of log lr* over log B under a `reduction`, in a `range` of batch sizes
+    theory         largest |ln(lr*/theory)| in a `range`
+    steps_slope    slope of log steps at the best lr over log B, in a `range`
+    b_crit         B_crit of the trade-off of steps against examples
+    trade_off_residual   root-mean-square residual of that fit, in ln S
+
+Of probes, over the cells that `where` selects, for one `quantity`:
+
+    deviation      largest |value - expected|
+    log_deviation  largest |ln(value/expected)|
+    least          smallest value
+    largest        largest value
+    coverage       share of cells whose interval holds what is expected
+    slope_of       slope of log value over log `against`, a numeric axis, one intercept for each combination of the others
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lrscale.answer import Answer, Family
-from lrscale.estimate import Interval
+import numpy as np
+
+from lrscale.answer import Answer, Family, Measurement, law
+from lrscale.estimate import Interval, pooled_slope
+from lrscale.plan import Plan
 from lrscale.rules import Refusal, Rule, check, is_number
 
-KEYS = ("name", "measure", "expected", "tolerance", "reduction", "range")
+BOUNDS = ("expected", "at_least", "at_most")
+KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
 NUMBER = Rule("must be a finite number", is_number)
 
 
@@ -18,19 +42,33 @@ class Verdict:
     """A claim with its outcome. `measured` and `interval` are None where nothing could be measured: it then fails."""
 
     name: str
-    expected: float
+    expected: float | None
     tolerance: float | None
+    at_least: float | None
+    at_most: float | None
     measured: float | None
     interval: Interval | None
 
     @property
     def holds(self) -> bool:
-        """Within the tolerance, where there is one; else the expected value lies in the interval."""
+        """Whether the bound is kept; an expected value without a tolerance must lie in the interval."""
         if self.measured is None:
             return False
+        if self.expected is None:
+            return (self.at_least is None or self.measured >= self.at_least) and (
+                self.at_most is None or self.measured <= self.at_most
+            )
         if self.tolerance is not None:
             return abs(self.measured - self.expected) <= self.tolerance
         return self.interval is not None and self.interval.holds(self.expected)
+
+    @property
+    def bound(self) -> str:
+        """The bound in words, as in `-1 ± 0.02`."""
+        if self.expected is not None:
+            return f"{self.expected:g}" + (f" ± {self.tolerance:g}" if self.tolerance is not None else "")
+        ends = ((">=", self.at_least), ("<=", self.at_most))
+        return " and ".join(f"{sign} {end:g}" for sign, end in ends if end is not None)
 
 
 def _ratio_slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
@@ -43,14 +81,10 @@ def _slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval
 
 
 def _theory(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    """Largest |ln(lr* / theory)| over the cells in the range."""
     low, high = answer.ranges()[claim.get("range", "all")]
     cells = [cell for cell in family.cells if low <= cell.training.batch_size <= high]
     pairs = [(cell.best.log_lr, cell.theory_lr) for cell in cells if cell.best and cell.fits and cell.theory_lr]
-    if not pairs:
-        return None
-    worst = max(abs(log_lr - math.log(lr)) for log_lr, lr in pairs)
-    return Interval(worst, worst, worst)
+    return _alone([abs(log_lr - math.log(lr)) for log_lr, lr in pairs], max)
 
 
 def _steps_slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
@@ -62,10 +96,46 @@ def _b_crit(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interva
 
 
 def _trade_off_residual(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return Interval(*(family.trade_off.residual,) * 3) if family.trade_off else None
+    return _alone([family.trade_off.residual] if family.trade_off else [], max)
 
 
-MEASURES: dict[str, Callable[[Answer, Family, Mapping[str, Any]], Interval | None]] = {
+def _alone(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> Interval | None:
+    """One of some values, as an interval of no width; None for none."""
+    return Interval(*(choose(values),) * 3) if values else None
+
+
+def _deviation(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([abs(q.value - q.expected) for _, q in found if q.expected is not None], max)
+
+
+def _log_deviation(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    pairs = [(q.value, q.expected) for _, q in found if q.expected is not None]
+    return _alone([abs(math.log(value / expected)) if value * expected > 0 else math.inf for value, expected in pairs], max)
+
+
+def _least(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([q.value for _, q in found], min)
+
+
+def _largest(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([q.value for _, q in found], max)
+
+
+def _coverage(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    held = [float(q.holds_expected()) for _, q in found if q.expected is not None]
+    return _alone(held, lambda values: math.fsum(values) / len(values))
+
+
+def _slope_of(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    rows = [(m.cell.scientific, m.quantity.value) for m in found if m.quantity.value > 0]
+    others = [repr(sorted((k, v) for k, v in axes.items() if k != claim["against"])) for axes, _ in rows]
+    x = np.log([float(axes[claim["against"]]) for axes, _ in rows])
+    return pooled_slope(x, np.log([value for _, value in rows]), others)
+
+
+OfFamily = Callable[[Answer, Family, Mapping[str, Any]], Interval | None]
+OfCells = Callable[[Sequence[Measurement], Mapping[str, Any]], Interval | None]
+MEASURES: dict[str, OfFamily] = {
     "ratio_slope": _ratio_slope,
     "slope": _slope,
     "theory": _theory,
@@ -73,39 +143,99 @@ MEASURES: dict[str, Callable[[Answer, Family, Mapping[str, Any]], Interval | Non
     "b_crit": _b_crit,
     "trade_off_residual": _trade_off_residual,
 }
+PROBE_MEASURES: dict[str, OfCells] = {
+    "deviation": _deviation,
+    "log_deviation": _log_deviation,
+    "least": _least,
+    "largest": _largest,
+    "coverage": _coverage,
+    "slope_of": _slope_of,
+}
 
 
-def check_claims(claims: Sequence[Mapping[str, Any]], ranges: Mapping[str, Any]) -> None:
-    """Raises Refusal where a claim or a range is not well formed."""
-    for name, ends in ranges.items():
+def check_claims(plan: Plan) -> None:
+    """Raises Refusal where a claim or a range of a plan is not well formed."""
+    for name, ends in plan.ranges.items():
         if not (isinstance(ends, list | tuple) and len(ends) == 2 and all(is_number(e) for e in ends) and ends[0] < ends[1]):
             raise Refusal(f"`study.ranges.{name}` must be two numbers, low < high, got {ends!r:.60}.")
-    for i, claim in enumerate(claims):
+    probed = any(cell.config.get("probe") is not None for cell in plan.cells)
+    known = PROBE_MEASURES if probed else MEASURES
+    for i, claim in enumerate(plan.claims):
         field = f"study.claims[{i}]"
         if not isinstance(claim, Mapping) or not isinstance(claim.get("name"), str):
             raise Refusal(f"`{field}` must have a name, got {claim!r:.60}.")
         for key in claim:
             if key not in KEYS:
                 raise Refusal(f"`{field}.{key}` is not known. Known: {', '.join(KEYS)}.")
-        if claim.get("measure") not in MEASURES:
-            raise Refusal(f"`{field}.measure` must be one of {', '.join(MEASURES)}, got {claim.get('measure')!r:.60}.")
-        check(f"{field}.expected", NUMBER, claim.get("expected"))
-        if claim.get("tolerance") is not None:
-            check(f"{field}.tolerance", NUMBER, claim["tolerance"])
-        if claim["measure"] == "slope" and claim.get("reduction") not in ("mean", "sum", "sum_over_nominal"):
+        if claim.get("measure") not in known:
+            raise Refusal(f"`{field}.measure` must be one of {', '.join(known)}, got {claim.get('measure')!r:.60}.")
+        _check_bound(field, claim)
+        if probed:
+            _check_selection(field, claim, plan)
+        elif claim["measure"] == "slope" and claim.get("reduction") not in ("mean", "sum", "sum_over_nominal"):
             raise Refusal(f"`{field}.reduction` must be mean, sum or sum_over_nominal, got {claim.get('reduction')!r:.60}.")
-        if claim.get("range", "all") not in (*ranges, "all"):
-            raise Refusal(f"`{field}.range` must be one of {', '.join([*ranges, 'all'])}, got {claim['range']!r:.60}.")
+        if claim.get("range", "all") not in (*plan.ranges, "all"):
+            raise Refusal(f"`{field}.range` must be one of {', '.join([*plan.ranges, 'all'])}, got {claim['range']!r:.60}.")
+
+
+def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
+    given = [key for key in BOUNDS if claim.get(key) is not None]
+    if not given or ("expected" in given and len(given) > 1):
+        raise Refusal(f"`{field}` must have a bound, expected alone or at_least or at_most, got {', '.join(given) or 'none'}.")
+    for key in (*given, *(["tolerance"] if claim.get("tolerance") is not None else [])):
+        check(f"{field}.{key}", NUMBER, claim[key])
+
+
+def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan) -> None:
+    """What a claim on a probe selects: a quantity's name, and axes of the study."""
+    if not isinstance(claim.get("quantity"), str):
+        raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")
+    axes = list(plan.cells[0].scientific)
+    where = claim.get("where") or {}
+    if not isinstance(where, Mapping):
+        raise Refusal(f"`{field}.where` must give values of axes, as in {{batch_size: [1, 2]}}, got {where!r:.60}.")
+    for key in (*where, *([claim.get("against")] if claim["measure"] == "slope_of" else [])):
+        if key not in axes:
+            raise Refusal(f"`{field}` must select by axes of the study ({', '.join(axes) or 'none'}), got {key!r:.60}.")
 
 
 def verdicts(answer: Answer) -> list[Verdict]:
-    """Holds a study's claims against its answer, family by family."""
+    """Holds a study's claims against its answer; those on an lr family by family."""
+    if not answer.families:
+        return [_verdict(str(c["name"]), c, _of_cells(answer, c)) for c in answer.study.claims if c["measure"] in PROBE_MEASURES]
     out = []
     for family in answer.families:
         shared = ", ".join(str(value) for value in family.of.values())
         for claim in answer.study.claims:
-            found = MEASURES[claim["measure"]](answer, family, claim)
             name = f"{claim['name']} ({shared})" if shared else str(claim["name"])
-            measured = None if found is None else found.value
-            out.append(Verdict(name, float(claim["expected"]), claim.get("tolerance"), measured, found))
+            out.append(_verdict(name, claim, MEASURES[claim["measure"]](answer, family, claim)))
     return out
+
+
+def laws(found: Answer) -> list[str]:
+    """The answer in sentences: a law for each family, or which of a probe's claims hold."""
+    if found.families:
+        return [law(family) for family in found.families]
+    checked = verdicts(found)
+    failing = "; ".join(v.name for v in checked if not v.holds)
+    cells = len({m.cell.id for m in found.measurements})
+    held = f"{sum(v.holds for v in checked)} of {len(checked)} claims hold, over {cells} cells"
+    return [f"{held}. Failing: {failing}." if failing else f"{held}."]
+
+
+def _of_cells(answer: Answer, claim: Mapping[str, Any]) -> Interval | None:
+    where = {
+        key: {str(value) for value in (values if isinstance(values, list | tuple) else [values])}
+        for key, values in (claim.get("where") or {}).items()
+    }
+    chosen = [
+        m
+        for m in answer.measurements
+        if m.quantity.name == claim["quantity"] and all(str(m.cell.scientific.get(k)) in values for k, values in where.items())
+    ]
+    return PROBE_MEASURES[claim["measure"]](chosen, claim)
+
+
+def _verdict(name: str, claim: Mapping[str, Any], found: Interval | None) -> Verdict:
+    expected, tolerance, least, most = (claim.get(key) for key in ("expected", "tolerance", "at_least", "at_most"))
+    return Verdict(name, expected, tolerance, least, most, None if found is None else found.value, found)

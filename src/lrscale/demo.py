@@ -27,6 +27,7 @@ def book() -> Training:
     return Training(
         task=Choice("d2l", {}),
         optimizer=Choice("sgd", options),
+        probe=None,
         budget=Choice("epochs", {"epochs": EPOCHS}),
         seeds=(SEED,),
         reduction="sum_over_nominal",

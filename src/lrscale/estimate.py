@@ -6,7 +6,7 @@ the bootstrap's 2.5 to 97.5 %, stretched for few seeds and widened in quadrature
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -235,6 +235,31 @@ def _slope(x: Array, y: Array, drawn: Array, error: Array) -> Interval | None:
     off = x - x.mean()
     pull = off / (off @ off)
     return widened(float(pull @ y), pull @ drawn, float(np.hypot.reduce(pull * error)))
+
+
+def pooled_slope(x: Array, y: Array, groups: Sequence[str]) -> Interval | None:
+    """Slope of y over x by least squares, with an intercept for each group and Student's t interval.
+
+    Args:
+      x: [point].
+      y: [point].
+      groups: each point's group.
+
+    Returns:
+      The slope; None where no group has two different x.
+    """
+    from scipy.special import stdtrit  # 0.2 s to import: only where it is needed
+
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    off_x, off_y = (v - (np.bincount(group, v) / np.bincount(group))[group] if len(v) else v for v in (x, y))
+    spread = float(off_x @ off_x)
+    if spread == 0:
+        return None
+    value = float(off_x @ off_y) / spread
+    freedom = len(x) - len(set(groups)) - 1
+    rest = off_y - value * off_x
+    margin = float(stdtrit(freedom, 0.975)) * math.sqrt(float(rest @ rest) / freedom / spread) if freedom > 0 else 0.0
+    return Interval(value, value - margin, value + margin)
 
 
 def turn_over(batch_sizes: Array, best: list[BestLr]) -> TurnOver | None:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from lrscale.datasets import read_files
-from lrscale.results import Result, results
+from lrscale.probes import PROBES
+from lrscale.results import Result, measured, results
 from lrscale.spec import training
 from lrscale.tasks import make_task
 from lrscale.train import train
@@ -23,17 +24,20 @@ class Outcome(NamedTuple):
 
 
 def work(config: Mapping[str, Any]) -> list[Result]:
-    """Trains all trials and seeds of a config.
+    """Trains all trials and seeds of a config, or measures what its probe says.
 
     Args:
       config: plain values, as `spec.training` takes them; `optimizer.lr` may be a list, one value a trial.
 
     Returns:
-      One result a trial.
+      One result a trial; one for a probe.
     """
     made = training(config)
     torch.set_num_threads(made.threads)
-    return list(results(made, train(made, make_task(made, read_files(made.task)))))
+    task = make_task(made, read_files(made.task))
+    if made.probe is not None:
+        return [measured(PROBES[made.probe.name](made, task))]
+    return list(results(made, train(made, task)))
 
 
 def work_all(configs: Sequence[Mapping[str, Any]]) -> list[Outcome]:

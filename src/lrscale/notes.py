@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from lrscale.answer import Answer, law
+from lrscale.answer import Answer
+from lrscale.claims import laws
 from lrscale.views import View, link
 
 
@@ -21,9 +22,9 @@ def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> 
     links = [f"[{view.name}]({link(study.experiment_id, view.id, charts=view == views[0])})" for view in views]
     links.append(f"[files of the study](#/experiments/{study.experiment_id}/runs/{study.run_id}/artifacts)")
     lines = [
-        " ".join(plain(law(family)) for family in found.families),
+        " ".join(map(plain, laws(found))),
         f"**{plain(study.question)}**" if study.question else "",
-        f"{len(found.cells)} cells, {trials} trials, {runs} runs; objective {plain(study.objective)}.",
+        f"{len(found.cells)} cells, {trials} trials, {runs} runs; objective {plain(study.objective)}." if trials else "",
         " · ".join(links),
         *(f"![{plain(name)}]({image(study.run_id, path)})" for name, path in ((p.split("/")[-1], p) for p in figures)),
         f"Repeat it: `{study.command}`, report it: `lrscale report {study.study}`, "

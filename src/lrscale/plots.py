@@ -46,7 +46,7 @@ NAMES = {
 }
 
 
-def _panels(count: int, width: float = 4.4, height: float = 4.0, share: bool = True) -> tuple[Figure, "Sequence[Axes]"]:
+def panels(count: int, width: float = 4.4, height: float = 4.0, share: bool = True) -> tuple[Figure, "Sequence[Axes]"]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(1, count) * width + 0.6, height), layout="constrained")
         grid = figure.subplots(1, max(1, count), sharey=share, squeeze=False)
@@ -73,8 +73,8 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
     finite = [o for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o) and o > 0]
     top = 3 * max(finite, default=1.0)
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(reductions))
-        for axes, reduction in zip(panels, reductions, strict=False):
+        figure, drawn = panels(len(reductions))
+        for axes, reduction in zip(drawn, reductions, strict=False):
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.training.batch_size)
             for cell in cells:
                 _objective_curve(axes, cell, palette[cell.training.batch_size], top)
@@ -83,7 +83,7 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
             _plain_log(axes.yaxis)
             if finite:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
-        panels[0].set_ylabel(NAMES[answer.study.objective])
+        drawn[0].set_ylabel(NAMES[answer.study.objective])
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
             matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
@@ -122,7 +122,7 @@ def _objective_curve(axes: Axes, cell: CellAnswer, colour: str, top: float) -> N
 def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
     """Best lr against batch size, reductions together: measured points with error bars, theory as a line."""
     with matplotlib.rc_context(STYLE):
-        figure, (axes,) = _panels(1, width=6.4, height=4.3)
+        figure, (axes,) = panels(1, width=6.4, height=4.3)
         for reduction in family.reductions():
             colour, marker = REDUCTION_LOOK[reduction]
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
@@ -155,7 +155,7 @@ def steps_against_batch_size(family: Family) -> Figure:
     fit, (sizes, steps) = family.trade_off, zip(*family.steps(), strict=True)
     assert fit is not None
     with matplotlib.rc_context(STYLE):
-        figure, (axes,) = _panels(1, width=6.4, height=4.3)
+        figure, (axes,) = panels(1, width=6.4, height=4.3)
         fine = np.geomspace(min(sizes), max(sizes), 200)
         axes.plot(fine, fit.s_min.value * (1 + fit.b_crit.value / fine), color="#0072b2", lw=1.4, label="fit of the trade-off")
         axes.plot(fine, fit.e_min.value / fine, "--", color="#777", lw=1, label=r"perfect scaling, $E_\mathrm{min}/B$")
@@ -178,8 +178,8 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
     palette = colours(cell.training.batch_size for cell in answer.cells)
     reductions = family.reductions()
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(reductions))
-        for axes, reduction in zip(panels, reductions, strict=False):
+        figure, drawn = panels(len(reductions))
+        for axes, reduction in zip(drawn, reductions, strict=False):
             for cell in family.cells:
                 line = lines.get(cell.record.id)
                 if cell.training.reduction == reduction and line is not None:
@@ -189,7 +189,7 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
             _plain_log(axes.xaxis)
             _plain_log(axes.yaxis)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-        panels[0].set_ylabel(f"{NAMES.get(name, name)}\nat the best lr tried")
+        drawn[0].set_ylabel(f"{NAMES.get(name, name)}\nat the best lr tried")
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
         figure.legend(handles=handles, loc="outside right upper")
     return figure

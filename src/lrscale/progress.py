@@ -53,12 +53,9 @@ class Display:
     def counts(self) -> str:
         """The counters in words, as in `4/10 cells, 96/160 trials, 850 trainings/s, 3 diverged`."""
         rate = self.trainings / max(time.monotonic() - self.started, 1e-9)
-        parts = [
-            f"{self.cells_done}/{self.cells} cells",
-            f"{self.held}/{self.trials} trials",
-            f"{rate:.0f} trainings/s",
-            f"{self.diverged} diverged",
-        ]
+        parts = [f"{self.cells_done}/{self.cells} cells", f"{self.held}/{self.trials} trials"]
+        if self.trainings:
+            parts += [f"{rate:.0f} trainings/s", f"{self.diverged} diverged"]
         return ", ".join(parts + ([f"{self.failed} crashed"] if self.failed else []))
 
     def _show(self, label: str) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lrscale.quantity import Quantity
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -16,6 +18,7 @@ class TrialRecord:
     objectives: tuple[float, ...]
     diverged: tuple[bool, ...]
     together: int | None
+    quantities: tuple[Quantity, ...] = ()
 
 
 @dataclass(frozen=True)

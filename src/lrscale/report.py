@@ -4,7 +4,8 @@ import base64
 import gc
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lrscale.answer import Answer, CellAnswer, Family, answer, law
-from lrscale.claims import Verdict, verdicts
+from lrscale.answer import Answer, CellAnswer, Family, Measurement, answer
+from lrscale.claims import Verdict, laws, verdicts
 from lrscale.estimate import Interval
 from lrscale.gallery import put_on_show
 from lrscale.places import safe_name
+from lrscale.quantity import Quantity
 from lrscale.records import Line, StudyRecord
 from lrscale.results import examples_seen, mean_objective
 from lrscale.stopping import whole
@@ -59,9 +61,10 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         metrics["ratio_slope"] = found.families[0].ratio.value
     with whole():
         store.keep_files(study.run_id, folder, metrics)
-        put_on_show(store, found, trials, [f"figures/{name}.png" for name in figures if name.startswith("objective_against_lr")])
+        shown = [name for name in figures if name.startswith(("objective_against_lr", "quantities"))]
+        put_on_show(store, found, trials, [f"figures/{name}.png" for name in shown])
     show(found, console)
-    main = next((n for n in figures if n.startswith("best_lr")), None)
+    main = next((n for n in figures if n.startswith(("best_lr", "quantities"))), None)
     if main:
         console.print(f"figure   {folder / 'figures' / main}.png")
     console.print(f"report   {folder / 'report.html'}")
@@ -73,6 +76,10 @@ def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:
     from lrscale import plots
 
     drawn: dict[str, dict[str, bytes]] = {}
+    if found.measurements:
+        from lrscale import quantity_plots
+
+        drawn["quantities"] = plots.files(quantity_plots.quantities(found))
     for i, family in enumerate(found.families):
         suffix = f"_{i + 1}" if len(found.families) > 1 else ""
         if not any(cell.best for cell in family.cells):
@@ -138,6 +145,36 @@ def least_objective(cell: CellAnswer) -> float | None:
     return None if trial is None else mean_objective(trial.objectives)
 
 
+def cell_table(found: Answer) -> tuple[list[str], list[list[str]]]:
+    """The table of cells: its columns and rows."""
+    if not found.families:
+        return quantity_table(found.measurements)
+    columns, rows = list(COLUMNS), [cell_row(cell) for cell in found.cells]
+    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    return columns[:shown], [row[:shown] for row in rows]
+
+
+def quantity_table(found: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
+    """What a probe measured: a row a cell, a column a quantity, beside it what is expected where that is known."""
+    names = list(dict.fromkeys(m.quantity.name for m in found))
+    known = {m.quantity.name for m in found if m.quantity.expected is not None}
+    rows: dict[str, dict[str, Quantity]] = {}
+    for m in found:
+        rows.setdefault(m.cell.label, {})[m.quantity.name] = m.quantity
+    columns = ["cell", *(title for name in names for title in ([name, "expected"] if name in known else [name]))]
+    return columns, [
+        [label, *(text for name in names for text in _quantity_texts(quantities.get(name), name in known))]
+        for label, quantities in rows.items()
+    ]
+
+
+def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]:
+    if quantity is None:
+        return ["-", "-"] if with_expected else ["-"]
+    interval = "" if quantity.low is None else f" [{number(quantity.low)}, {number(quantity.high)}]"
+    return [number(quantity.value) + interval, *([number(quantity.expected)] if with_expected else [])]
+
+
 COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
 
 
@@ -163,19 +200,15 @@ def slope_rows(found: Answer) -> list[list[str]]:
 
 def claim_row(verdict: Verdict) -> list[str]:
     """A claim in the table: name, expected, measured, holds or fails."""
-    expected = f"{verdict.expected:g}" + (f" ± {verdict.tolerance:g}" if verdict.tolerance is not None else "")
-    return [verdict.name, expected, number(verdict.measured), "holds" if verdict.holds else "FAILS"]
+    return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else "FAILS"]
 
 
 def show(found: Answer, console: Console) -> None:
     """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
     study = found.study
-    rows = [cell_row(cell) for cell in found.cells]
-    columns = list(COLUMNS)
-    if not any(row[-1] for row in rows):
-        columns = columns[:-1]
+    columns, rows = cell_table(found)
     cells = Table(
-        caption=f"objective: {study.objective}",
+        caption=f"objective: {study.objective}" if found.families else None,
         caption_justify="left",
         title=study.question or study.study,
         title_justify="left",
@@ -183,10 +216,10 @@ def show(found: Answer, console: Console) -> None:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for i, title in enumerate(columns):
-        cells.add_column(title, justify="left" if i in (0, 7) else "right", no_wrap=True)
+    for title in columns:
+        cells.add_column(title, justify="left" if title in ("cell", "") else "right", no_wrap=True)
     for row in rows:
-        cells.add_row(*row[: len(columns)])
+        cells.add_row(*row)
     console.print(cells)
     for title, rows in (
         ("slope of log lr* over log B", slope_rows(found)),
@@ -197,8 +230,8 @@ def show(found: Answer, console: Console) -> None:
             for row in rows:
                 table.add_row(*row)
             console.print(table)
-    for family in found.families:
-        console.print(f"[bold]{law(family)}[/bold]" if console.is_terminal else law(family))
+    for sentence in laws(found):
+        console.print(f"[bold]{sentence}[/bold]" if console.is_terminal else sentence)
     seeds = {len(t.objectives) for cell in found.cells for t in cell.trials}
     if seeds == {1}:
         console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")
@@ -237,8 +270,9 @@ def as_json(found: Answer) -> dict[str, Any]:
         "study": found.study.study,
         "question": found.study.question,
         "objective": found.study.objective,
-        "law": [law(family) for family in found.families],
+        "law": laws(found),
         "cells": [_cell_json(cell) for cell in found.cells],
+        "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in found.measurements],
         "ratio": ratios[0] if len(ratios) == 1 else None,
         "ratios": ratios,
         "slopes": slopes,
@@ -251,6 +285,8 @@ def as_json(found: Answer) -> dict[str, Any]:
                 "measured": v.measured,
                 "ci": _pair(v.interval),
                 "tolerance": v.tolerance,
+                "at_least": v.at_least,
+                "at_most": v.at_most,
                 "holds": v.holds,
             }
             for v in verdicts(found)
@@ -306,6 +342,7 @@ FIGURE_TEXTS = {
     "stars mark the best lr, crosses divergence.",
     "steps_against_batch_size": "Steps to the target against batch size at the best lr, with 95 % intervals over seeds, "
     "and the trade-off fitted to them between perfect scaling and the fewest steps.",
+    "quantities": "What was measured in each cell, as points with their intervals, against what theory says, as lines.",
     "loss_against_examples": "Loss against examples seen, at the best lr that was tried in each cell.",
 }
 
@@ -329,16 +366,16 @@ def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         }
         for name in order
     ]
-    rows = [cell_row(cell) for cell in found.cells]
+    columns, rows = cell_table(found)
     return page.get_template("report.html").render(
         study=found.study,
-        laws=[law(family) for family in found.families],
-        columns=COLUMNS,
+        laws=laws(found),
+        columns=columns,
         cells=rows,
         slopes=slope_rows(found),
         claims=[claim_row(v) for v in verdicts(found)],
         figures=images,
         runs=sum(len(t.objectives) for cell in found.cells for t in cell.trials),
         trials=sum(len(cell.trials) for cell in found.cells),
-        seeds=found.cells[0].record.config["seeds"],
+        seeds=found.study.cells[0].config["seeds"],
     )

@@ -62,7 +62,7 @@ def _reproduce(name: str, published: Published) -> None:
     plan = plan_of(published.document, f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal")
     theirs = compare.numbers(published.files)
     compare.within(published.files["report.json"], published.files["report.json"])
-    check_claims(plan.claims, plan.ranges)
+    check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
     for cell in plan.cells:
         check_files(training(cell.config).task)

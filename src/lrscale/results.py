@@ -1,11 +1,12 @@
 """What came out of one trial: the objective of each seed, divergence, and curves averaged over seeds."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lrscale.quantity import Quantity
 from lrscale.spec import Training
 from lrscale.train import Array, Curves
 
@@ -20,7 +21,7 @@ class Result:
     `objectives`: one a seed, inf where the run diverged or missed its target. `diverged`: one a seed; a
     run has diverged if its training loss is not finite somewhere or ends above where it started.
     `steps`, `examples`: of the curves' points. `curves`: by name, seed means, cut where a run diverges.
-    `ends`: seed means at the end, of what is finite.
+    `ends`: seed means at the end, of what is finite. `quantities`: what a probe measured; it has nothing else.
     """
 
     objectives: tuple[float, ...]
@@ -29,6 +30,7 @@ class Result:
     examples: tuple[int, ...]
     curves: Mapping[str, tuple[float, ...]]
     ends: Mapping[str, float]
+    quantities: tuple[Quantity, ...] = ()
 
     @property
     def objective(self) -> float:
@@ -36,14 +38,19 @@ class Result:
         return mean_objective(self.objectives)
 
 
+def measured(quantities: Sequence[Quantity]) -> Result:
+    """Makes the result of a probe."""
+    return Result((), (), (), (), {}, {}, tuple(quantities))
+
+
 def mean_objective(objectives: tuple[float, ...]) -> float:
-    """Mean over seeds; inf where one of them is.
+    """Mean over seeds; inf where one of them is, 0 for none, as a probe has.
 
     Example:
       >>> mean_objective((1.0, float("inf")))
       inf
     """
-    return math.fsum(objectives) / len(objectives) if all(math.isfinite(o) for o in objectives) else math.inf
+    return math.fsum(objectives) / max(1, len(objectives)) if all(math.isfinite(o) for o in objectives) else math.inf
 
 
 def results(training: Training, curves: Curves) -> Iterator[Result]:

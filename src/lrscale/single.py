@@ -10,6 +10,7 @@ from lrscale.datasets import check_files
 from lrscale.job import work
 from lrscale.plan import short
 from lrscale.provenance import made_by
+from lrscale.quantity import Quantity
 from lrscale.results import Result
 from lrscale.rules import Refusal
 from lrscale.spec import Training, training
@@ -45,8 +46,16 @@ def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
     console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")
 
 
+def _measured(quantity: Quantity) -> str:
+    interval = "" if quantity.low is None else f" [{quantity.low:.6g}, {quantity.high:.6g}]"
+    expected = "" if quantity.expected is None else f", expected {quantity.expected:.6g}"
+    return f"{quantity.name} {quantity.value:.6g}{interval}{expected}"
+
+
 def losses(made: Training, result: Result) -> list[str]:
-    """The lines that are printed: the whole-data loss after each epoch, and the objective."""
+    """The lines that are printed: the whole-data loss after each epoch and the objective, or what a probe measured."""
+    if result.quantities:
+        return [_measured(quantity) for quantity in result.quantities]
     losses = dict(zip(result.steps, result.curves["train_loss"], strict=True))
     ends = [(step // made.steps_per_epoch, step) for step in losses if step % made.steps_per_epoch == 0 and step > 0]
     lines = [f"epoch {epoch}, loss {losses[step]:.6g}" for epoch, step in ends]

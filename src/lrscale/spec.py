@@ -76,6 +76,8 @@ BUDGETS: dict[str, dict[str, Rule]] = {
     "steps": {"steps": integer(1, 100_000_000)},
     "target": {"target": POSITIVE, "max_steps": integer(1, 100_000_000), "check_every": integer(1, 1_000_000)},
 }
+PROBES: dict[str, dict[str, Rule]] = {}
+"""Options of each probe in `lrscale.probes`."""
 FIELDS: dict[str, Rule] = {
     "reduction": one_of("mean", "sum", "sum_over_nominal"),
     "batch_size": integer(1, 1_000_000),
@@ -87,7 +89,7 @@ FIELDS: dict[str, Rule] = {
     "threads": integer(1, 256),
     "memory_mb": integer(1, 1_000_000),
 }
-KEYS = ("task", "optimizer", "budget", *FIELDS, "seeds")
+KEYS = ("task", "optimizer", "budget", "probe", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
 
 MAX_SEEDS = 256
@@ -107,12 +109,14 @@ class Training:
     """One or more runs that differ only in their tuned hyperparameters and seeds.
 
     `optimizer.options["lr"]` is a tuple with one value a trial, and so is every other
-    hyperparameter that is tuned. Made by `training`, which checks every value.
+    hyperparameter that is tuned. `probe` is what is measured in place of training, None for a training.
+    Made by `training`, which checks every value.
     """
 
     task: Choice
     optimizer: Choice
     budget: Choice
+    probe: Choice | None
     seeds: tuple[int, ...]
     reduction: str
     batch_size: int
@@ -157,7 +161,7 @@ def training(config: Mapping[str, Any]) -> Training:
     """Makes the description that a config states.
 
     Args:
-      config: plain values under exactly the keys of `KEYS`, as Hydra composes them.
+      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` may be left out.
 
     Returns:
       A checked description; equal configs give equal descriptions.
@@ -165,6 +169,7 @@ def training(config: Mapping[str, Any]) -> Training:
     Raises:
       Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict.
     """
+    config = {"probe": None, **config}
     check_keys("config", config, dict.fromkeys(KEYS))
     fields = {name: config[name] for name in FIELDS}
     for name, rule in FIELDS.items():
@@ -173,6 +178,7 @@ def training(config: Mapping[str, Any]) -> Training:
         task=_choice("task", config["task"], TASKS),
         optimizer=_optimizer(config["optimizer"]),
         budget=_budget(config["budget"]),
+        probe=None if config["probe"] is None else _choice("probe", config["probe"], PROBES),
         seeds=seeds(config["seeds"]),
         **fields,
     )
@@ -274,7 +280,7 @@ def identity(config: Mapping[str, Any], nuisance: tuple[str, ...] = ()) -> str:
       config: as `training` takes it.
       nuisance: dotted keys that are tuned, such as `optimizer.lr`.
     """
-    bare = json.loads(json.dumps({key: config[key] for key in KEYS}))
+    bare = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
     for key in nuisance:
         group, _, name = key.partition(".")
         bare[group].pop(name, None)

@@ -40,7 +40,7 @@ def conduct(plan: Plan, launch: Launch, report: Report | None = None) -> None:
       Refusal: a store cannot be used, and nothing has been written.
       Failure: more trials crashed than `max_failure_rate` allows.
     """
-    check_claims(plan.claims, plan.ranges)
+    check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
     check_uri(plan.tracking["uri"])
     check_storage(plan.storage)

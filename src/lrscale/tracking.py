@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lrscale.client import check_uri, failure, open_client, sqlite_file
 from lrscale.places import safe_name
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
+from lrscale.quantity import Quantity
 from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord, WorkRecord
 from lrscale.results import Result
 from lrscale.rules import Failure, Refusal
@@ -26,6 +28,7 @@ from lrscale.views import KIND, SHOWN
 CELL, NUMBER, PARAMS = "lrscale.cell", "lrscale.trial", "lrscale.params"
 OBJECTIVES, DIVERGED, CONFIG, PLAN = "lrscale.objectives", "lrscale.diverged", "lrscale.config", "lrscale.plan"
 EXECUTED, SECONDS, ROUND, MADE_BY = "lrscale.executed", "lrscale.seconds", "lrscale.round", "lrscale.made_by"
+QUANTITIES = "lrscale.quantities"
 STUDY_FILE = "study.json"
 LOSS_CURVES = ("excess_risk", "train_loss")
 """Curves that are recorded step by step; of the others the last value is. A point costs 0.08 ms."""
@@ -176,6 +179,8 @@ class Store:
             DIVERGED: json.dumps([int(d) for d in result.diverged]),
             CONFIG: json.dumps(dict(config)),
         }
+        if result.quantities:
+            tags[QUANTITIES] = json.dumps([asdict(quantity) for quantity in result.quantities])
         now = int(time.time() * 1000)
         metrics = [Metric(key, _rounded(value), now, 0) for key, value in summary(params, result).items()]
         metrics += [Metric("steps", training(config).steps, now, 0)]
@@ -337,6 +342,9 @@ class Store:
 
 def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
     """The numbers of a trial that MLflow's table and charts show: finite ones only, as its screens take no inf."""
+    if result.quantities:
+        expected = {f"{q.name}.expected": q.expected for q in result.quantities if q.expected is not None}
+        return {q.name: q.value for q in result.quantities} | expected
     worst = math.log10(max(10 * abs(result.curves["train_loss"][0]), 1e-300))
     objective = result.objective
     shown = {f"log10_{key.rpartition('.')[2]}": math.log10(value) for key, value in params.items() if value > 0}
@@ -359,6 +367,7 @@ def _trial(run: Run) -> TrialRecord:
         together=int(tags[ROUND]) if ROUND in tags else None,
         objectives=tuple(json.loads(tags[OBJECTIVES])),
         diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
+        quantities=tuple(Quantity(**fields) for fields in json.loads(tags.get(QUANTITIES, "[]"))),
     )
 
 

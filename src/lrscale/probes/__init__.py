@@ -1,0 +1,12 @@
+"""Probes: what a cell can measure directly, without tuning an lr. `spec.PROBES` holds their options."""
+
+from collections.abc import Callable
+
+from lrscale.quantity import Quantity
+from lrscale.spec import Training
+from lrscale.tasks import Task
+
+Probe = Callable[[Training, Task], list[Quantity]]
+"""Measures a cell; its options are `training.probe.options`. The same cell gives the same numbers."""
+
+PROBES: dict[str, Probe] = {}

@@ -1,0 +1,132 @@
+"""Probes: what is measured in a cell is recorded, reported, held against claims and kept over a restart."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lrscale.answer import Measurement
+from lrscale.claims import PROBE_MEASURES, Verdict
+from lrscale.probes import PROBES
+from lrscale.quantity import Quantity
+from lrscale.records import CellRecord
+from lrscale.rules import integer
+from lrscale.spec import PROBES as RULES
+from lrscale.spec import Training
+from lrscale.tasks import Task
+from tests.commands import here
+from tests.configs import ROOT
+
+CLAIMS = """\
+# @package _global_
+defaults:
+  - override /probe: doubled
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      probe.number: 1,2,4
+      batch_size: 8,16
+study:
+  question: Is twice a number twice as much?
+  claims:
+    - {name: it is, measure: deviation, quantity: twice, expected: 0, tolerance: 0}
+    - {name: it grows as the number, measure: slope_of, quantity: twice, against: probe.number, expected: 1}
+    - {name: it is large, measure: least, quantity: twice, where: {batch_size: 16}, at_least: 3}
+"""
+
+
+def doubled(training: Training, task: Task) -> list[Quantity]:
+    assert training.probe is not None
+    number = training.probe.options["number"]
+    return [Quantity("twice", 2.0 * number, 2.0 * number - 0.1, 2.0 * number + 0.1, expected=2.0 * number)]
+
+
+@pytest.fixture
+def study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a probe and a sweep of its own."""
+    monkeypatch.setitem(PROBES, "doubled", doubled)
+    monkeypatch.setitem(RULES, "doubled", {"number": integer(1, 100)})
+    for name, text in (("probe/doubled.yaml", "name: doubled\nnumber: 1\n"), ("sweeps/double.yaml", CLAIMS)):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path) -> None:
+    said = here(study, "run", "-m", "sweeps=double")
+    found = json.loads(here(study, "report", "double", "--format", "json"))
+    assert [(q["probe.number"], q["value"], q["expected"]) for q in found["quantities"][::2]] == [(1, 2, 2), (2, 4, 4), (4, 8, 8)]
+    assert [claim["holds"] for claim in found["claims"]] == [True, True, False]
+    assert found["law"] == ["2 of 3 claims hold, over 6 cells. Failing: it is large."]
+    assert "2 [1.9, 2.1]" in said and ">= 3" in said and "FAILS" in said
+    assert (study / "studies/double/figures/quantities.png").stat().st_size > 10_000
+    assert "twice" in here(study, "report", "double", "--format", "html")
+
+
+def test_a_finished_probe_is_not_measured_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here(study, "run", "-m", "sweeps=double")
+    monkeypatch.setitem(PROBES, "doubled", lambda training, task: pytest.fail("measured again"))
+    assert "2 of 3 claims hold" in here(study, "run", "-m", "sweeps=double")
+
+
+def test_one_cell_alone_is_printed(study: Path) -> None:
+    assert "twice 6 [5.9, 6.1], expected 6" in here(study, "run", "probe=doubled", "probe.number=3")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("quantity: twice, expected: 0, tolerance: 0", "expected: 0", "`study.claims[0].quantity` must name a quantity"),
+        ("against: probe.number", "against: probe.other", "must select by axes of the study (probe.number, batch_size)"),
+        ("{batch_size: 16}", "[16]", "`study.claims[2].where` must give values of axes"),
+        ("at_least: 3", "tolerance: 3", "`study.claims[2]` must have a bound"),
+        ("measure: least", "measure: theory", "`study.claims[2].measure` must be one of deviation"),
+        ("probe.number: 1,2,4", "probe.number: 0,2", "`probe.number` must be a whole number from 1 to 100, got 0"),
+        ("override /probe: doubled", "override /probe: trebled", "Could not find 'probe/trebled'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(old: str, new: str, says: str, study: Path) -> None:
+    sweep = study / "sweeps/double.yaml"
+    assert old in sweep.read_text()
+    sweep.write_text(sweep.read_text().replace(old, new))
+    said = here(study, "run", "-m", "sweeps=double", status=2)
+    assert says in said and len(said.splitlines()) == 1
+    assert not (study / "optuna.journal").exists()
+
+
+def measured(*values: float, expected: float | None = None, wide: float = 0.0) -> list[Measurement]:
+    return [
+        Measurement(
+            CellRecord(str(i), f"b{2**i}", {"batch_size": 2**i}, {}), Quantity("x", v, v - wide, v + wide, expected=expected)
+        )
+        for i, v in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measure", "found", "value"),
+    [
+        ("deviation", measured(1, 2, 4, expected=2), 2),
+        ("log_deviation", measured(1, 2, 8, expected=2), pytest.approx(1.3863, abs=1e-4)),
+        ("log_deviation", measured(-1, expected=2), float("inf")),
+        ("least", measured(3, 1, 2), 1),
+        ("largest", measured(3, 1, 2), 3),
+        ("coverage", measured(1, 2, 3, 4, expected=2, wide=0.5), 0.25),
+        ("slope_of", measured(3, 12, 48), pytest.approx(2)),
+    ],
+)
+def test_measures(measure: str, found: list[Measurement], value: float) -> None:
+    interval = PROBE_MEASURES[measure](found, {"against": "batch_size"})
+    assert interval is not None and interval.value == value
+
+
+@pytest.mark.parametrize("measure", PROBE_MEASURES)
+def test_a_claim_on_nothing_fails(measure: str) -> None:
+    interval = PROBE_MEASURES[measure]([], {"against": "batch_size"})
+    assert interval is None
+    assert not Verdict("nothing", None, None, None, 1.0, None, interval).holds
+
+
+def test_every_probe_has_rules_options_and_a_sweep() -> None:
+    assert set(PROBES) == set(RULES) == {path.stem for path in (ROOT / "conf/probe").glob("*.yaml")}
