@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from lrscale.answer import answer
+from lrscale.attachments import as_csv
 from lrscale.browse import Point, cell_points, study_points, views
 from lrscale.gallery import NOTE, WRITTEN, noted
+from lrscale.interactive import figure, page
 from lrscale.notes import plain, study_note, yaml
+from lrscale.palette import colours
 from lrscale.records import CellRecord, StudyRecord, TrialRecord
 from lrscale.views import LIMIT, bound, tags
 
@@ -42,7 +45,8 @@ def trials_of(record: StudyRecord, count: int) -> list[TrialRecord]:
             gone = i >= count - 2
             value = float("inf") if gone else 1e-3 * (1 + (i - count / 3) ** 2)
             lr = 2.0 ** (i / 4 - 8)
-            made.append(TrialRecord(f"{cell.id}-{i}", cell.id, i, {"optimizer.lr": lr}, (value, 1.01 * value), (gone, gone)))
+            run, params = f"{cell.id}-{i}", {"optimizer.lr": lr}
+            made.append(TrialRecord(run, cell.id, i, params, (value, 1.01 * value), (gone, gone), None))
     return made
 
 
@@ -132,3 +136,20 @@ def test_the_notes_first_line_is_the_answer_and_every_view_is_linked() -> None:
 def test_a_config_reads_as_yaml() -> None:
     assert yaml({"a": 1, "b": {"c": True, "d": None}}) == "a: 1\nb:\n  c: true\n  d: null"
     assert plain("a_b*") == "a\\_b\\*"
+
+
+def test_the_figure_to_point_at_is_whole_and_works_offline() -> None:
+    record = study([1, 4, 16])
+    found = answer(record, trials_of(record, 9))
+    data, layout = figure(found)
+    lines = [trace for trace in data if trace["mode"] == "lines+markers"]
+    assert len(lines) == len(record.cells)
+    assert {trace["line"]["color"] for trace in lines} == set(colours([1, 4, 16]).values())
+    assert [t["name"] for t in lines if t["showlegend"]] == ["B = 1", "B = 4", "B = 16"]
+    crosses = [trace for trace in data if trace.get("marker", {}).get("symbol") == "x"]
+    assert all(len(trace["x"]) == 2 for trace in crosses)
+    for trace in data:
+        assert f"xaxis{trace['xaxis'].removeprefix('x')}" in layout
+    text = page(found)
+    assert "Plotly.newPlot" in text and 'src="http' not in text and len(text) > 1_000_000
+    assert "<script" not in as_csv([{"label": "a", "lr_best_ci": None}])

@@ -16,6 +16,7 @@ DOORS = {
     "hydra": {"app"},
     "omegaconf": {"app"},
     "argparse": {"cli"},
+    "plotly": {"interactive"},
     "matplotlib": {"plots", "palette", "quantity_plots"},
     "jinja2": {"report"},
     "sklearn": {"datasets"},

@@ -13,6 +13,7 @@ from lrscale.views import tags
 
 NOTE, WRITTEN = "mlflow.note.content", "lrscale.note"
 """Tags: what MLflow shows; the hash of what was written there last."""
+COLOUR, INK = "mlflow.runColor", "#1c1c1e"
 
 
 def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figures: Sequence[str]) -> None:
@@ -33,7 +34,7 @@ def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figu
     note = study_note(found, menu, figures)
     saved = tags(menu, HIDDEN, int(time.time() * 1000))
     store.tag_experiment(study.experiment_id, {**saved, **noted(note, store.experiment_tags(study.experiment_id))})
-    store.tag_run(study.run_id, noted(note, store.run_tags(study.run_id)))
+    store.tag_run(study.run_id, {COLOUR: INK, **noted(note, store.run_tags(study.run_id))})
 
 
 def noted(note: str, now: Mapping[str, str]) -> dict[str, str]:

@@ -1,10 +1,14 @@
 """Notes that MLflow's UI shows as markdown: the answer of a study, and what a trial is; the first line says it all."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from lrscale.answer import Answer
 from lrscale.claims import laws
+from lrscale.plan import Cell, study_name, trial_label, with_values
+from lrscale.results import Result
 from lrscale.views import View, link
 
 
@@ -20,7 +24,10 @@ def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> 
     trials = sum(len(cell.trials) for cell in found.cells)
     runs = sum(len(trial.objectives) for cell in found.cells for trial in cell.trials)
     links = [f"[{view.name}]({link(study.experiment_id, view.id, charts=view == views[0])})" for view in views]
-    links.append(f"[files of the study](#/experiments/{study.experiment_id}/runs/{study.run_id}/artifacts)")
+    run = f"#/experiments/{study.experiment_id}/runs/{study.run_id}"
+    files = {"report": "report.html", "cells": "cells.csv"} if figures else {}
+    files |= {"figure to point at": "interactive.html"} if figures and found.families else {}
+    links += [f"[{words}]({run}/artifacts/{name}?workflowType=machine_learning)" for words, name in files.items()]
     lines = [
         " ".join(map(plain, laws(found))),
         f"**{plain(study.question)}**" if study.question else "",
@@ -33,11 +40,18 @@ def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> 
     return "\n\n".join(line for line in lines if line)
 
 
-def trial_note(name: str, result: str, config: Mapping[str, object], overrides: Sequence[str], optuna: str) -> str:
-    """The note of a trial: its outcome, its Optuna trial, its overrides and its resolved config as YAML."""
-    words = f"{plain(name)}: {plain(result)}"
-    told = f"Optuna: {plain(optuna)}. Overrides: `{' '.join(overrides)}`"
-    return f"{words}\n\n{told}\n\n```yaml\n{yaml(config)}\n```"
+def trial_note(study: str, cell: Cell, number: int, params: Mapping[str, float], result: Result) -> str:
+    """The note of a trial: its outcome, its Optuna trial, its overrides, and its resolved config as YAML."""
+    outcome = f"objective {result.objective:.4g}" if math.isfinite(result.objective) else "objective infinite"
+    seeds = f"{sum(result.diverged)} of {len(result.diverged)} seeds diverged"
+    overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **params}.items())]
+    lines = [
+        f"{plain(trial_label(cell.label, params))}: {outcome}, {seeds}",
+        f"Optuna: trial {number} of the study `{study_name(study, cell.label, cell.id)}`, shown by `lrscale ui {study} --optuna`",
+        f"Overrides: `{' '.join(overrides)}`",
+        f"```yaml\n{yaml(with_values(cell.config, params))}\n```",
+    ]
+    return "\n\n".join(lines)
 
 
 def yaml(config: Mapping[str, object]) -> str:
@@ -52,8 +66,6 @@ def yaml(config: Mapping[str, object]) -> str:
 
 
 def _scalar(value: object) -> str:
-    import json
-
     return json.dumps(value)
 
 

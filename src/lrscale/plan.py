@@ -87,6 +87,11 @@ def cell_label(scientific: Mapping[str, Any]) -> str:
     return " ".join(parts) or "all"
 
 
+def study_name(study: str, label: str, cell: str) -> str:
+    """The name of the Optuna study of a cell, by its label and id."""
+    return f"{study} / {label} / {cell}"
+
+
 def short(number: float) -> str:
     """A number in two digits, as in run names.
 

@@ -45,6 +45,8 @@ def print_report(study: str | None, uri: str, form: str) -> None:
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     """Writes report and figures to `studies/<study>/` and to the study's run, and shows the answer."""
+    from lrscale.attachments import attachments
+
     trials = store.trials(study.experiment_id)
     found = answer(study, trials)
     folder = Path("studies") / safe_name(study.study)
@@ -53,12 +55,15 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     for name, files in figures.items():
         for suffix, content in files.items():
             (folder / "figures" / f"{name}.{suffix}").write_bytes(content)
-    (folder / "report.json").write_text(json.dumps(as_json(found), indent=2, allow_nan=False) + "\n")
+    document = as_json(found)
+    (folder / "report.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
     (folder / "report.html").write_text(as_html(found, figures))
+    for name, text in attachments(found, document["cells"] or document["quantities"]).items():
+        (folder / name).write_text(text)
     checked = verdicts(found)
     metrics = {"claims_held": float(sum(v.holds for v in checked)), "claims": float(len(checked))}
     if len(found.families) == 1 and found.families[0].ratio is not None:
-        metrics["ratio_slope"] = found.families[0].ratio.value
+        metrics["ratio_slope"] = round(found.families[0].ratio.value, 4)
     with whole():
         store.keep_files(study.run_id, folder, metrics)
         shown = [name for name in figures if name.startswith(("objective_against_lr", "quantities"))]

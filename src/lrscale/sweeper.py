@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrscale.journal import Journal
 from lrscale.ladder import WIDENING, first_rungs, lr_at, next_rungs, place_of
 from lrscale.places import can_write
-from lrscale.plan import Cell, Interval, Plan
+from lrscale.plan import Cell, Interval, Plan, study_name
 from lrscale.rules import Refusal
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -206,11 +206,6 @@ def _grid(plan: Plan) -> dict[str, list[float]]:
     for name, i in plan.intervals.items():
         spaced[name] = (np.geomspace if i.log else np.linspace)(i.low, i.high, points).clip(i.low, i.high).tolist()
     return spaced
-
-
-def study_name(study: str, label: str, cell: str) -> str:
-    """The name of a cell's Optuna study."""
-    return f"{study} / {label} / {cell}"
 
 
 def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list[Study]:

@@ -1,5 +1,6 @@
 """MLflow's door: opens a store, writes studies and trials to it in few calls, and reads them back."""
 
+import hashlib
 import itertools
 import json
 import math
@@ -12,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag
 
 from lrscale.client import check_uri, failure, open_client, sqlite_file
+from lrscale.notes import trial_note
 from lrscale.places import safe_name
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
@@ -100,6 +102,7 @@ class Store:
                 Param("objective", document["objective"]),
             ]
             self.client.log_batch(run_id, params=params)
+            self.client.log_inputs(run_id, _datasets(plan))
         self.client.log_dict(run_id, dict(document), STUDY_FILE)
         return self._study_record(self.client.get_run(run_id), document)
 
@@ -132,6 +135,7 @@ class Store:
             NUMBER: str(number),
             ROUND: str(together),
             PARAMS: json.dumps(dict(params)),
+            "mlflow.note.content": trial_note(study.study, cell, number, params, result),
         }
         always = {key: cell.config[key] for key in ("reduction", "batch_size")}
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
@@ -338,6 +342,15 @@ class Store:
             status=run.info.status,
             seconds=float(run.data.tags.get(SECONDS, 0)),
         )
+
+
+def _datasets(plan: Plan) -> list[DatasetInput]:
+    """The data that a plan's cells train on: the name and the options of a task say all of it."""
+    found = []
+    for text in dict.fromkeys(json.dumps(cell.config["task"], sort_keys=True) for cell in plan.cells):
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        found.append(DatasetInput(Dataset(json.loads(text)["name"], digest, "code", text, profile=text), []))
+    return found
 
 
 def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
