@@ -1,46 +1,59 @@
-"""The studies that README publishes: run afresh, their claims and numbers are those that it quotes."""
+"""The studies that README publishes: its table is made from their files, and what fails is known to."""
 
 import json
-from pathlib import Path
-from typing import Any
+import re
 
 import pytest
 
-from tests.commands import here
+from lrscale.table import MARKERS, measured, table
 from tests.configs import ROOT
 
 README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "sweeps" / "results"
+PUBLISHED = sorted(file.parent.name for file in RESULTS.glob("*/record.json"))
 FAILING = {"lr_sum*/lr_mean* is 1 at every B (adagrad)"}
+"""Claims that are published as failing."""
 
 
-def run(folder: Path, name: str) -> dict[str, Any]:
-    here(folder, "run", "-m", f"sweeps={name}")
-    found: dict[str, Any] = json.loads(here(folder, "report", name, "--format", "json"))
-    return found
+def test_readmes_table_is_that_of_the_files() -> None:
+    found = MARKERS.search(README)
+    assert found is not None
+    assert found[0] == f"{found[1]}{table(RESULTS)}{found[2]}", "Run lrscale publish STUDY in the repository."
+    assert len(table(RESULTS).splitlines()) == 2 + len(PUBLISHED)
 
 
-def row(name: str) -> str:
-    return next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+@pytest.mark.parametrize("study", PUBLISHED)
+def test_every_claim_that_fails_is_known_and_named(study: str) -> None:
+    claims = json.loads((RESULTS / study / "report.json").read_text())["claims"]
+    failing = {claim["name"] for claim in claims if not claim["holds"]}
+    assert claims and failing <= FAILING
+    (row,) = (line for line in table(RESULTS).splitlines() if f"`lrscale reproduce {study}`" in line)
+    assert row.count("**fails**") == len(failing)
+    assert f"{len(claims) - len(failing)} of {len(claims)} claims hold" in row
 
 
-def quoted(value: float, ci: list[float], digits: int = 3) -> str:
-    return f"{value:.{digits}f} [{ci[0]:.{digits}f}, {ci[1]:.{digits}f}]"
+def test_the_first_lines_quote_the_quickstart() -> None:
+    found = json.loads((RESULTS / "quickstart" / "report.json").read_text())
+    low, high = found["ratio"]["ci"]
+    first = README.partition("\n## ")[0]
+    assert f"{found['ratio']['slope']:.3f} [{low:.3f}, {high:.3f}]" in first
+    small = next(s for s in found["slopes"] if s["reduction"] == "sum" and s["range"] == "small")
+    assert f"(slope {small['slope']:.2f} [{small['ci'][0]:.2f}, {small['ci'][1]:.2f}])" in first
+    assert f"{len(found['cells'])} cells, {sum(cell['n_trials'] for cell in found['cells'])} trials of 8 seeds" in first
 
 
-@pytest.mark.parametrize("name", ["epochs", "steps_to_target", "fixed_steps", "adam"])
-def test_a_fresh_run_gives_what_readme_says(folder: Path, name: str) -> None:
-    found = run(folder, name)
-    assert found["claims"] and {claim["name"] for claim in found["claims"] if not claim["holds"]} <= FAILING
-    text = row(name)
-    if name in ("epochs", "adam"):
-        assert all(f"c^{quoted(ratio['slope'], ratio['ci'])}" in text for ratio in found["ratios"])
-    if name == "steps_to_target":
-        assert all(quoted(turn["b_c"], turn["ci"], 0) in text for turn in found["turn_over"])
-    if name == "fixed_steps":
-        slope = next(s for s in found["slopes"] if s["reduction"] == "sum" and s["range"] == "all")
-        assert quoted(slope["slope"], slope["ci"]) in text
-    if name == "epochs":
-        worst = [claim["measured"] for claim in found["claims"] if claim["name"].startswith("lr* is where")]
-        assert [round(100 * w + 0.5) for w in worst] == [4, 3]
-    if name == "adam":
-        assert {claim["name"] for claim in found["claims"] if not claim["holds"]} == FAILING
+def test_a_row_names_what_fails_and_counts_what_holds() -> None:
+    claims = [{"name": "level*", "measure": "slope"}, {"name": "lr*", "measure": "theory"}, {"name": "c", "measure": "largest"}]
+
+    def verdict(name: str, value: float | None, holds: bool, ci: list[float] | None = None) -> dict[str, object]:
+        return {"name": name, "measured": value, "ci": ci, "holds": holds}
+
+    level = [verdict(f"level* ({of})", v, True, [v - 0.02, v + 0.02]) for of, v in (("sgd", 0.01), ("adam", 0.0))]
+    rest = [verdict("lr* (sgd)", 0.05, True), verdict("lr* (adam)", 0.3, False), verdict("c", None, False)]
+    assert measured(claims, level + rest) == (
+        r"level\*: 0.010 [-0.010, 0.030] (sgd), 0.000 [-0.020, 0.020] (adam); lr\*: within 35 % (adam) **fails**; "
+        r"c: nothing measured **fails**; 3 of 5 claims hold"
+    )
+    many = [verdict(f"level* ({i})", i / 10, i != 3, [i / 10 - 0.1, i / 10 + 0.1]) for i in range(9)]
+    assert measured(claims[:1], many) == r"level\*: 0 to 0.8 in 8 cases, 0.30 [0.20, 0.40] (3) **fails**; 8 of 9 claims hold"
+    assert re.fullmatch(r".*2 of 2 claims hold", measured(claims[1:2], [verdict("lr* (a)", 0.0, True)] * 2))
