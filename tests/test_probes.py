@@ -8,6 +8,7 @@ import pytest
 from lrscale.answer import Measurement
 from lrscale.claims import PROBE_MEASURES, Verdict
 from lrscale.probes import PROBES
+from lrscale.published import views
 from lrscale.quantity import Quantity
 from lrscale.records import CellRecord
 from lrscale.rules import integer
@@ -51,6 +52,22 @@ def study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).parent.mkdir()
         (folder / name).write_text(text)
     return folder
+
+
+def test_a_published_probe_reproduces(study: Path) -> None:
+    here(study, "run", "-m", "sweeps=double")
+    here(study, "publish", "double")
+    results = study / "sweeps" / "results" / "double"
+    assert (results / "quantities.csv").read_text().splitlines()[1] == "1,8,number1 b8,twice,2.0,1.9,2.1,2.0"
+    assert not (results / "trials.csv").exists() and (results / "figure.svg").stat().st_size < 150_000
+    assert "reproduced double" in here(study, "reproduce", "double")
+    report = json.loads((results / "report.json").read_text())
+    report["quantities"][0]["value"] += 1e-12
+    (results / "report.json").write_text(json.dumps(report))
+    said = here(study, "reproduce", "double", status=2)
+    assert "quantities.csv must hold the numbers of report.json" in " ".join(said.split())
+    (results / "quantities.csv").write_text(views(report)["quantities.csv"])
+    assert "1 differences" in here(study, "reproduce", "double", status=1)
 
 
 def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path) -> None:

@@ -55,5 +55,8 @@ def test_a_row_names_what_fails_and_counts_what_holds() -> None:
         r"c: nothing measured **fails**; 3 of 5 claims hold"
     )
     many = [verdict(f"level* ({i})", i / 10, i != 3, [i / 10 - 0.1, i / 10 + 0.1]) for i in range(9)]
-    assert measured(claims[:1], many) == r"level\*: 0 to 0.8 in 8 cases, 0.30 [0.20, 0.40] (3) **fails**; 8 of 9 claims hold"
+    assert (
+        measured(claims[:1], many)
+        == r"level\*: 0.00 [-0.10, 0.10] to 0.80 [0.70, 0.90] in 8 cases, 0.30 [0.20, 0.40] (3) **fails**; 8 of 9 claims hold"
+    )
     assert re.fullmatch(r".*2 of 2 claims hold", measured(claims[1:2], [verdict("lr* (a)", 0.0, True)] * 2))

@@ -21,8 +21,9 @@ from lrscale.places import safe_name
 from lrscale.plan import Plan, Share, with_values
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import Published, read, stored
-from lrscale.records import StudyRecord, WorkRecord
-from lrscale.rules import Failure
+from lrscale.records import StudyRecord, TrialRecord, WorkRecord
+from lrscale.results import Result
+from lrscale.rules import Failure, printable
 from lrscale.spec import training
 from lrscale.study import conduct
 from lrscale.sweeper import make_sampler
@@ -102,14 +103,17 @@ def _reproduce_work(run_id: str, record: WorkRecord) -> None:
     console = Console(highlight=False, markup=False)
     unlike = _promise(console, record.made_by, record.whole)
     result = work(config)[record.place]
-    theirs, ours = _outcome(record.outcome.objectives, record.outcome.diverged), _outcome(result.objectives, result.diverged)
+    theirs, ours = _outcome(record.outcome), _outcome(result)
     differing = (compare.rounding if unlike else compare.exact)(theirs, ours)
     _judge(console, run_id, differing, f"{len(ours)} numbers compared {'to rounding' if unlike else 'bit for bit'}")
 
 
-def _outcome(objectives: Sequence[float], diverged: Sequence[bool]) -> dict[str, str]:
-    found = {f"seed {i + 1} of {len(objectives)}: objective": repr(value) for i, value in enumerate(objectives)}
-    return found | {f"seed {i + 1} of {len(diverged)}: diverged": str(int(flag)) for i, flag in enumerate(diverged)}
+def _outcome(found: TrialRecord | Result) -> dict[str, str]:
+    """The numbers of a trial: of each seed, or what a probe measured."""
+    count = len(found.objectives)
+    numbers = {f"seed {i + 1} of {count}: objective": repr(value) for i, value in enumerate(found.objectives)}
+    numbers |= {f"seed {i + 1} of {count}: diverged": str(int(flag)) for i, flag in enumerate(found.diverged)}
+    return numbers | {quantity.name: repr(quantity.value) for quantity in found.quantities}
 
 
 def _promise(console: Console, maker: Mapping[str, str], whole: bool = True) -> bool:
@@ -136,12 +140,8 @@ def _judge(console: Console, name: str, differing: Sequence[compare.Difference],
         return
     table = Table("what", "recorded", "here", title=f"{len(differing)} differences", title_justify="left", box=SIMPLE_HEAD)
     for difference in differing[:SHOWN]:
-        table.add_row(*("none" if text is None else _printable(text) for text in difference))
+        table.add_row(*("none" if text is None else printable(text) for text in difference))
     console.print(table)
     if len(differing) > SHOWN:
         console.print(f"and {len(differing) - SHOWN} more")
     raise Failure(f"{name} did not reproduce: {len(differing)} differences; {compared}.")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
