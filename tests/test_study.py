@@ -33,9 +33,9 @@ def report(folder: Path, study: str) -> dict[str, Any]:
     return loaded
 
 
-def lrs_of(folder: Path, name: str | None = None) -> dict[str, list[tuple[float, tuple[float, ...]]]]:
-    """Every trial of a study in MLflow, the latest if none is named: lr and objectives by cell."""
-    store = Store.existing(f"sqlite:///{folder}/mlflow.db")
+def lrs_of(folder: Path | str, name: str | None = None) -> dict[str, list[tuple[float, tuple[float, ...]]]]:
+    """Every trial of a study in a folder or at a server, of the latest if none is named: lr and objectives by cell."""
+    store = Store.existing(folder if isinstance(folder, str) else f"sqlite:///{folder}/mlflow.db")
     study = store.study(name)
     trials = store.trials(study.experiment_id)
     names = {cell.id: cell.label for cell in study.cells}

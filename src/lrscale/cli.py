@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lrscale import __version__
 from lrscale.rules import Failure, Refusal, printable
@@ -47,6 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
     ui.add_argument("--no-browser", action="store_true", help="print the link only")
     ui.add_argument("--optuna", action="store_true", help="open optuna-dashboard too (pip install 'lrscale[dashboard]')")
     _add_store(ui)
+    sync = commands.add_parser("sync", help="deliver the records that wait on disk for a tracking server that was away")
+    sync.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="where Optuna's journal lies (default: .)")
     _add_translate(commands)
     commands.add_parser("demo", help="the book's own points, with numbers: summed gradients, accumulation, d2l's sgd")
     return parser
@@ -189,6 +192,11 @@ def _dispatch(given: list[str]) -> int:
 
         browser = not options.no_browser
         serve(options.study, options.tracking_uri, options.host, options.port, browser=browser, optuna=options.optuna)
+    elif options.command == "sync":
+        from lrscale.tracking import sync
+
+        for outbox, count, study in sync(Path(options.folder)):
+            print(printable(f"{outbox.path.name}: {count} records delivered. The report: lrscale report {study}"))
     elif options.command == "translate":
         _translate(options)
     else:

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
@@ -20,6 +20,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
@@ -29,6 +30,7 @@ from lrscale.places import can_write, reason
 from lrscale.rules import Failure, Refusal
 
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what it would log is raised too, and told by `Client`
+UID = "lrscale.uid"
 ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
 WAYS_OUT = {
     "full": "Make room, and the same command goes on.",
@@ -152,3 +154,26 @@ def answers(uri: str) -> bool:
             return True
     except (OSError, HTTPException):
         return False
+
+
+def deliver(client: Client, entry: Mapping[str, Any], in_doubt: bool = False) -> str:
+    """Writes a run, or the end of one, and returns its id; in doubt it looks first whether that has been done."""
+    if entry["kind"] == "end":
+        run_id = str(entry["run"])
+        client.log_batch(run_id, tags=[RunTag(*tag) for tag in entry["tags"].items()])
+        client.set_terminated(run_id, entry["status"], entry["ended"])
+        return run_id
+    for run in client.search_runs([entry["experiment"]], f"tags.`{UID}` = '{entry['uid']}'") if in_doubt else []:
+        if run.info.status != "RUNNING":
+            return str(run.info.run_id)
+        client.delete_run(run.info.run_id)
+    tags = {**entry["tags"], **({UID: entry["uid"]} if "uid" in entry else {})}
+    run_id = str(client.create_run(entry["experiment"], entry["started"], tags, entry["name"]).info.run_id)
+    metrics = [Metric(*metric) for metric in entry["metrics"]]
+    parameters = [Param(*param) for param in entry["params"].items()]
+    for start in range(0, max(1, len(metrics)), 850):
+        client.log_batch(run_id, metrics[start : start + 850], parameters if start == 0 else [])
+    for name, text in entry["files"].items():
+        client.log_text(run_id, text, name)
+    client.set_terminated(run_id, entry["status"], entry["ended"])
+    return run_id

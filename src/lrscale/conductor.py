@@ -33,7 +33,7 @@ class Conductor:
         self.crashed = 0
         self.cell_seconds = math.inf
         self.palette = colours([int(cell.config["batch_size"]) for cell in plan.cells])
-        store.drop_unfinished(study.experiment_id)
+        store.drop_unfinished(study.experiment_id, but=study.run_id)
         self.recorded: dict[Key, TrialRecord] = {
             _key(record.cell, record.params): record for record in store.trials(study.experiment_id)
         }

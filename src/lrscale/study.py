@@ -12,6 +12,7 @@ from lrscale.claims import check_claims
 from lrscale.client import check_uri, sqlite_file
 from lrscale.conductor import Conductor, Launch
 from lrscale.document import document
+from lrscale.outbox import outbox_path
 from lrscale.places import can_write, held
 from lrscale.plan import Plan
 from lrscale.progress import Display
@@ -20,7 +21,7 @@ from lrscale.rules import Failure, Refusal
 from lrscale.stopping import whole
 from lrscale.stopwatch import Stopwatch
 from lrscale.sweeper import Tuner, check_storage, make_sampler, open_storage, storage_file
-from lrscale.tracking import Store
+from lrscale.tracking import Store, Undelivered
 
 Report = Callable[[Store, StudyRecord, Console], None]
 
@@ -61,6 +62,8 @@ def _carry_out(plan: Plan, launch: Launch, report: Report | None, watch: Stopwat
     with watch.phase("opening stores"), whole():
         store = Store(plan.tracking["uri"])
         storage = open_storage(plan.storage)
+        if store.is_server:
+            store.keep_on_disk(outbox_path(storage_file(plan.storage), plan.study), plan.study)
         study = store.start_study(plan, document(plan))
     console = Console(highlight=False)
     begun, seconds = time.monotonic(), 0.0
@@ -72,14 +75,21 @@ def _carry_out(plan: Plan, launch: Launch, report: Report | None, watch: Stopwat
         with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), conductor.held()) as display:
             conductor.run(display)
         seconds = time.monotonic() - begun if display.rounds else 0.0
+        with watch.phase("delivering"):
+            store.settle(plan.study)
         with watch.phase("reporting"):
             (report or write_report)(store, study, console)
     except BaseException as error:
         with whole(), suppress(Failure):  # of the two errors the first says more
-            store.finish_study(study.run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", seconds)
+            complete = isinstance(error, Undelivered)
+            status = "FINISHED" if complete else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            store.finish_study(study.run_id, status, seconds)
+            if (waiting := store.part()) and not complete:
+                console.print(f"{waiting} records wait on disk; the same command delivers them, or lrscale sync.")
         raise
     with whole():
         store.finish_study(study.run_id, "FINISHED", seconds)
+        store.part()
     if plan.profile:
         watch.show(console, plan.n_trials * len(tuners))
 

@@ -1,0 +1,175 @@
+"""Studies killed at random moments and at their writes, and stopped by signals, end like one that was not.
+
+python -m pytest -q -s tests/stress/test_kills.py      (about 10 minutes on two cores)
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrscale.cli import main
+from lrscale.client import Client
+from lrscale.journal import Journal
+from lrscale.tracking import Store
+from tests.commands import TINY, _empty_store, lrscale
+from tests.test_study import lrs_of, optuna_states
+
+MOMENTS, STUDIES, SEED = 25, 5, 20261125
+WRITES = 60
+STOPS_WITHIN = 3.0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny study has been run without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    lrscale(folder, "run", "-m", *TINY)
+    return folder
+
+
+def start(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
+    """Starts the tiny study in a session of its own."""
+    command = [sys.executable, "-m", "lrscale", "run", "-m", *TINY, *more]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def in_session(session: int) -> list[int]:
+    """Processes that are left of a session."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--sid", str(session)], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in listed.split()]
+
+
+def assert_like(folder: Path, whole: Path) -> None:
+    """Number for number; nothing lost, twice, or left running, in Optuna or in MLflow."""
+    assert lrs_of(folder) == lrs_of(whole)
+    assert optuna_states(folder).count("COMPLETE") == 24 and set(optuna_states(folder)) <= {"COMPLETE", "FAIL"}
+    store = Store.existing(f"sqlite:///{folder}/mlflow.db")
+    experiment = store.study(None).experiment_id
+    assert {run.info.status for run in store._runs(experiment, "")} == {"FINISHED"}
+    assert len(list(store._runs(experiment, "tags.`lrscale.kind` = 'study'"))) == 1
+
+
+def test_killed_at_random_moments(whole: Path, tmp_path: Path) -> None:
+    draw, killed = random.Random(SEED), 0
+    for study in range(STUDIES):
+        folder = tmp_path / str(study)
+        folder.mkdir()
+        for moment in range(MOMENTS // STUDIES):
+            process = start(folder)
+            time.sleep(draw.uniform(1.0, 8.0))
+            if moment % 2:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.communicate()
+            killed += process.returncode == -signal.SIGKILL
+        lrscale(folder, "run", "-m", *TINY)
+        assert_like(folder, whole)
+        assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+    print(f"\nkilled while running: {killed} of {MOMENTS} moments; lost: 0")
+    assert killed > MOMENTS // 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("more", [[], ["hydra/launcher=joblib", "hydra.sweeper.n_jobs=2"]], ids=["alone", "joblib"])
+def test_a_signal_ends_it_cleanly_with_its_children(whole: Path, tmp_path: Path, number: signal.Signals, more: list[str]) -> None:
+    draw, stopped, slowest = random.Random(SEED + number), 0, 0.0
+    for _ in range(6):
+        process = start(tmp_path, *more)
+        time.sleep(draw.uniform(1.0, 9.0))
+        process.send_signal(number)
+        sent = time.monotonic()
+        said, _ = process.communicate(timeout=60)
+        took = time.monotonic() - sent
+        if process.returncode == 0:
+            continue
+        stopped, slowest = stopped + 1, max(slowest, took)
+        assert process.returncode == 130, said
+        assert b"The same command goes on" in said and b"Traceback" not in said
+        assert took < STOPS_WITHIN
+        time.sleep(max(0, STOPS_WITHIN - took))
+        assert in_session(process.pid) == []
+    lrscale(tmp_path, "run", "-m", *TINY, *more)
+    assert_like(tmp_path, whole)
+    print(f"\n{number.name}: {stopped} stops, the slowest after {slowest:.2f} s")
+
+
+class Killer:
+    """Kills this process at its nth point of writing: before a write, after it, or in the middle of a line."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def point(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def arm(self) -> None:
+        read, append, killer = Client.__getattr__, Journal.append_logs, self
+
+        def told(client: Client, name: str) -> Callable[..., Any]:
+            method = read(client, name)
+            if name.startswith(("get", "search", "download", "list")):
+                return method
+
+            def dying(*given: Any, **named: Any) -> Any:
+                killer.point()
+                returned = method(*given, **named)
+                killer.point()
+                return returned
+
+            return dying
+
+        def dying_append(journal: Journal, logs: list[dict[str, Any]]) -> None:
+            killer.point()
+            if killer.left == 1:
+                with open(journal._file_path, "ab") as file:
+                    file.write(b'{"op_code":4,"worker_i')
+            killer.point()
+            append(journal, logs)
+            killer.point()
+
+        Client.__getattr__ = told  # type: ignore[method-assign]
+        Journal.append_logs = dying_append  # type: ignore[method-assign]
+
+
+def in_a_child(folder: Path, at: int) -> int:
+    """Runs the tiny study in a fork of this process, which dies at its nth point of writing; returns how it ended."""
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            os.chdir(folder)
+            quiet = os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            Killer(at).arm()
+            status = main(["run", "-m", *TINY])
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_killed_at_its_writes(whole: Path, tmp_path: Path) -> None:
+    draw, killed, study = random.Random(SEED), 0, 0
+    while killed < WRITES:
+        folder = tmp_path / str(study)
+        folder.mkdir()
+        shutil.copy(_empty_store(), folder / "mlflow.db")
+        study += 1
+        while (ended := in_a_child(folder, draw.randint(1, 120))) != 0:
+            assert ended == -signal.SIGKILL, (folder / "said.txt").read_text()
+            killed += 1
+        assert_like(folder, whole)
+    print(f"\nkilled at writes: {killed} times in {study} studies; lost: 0")

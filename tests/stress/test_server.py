@@ -1,0 +1,63 @@
+"""A tracking server that comes back, loses its answers or is slow, while a study goes on.
+
+python -m pytest -q -s tests/stress/test_server.py      (about 2 minutes on two cores)
+"""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Server, proxy
+from tests.test_server import assert_delivered, at_work, run, server, tiny, tmp
+
+__all__ = ["server", "tiny"]  # fixtures
+CALL_SECONDS = 0.1
+
+
+def test_a_server_that_comes_back_gets_every_record_without_being_asked(
+    tiny: Path, folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp(folder)
+    at_work(monkeypatch, {2: server.kill, 5: server.start})
+    said = run(work, server.uri)
+    assert "lr_sum*" in said and list(work.glob("*.outbox")) == []
+    assert_delivered(server, tiny)
+
+
+def test_answers_that_get_lost_make_no_record_twice(tiny: Path, folder: Path, server: Server) -> None:
+    draw, lost = random.Random(1), []
+
+    def lose(path: str, count: int) -> bool:
+        if 20 < count < 100 and path.endswith(("runs/create", "runs/update", "runs/log-batch")) and draw.random() < 0.15:
+            lost.append(path)
+        return bool(lost) and lost[-1] is path
+
+    work = tmp(folder)
+    with proxy(server.port, 0.0, lose) as uri:
+        run(work, uri)
+    assert_delivered(server, tiny)
+    assert len(lost) >= 5
+    print(f"\nanswers lost: {len(lost)}; records lost or twice: 0")
+
+
+def test_a_slow_server_costs_no_more_than_its_own_time(tiny: Path, folder: Path, server: Server) -> None:
+    calls = []
+
+    def count(path: str, number: int) -> bool:
+        calls.append(path)
+        return False
+
+    spent = {}
+    for seconds in (0.0, CALL_SECONDS):
+        work = folder / f"after {seconds} s"
+        work.mkdir()
+        calls.clear()
+        with proxy(server.port, seconds, count) as uri:
+            started = time.monotonic()
+            run(work, f"{uri}", "hydra.sweeper.study_name=s" + str(seconds))
+            spent[seconds] = time.monotonic() - started
+    own = CALL_SECONDS * len(calls)
+    print(f"\n{spent[0.0]:.1f} s without delay, {spent[CALL_SECONDS]:.1f} s with {len(calls)} calls of {CALL_SECONDS} s each")
+    assert spent[CALL_SECONDS] <= spent[0.0] + 1.05 * own

@@ -1,0 +1,121 @@
+"""A tracking server that is down at the start, or killed in the middle; tests/stress has slow ones and lost answers."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrscale import job
+from lrscale.outbox import Outbox
+from lrscale.results import Result
+from lrscale.rules import Refusal
+from lrscale.tracking import Store
+from tests.commands import TINY, _empty_store, here
+from tests.servers import Server, free_port
+from tests.test_study import lrs_of, optuna_states
+
+STUDY = "d2l-batch_size-reduction"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny study has been run without a server."""
+    folder = tmp_path_factory.mktemp("tiny")
+    here(folder, "run", "-m", *TINY)
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    place = tmp_path / "server"
+    place.mkdir()
+    shutil.copy(_empty_store(), place / "mlflow.db")
+    server = Server(place)
+    server.start()
+    yield server
+    server.kill()
+
+
+def at_work(monkeypatch: pytest.MonkeyPatch, actions: Mapping[int, Any]) -> None:
+    """Does something when the nth cell of a study is about to be trained."""
+    work, done = job.work, []
+
+    def acting(config: Mapping[str, Any]) -> list[Result]:
+        done.append(config)
+        if len(done) in actions:
+            actions[len(done)]()
+        return work(config)
+
+    monkeypatch.setattr(job, "work", acting)
+
+
+def run(folder: Path, uri: str, *more: str, status: int = 0) -> str:
+    return here(folder, "run", "-m", *TINY, "tracking=server", f"tracking.uri={uri}", *more, status=status, empty=False)
+
+
+def test_a_server_that_is_down_at_the_start_is_named_and_nothing_is_written(folder: Path) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    for command in (["run", "-m", *TINY], ["run"]):
+        said = here(folder, *command, "tracking=server", f"tracking.uri={uri}", status=2, empty=False)
+        assert said.count("\n") == 1 and uri in said
+    said = here(folder, "sync", status=2)
+    assert "nothing waits" in said and list(folder.iterdir()) == []
+
+
+def test_a_server_killed_in_the_middle_gets_every_record_once_and_in_order(
+    tiny: Path, folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp(folder)
+    with monkeypatch.context() as patch:
+        at_work(patch, {3: server.kill})
+        said = run(work, server.uri, status=1)
+    assert "the study is complete" in said and "lrscale sync" in said and "Traceback" not in said
+    (waiting,) = work.glob("*.outbox")
+    lines = [json.loads(line) for line in waiting.read_text().splitlines()]
+    numbers = [int(line["tags"]["lrscale.trial"]) for line in lines if line["kind"] == "run"]
+    assert len(numbers) >= 12 and lines[-1]["kind"] == "end"
+    assert optuna_states(work) == ["COMPLETE"] * 24
+    said = here(work, "sync", status=1)
+    assert "go on waiting" in said and waiting.exists()
+    run(work, server.uri, status=2)
+    server.start()
+    said = here(work, "sync")
+    assert f"{len(lines)} records delivered" in said and not waiting.exists()
+    assert_delivered(server, tiny)
+    assert "lr_sum*" in here(work, "report", STUDY, "--tracking-uri", server.uri)
+    assert "24 of them in the store already" in run(work, server.uri)
+
+
+def assert_delivered(server: Server, tiny: Path) -> None:
+    """What the server holds is the study, number for number: each trial once, in the order of their rounds, none running."""
+    assert lrs_of(server.uri) == lrs_of(tiny)
+    store = Store.existing(server.uri)
+    runs = list(store._runs(store.study(None).experiment_id, ""))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    trials = [run for run in runs if run.data.tags["lrscale.kind"] == "trial"]
+    assert len(trials) == 24
+    order = [(run.info.start_time, run.info.end_time) for run in sorted(trials, key=lambda run: run.info.end_time)]
+    assert order == sorted(order)
+
+
+def tmp(folder: Path) -> Path:
+    work = folder / "work"
+    work.mkdir()
+    return work
+
+
+def test_a_record_cut_off_while_it_was_put_into_the_outbox_is_taken_back(folder: Path) -> None:
+    outbox = Outbox(Path("x.outbox"))
+    entry = {"kind": "run", "uid": "1", "uri": "http://x", "study": "s"}
+    outbox.put(entry)
+    with open("x.outbox", "ab") as file:
+        file.write(b'{"kind": "run", "u')
+    assert outbox.entries() == [entry] == outbox.entries()
+    outbox.put(entry)
+    assert outbox.entries() == [entry, entry]
+    Path("x.outbox").write_text("garbage\n")
+    with pytest.raises(Refusal, match="line 1"):
+        outbox.entries()
