@@ -4,7 +4,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrscale.rules import Refusal
@@ -72,6 +72,7 @@ def test_a_bad_value_is_refused_in_one_line_that_names_it(changes: dict[str, Any
     assert "\n" not in str(refusal.value)
 
 
+@settings(deadline=None)  # the first call imports what it needs
 @given(st.dictionaries(st.sampled_from(KEYS), st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integers())))
 def test_whatever_a_config_holds_it_is_taken_or_refused(changes: dict[str, Any]) -> None:
     with contextlib.suppress(Refusal):

@@ -1,4 +1,4 @@
-"""The wheel brings conf/ and sweeps/ along, so that an install works in an empty folder."""
+"""The wheel brings conf/, sweeps/ and what is published along, so that an install works in an empty folder."""
 
 import os
 import subprocess
@@ -21,3 +21,5 @@ def test_the_wheel_runs_a_study_outside_the_repository(tmp_path: Path) -> None:
     said = lrscale(folder, "run", "-m", "sweeps=quickstart", *TINY[:4], PYTHONPATH=str(site))
     assert "lr_sum* = lr_mean* x c^-" in said
     assert str(ROOT) not in said
+    results = Path("sweeps", "results", "quickstart", "record.json")
+    assert (site / "lrscale" / results).read_text() == (ROOT / results).read_text()
