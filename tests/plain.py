@@ -1,11 +1,11 @@
-"""The reference: one model, torch.optim, one backward a micro-batch; the loop everybody writes."""
+"""The reference: one model, torch.optim, one backward a micro-batch; the loop everybody writes, over whole budgets."""
 
 import torch
-from torch import nn
 
 from lrscale.minibatches import batch_order
+from lrscale.plain import losses as each_loss
+from lrscale.plain import make_module
 from lrscale.spec import Training
-from lrscale.streams import generator
 from lrscale.tasks import Task
 
 CLASSES = {
@@ -15,30 +15,6 @@ CLASSES = {
     "rmsprop": torch.optim.RMSprop,
     "adagrad": torch.optim.Adagrad,
 }
-
-
-def make_module(task: Task, seed: int) -> nn.Module:
-    """A module with the initial weights of a seed."""
-    weights = task.model.initial(generator("init", seed))
-    inputs = task.data.x.shape[1]
-    if len(weights) == 1:
-        module: nn.Module = nn.Linear(inputs, 1, bias=False)
-        weights = [weights[0].unsqueeze(0)]
-    elif len(weights) == 2:
-        module = nn.Linear(inputs, 10)
-    else:
-        module = nn.Sequential(nn.Linear(inputs, len(weights[1])), nn.ReLU(), nn.Linear(len(weights[1]), 10))
-    module.to(task.data.x.dtype)
-    with torch.no_grad():
-        for parameter, weight in zip(module.parameters(), weights, strict=True):
-            parameter.copy_(weight)
-    return module
-
-
-def loss_of(module: nn.Module, x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
-    if y.is_floating_point():
-        return nn.functional.mse_loss(module(x).squeeze(1), y, reduction=reduction) / 2
-    return nn.functional.cross_entropy(module(x), y, reduction=reduction)
 
 
 def train_plainly(
@@ -52,7 +28,7 @@ def train_plainly(
 
     def whole() -> float:
         with torch.no_grad():
-            return loss_of(module, data.x, data.y, "mean").item()
+            return each_loss(module(data.x), data.y).mean().item()
 
     losses, norms = [whole()], []
     epoch = step = 0
@@ -63,8 +39,8 @@ def train_plainly(
                 continue
             optimizer.zero_grad()
             for micro in places.split(size):
-                reduction = "mean" if training.reduction == "mean" else "sum"
-                loss = loss_of(module, data.x[micro], data.y[micro], reduction)
+                each = each_loss(module(data.x[micro]), data.y[micro])
+                loss = each.mean() if training.reduction == "mean" else each.sum()
                 (loss / size if training.reduction == "sum_over_nominal" else loss).backward()
             step += 1
             if points is None or step in points:

@@ -15,13 +15,13 @@ from lrscale.datasets import read_files
 from lrscale.minibatches import batch_order
 from lrscale.models import Model, classifier, linear_regression
 from lrscale.modules import module_task
+from lrscale.plain import make_module
 from lrscale.rules import Refusal
 from lrscale.spec import Choice, Training
 from lrscale.streams import generator
 from lrscale.tasks import Arrays, Task, make_task
 from lrscale.train import train, trials_in_memory
 from tests.configs import make
-from tests.plain import make_module
 
 SEEDS, TRIALS, EXAMPLES = 2, 3, 7
 ROUNDING = 1e-10  # float64; sums are taken in another order

@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from lrscale import advice
+from lrscale import advice, plain
 from lrscale.cli import main
 from lrscale.homogeneity import RESPONSES
 from lrscale.rules import Refusal
@@ -42,29 +42,12 @@ def trajectory(name: str, lr: float, knobs: dict[str, float], batch: Batch, opti
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(STEPS, batch.size, 4, generator=generator, dtype=torch.float64)
     y = torch.randn(STEPS, batch.size, int(batch.terms), generator=generator, dtype=torch.float64)
-    weight = torch.randn(4, y.shape[-1], generator=generator, dtype=torch.float64).requires_grad_()
+    module = torch.nn.Linear(4, y.shape[-1], bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        module.weight.copy_(torch.randn(module.weight.shape, generator=generator, dtype=torch.float64))
     own = {k: v for k, v in knobs.items() if k in ("momentum", "weight_decay", "eps")}
-    optimizer = getattr(torch.optim, name)([weight], lr=lr, **own, **options)
-    out = []
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        for rank in range(batch.ranks):
-            for k in range(batch.accumulation):
-                start = (rank * batch.accumulation + k) * batch.micro_batch
-                part = slice(start, start + batch.micro_batch)
-                each = (x[step, part] @ weight - y[step, part]) ** 2
-                loss = {"mean": each.mean(), "sum": each.sum(), "sum_over_nominal": each.sum() / batch.micro_batch}[
-                    batch.reduction
-                ]
-                loss = loss + knobs.get("l1", 0) * weight.abs().sum() + knobs.get("l2", 0) * (weight**2).sum()
-                (loss / (batch.accumulation if batch.divided else 1) / batch.ranks).backward()
-        if "clip_norm" in knobs:
-            torch.nn.utils.clip_grad_norm_([weight], knobs["clip_norm"])
-        if "clip_value" in knobs:
-            torch.nn.utils.clip_grad_value_([weight], knobs["clip_value"])
-        optimizer.step()
-        out.append(weight.detach().clone())
-    return torch.stack(out)
+    optimizer = getattr(torch.optim, name)(module.parameters(), lr=lr, **own, **options)
+    return plain.trajectory(module, optimizer, zip(x, y, strict=True), batch, knobs, lambda out, y: (out - y) ** 2)
 
 
 def translated(name: str, knobs: dict[str, float], target: Batch, lr: float = 0.05) -> dict[str, float]:
