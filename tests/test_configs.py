@@ -18,8 +18,10 @@ SMALL = {
 }
 SMALL_SWEEPS = {
     "fashion_mnist": ["task.examples=100"],
+    "homogeneity": ["probe.optimizer=sgd,adam"],
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
     "stability": ["task.features=2", "probe.examples=16000", "hydra.sweeper.n_trials=1"],
+    "translate": ["probe.optimizer=sgd,adamw"],
 }
 
 

@@ -76,7 +76,19 @@ BUDGETS: dict[str, dict[str, Rule]] = {
     "steps": {"steps": integer(1, 100_000_000)},
     "target": {"target": POSITIVE, "max_steps": integer(1, 100_000_000), "check_every": integer(1, 1_000_000)},
 }
-PROBES: dict[str, dict[str, Rule]] = {}
+OPTIMIZERS_OF_TORCH = (
+    *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs"),
+    *("muon", "nadam", "radam", "rmsprop", "rprop", "sgd"),
+)
+"""Those that take dense gradients."""
+TRANSLATED = (
+    *("sgd", "momentum", "nesterov", "asgd", "adam", "adamw"),
+    *("nadam", "adamax", "rmsprop", "adagrad", "rprop", "muon"),
+)
+PROBES: dict[str, dict[str, Rule]] = {
+    "homogeneity": {"optimizer": one_of(*OPTIMIZERS_OF_TORCH, "clipped_sgd"), "size": POSITIVE},
+    "translate": {"optimizer": one_of(*TRANSLATED)},
+}
 """Options of each probe in `lrscale.probes`."""
 FIELDS: dict[str, Rule] = {
     "reduction": one_of("mean", "sum", "sum_over_nominal"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from lrscale.probes import homogeneity, translate
 from lrscale.quantity import Quantity
 from lrscale.spec import Training
 from lrscale.tasks import Task
@@ -9,4 +10,7 @@ from lrscale.tasks import Task
 Probe = Callable[[Training, Task], list[Quantity]]
 """Measures a cell; its options are `training.probe.options`. The same cell gives the same numbers."""
 
-PROBES: dict[str, Probe] = {}
+PROBES: dict[str, Probe] = {
+    "homogeneity": homogeneity.probe,
+    "translate": translate.probe,
+}
