@@ -23,7 +23,8 @@ DOORS = {
 }
 CORE = {
     "rules", "spec", "streams", "models", "tasks", "modules", "reduction", "minibatches", "optim", "train", "results",
-    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate", "quantity", "probes", "plain", "views",
+    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate", "sweepfile", "quantity",
+    "probes", "plain", "views",
 }  # fmt: skip
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile", "io"}
 

@@ -46,7 +46,7 @@ def print_translation(
     if form == "json":
         print(json.dumps(as_json(found), indent=2, allow_nan=False))
     else:
-        show(found, Console(highlight=False))
+        show(found, Console(highlight=False, markup=False, emoji=False))
 
 
 def as_json(found: Translation) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     given, environment = sys.argv, dict(os.environ)
     sys.argv = ["lrscale run", *arguments]
-    os.environ["LRSCALE_HOME"] = home().as_uri()  # read by conf/config.yaml, in jobs that start elsewhere too
+    os.environ["LRSCALE_HOME"] = str(home())  # read by conf/config.yaml, in jobs that start elsewhere too
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
     try:
         hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()

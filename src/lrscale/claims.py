@@ -30,6 +30,7 @@ import numpy as np
 from lrscale.answer import Answer, Family, Measurement, law
 from lrscale.estimate import Interval, pooled_slope
 from lrscale.plan import Plan
+from lrscale.records import StudyRecord
 from lrscale.rules import Refusal, Rule, check, is_number
 
 BOUNDS = ("expected", "at_least", "at_most")
@@ -55,11 +56,10 @@ class Verdict:
         if self.measured is None:
             return False
         if self.expected is None:
-            return (self.at_least is None or self.measured >= self.at_least) and (
-                self.at_most is None or self.measured <= self.at_most
-            )
+            low, high = self.at_least, self.at_most
+            return bool((low is None or self.measured >= low) and (high is None or self.measured <= high))
         if self.tolerance is not None:
-            return abs(self.measured - self.expected) <= self.tolerance
+            return bool(abs(self.measured - self.expected) <= self.tolerance)
         return self.interval is not None and self.interval.holds(self.expected)
 
     @property
@@ -153,8 +153,8 @@ PROBE_MEASURES: dict[str, OfCells] = {
 }
 
 
-def check_claims(plan: Plan) -> None:
-    """Raises Refusal where a claim or a range of a plan is not well formed."""
+def check_claims(plan: Plan | StudyRecord) -> None:
+    """Raises Refusal where a claim or a range of a plan, or of a study's record, is not well formed."""
     for name, ends in plan.ranges.items():
         if not (isinstance(ends, list | tuple) and len(ends) == 2 and all(is_number(e) for e in ends) and ends[0] < ends[1]):
             raise Refusal(f"`study.ranges.{name}` must be two numbers, low < high, got {ends!r:.60}.")
@@ -186,7 +186,7 @@ def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
         check(f"{field}.{key}", NUMBER, claim[key])
 
 
-def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan) -> None:
+def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRecord) -> None:
     """What a claim on a probe selects: a quantity's name, and axes of the study."""
     if not isinstance(claim.get("quantity"), str):
         raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")

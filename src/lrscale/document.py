@@ -11,8 +11,8 @@ from lrscale import NUMBERS
 from lrscale.plan import Cell, Interval, Plan, cell_label, has
 from lrscale.provenance import made_by
 from lrscale.rules import BOOLEAN, TEXT, Refusal, Rule, check, check_keys, integer, is_number
+from lrscale.spec import FIELDS, TUNED, identity, training
 from lrscale.spec import KEYS as TOP_LEVEL
-from lrscale.spec import TUNED, identity, training
 
 KEYS = (
     "study", "question", "law", "objective", "n_trials", "sampler", "intervals",
@@ -27,6 +27,7 @@ NAME = Rule(
     lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w.+-]{1,100}", v)),
 )
 LIST = Rule("must be a list that is not empty", lambda v: isinstance(v, list) and len(v) > 0)
+STRING = Rule("must be a text", lambda v: isinstance(v, str))
 OBJECT = Rule("must be an object", lambda v: isinstance(v, Mapping))
 
 
@@ -95,6 +96,25 @@ def plan_of(given: object, uri: str, storage: str) -> Plan:
         profile=False,
         law=given["law"],
     )
+
+
+def check_record(given: object) -> None:
+    """Raises Refusal unless a study's document holds what a report is made from; its claims and configs are checked there."""
+    check("record", OBJECT, given)
+    assert isinstance(given, Mapping)
+    for field in ("made_by", "ranges"):
+        check(f"record.{field}", OBJECT, given.get(field))
+    check_maker(given["made_by"])
+    check("record.objective", FIELDS["objective"], given.get("objective"))
+    check("record.n_trials", integer(1, 100_000), given.get("n_trials"))
+    for field in ("study", "command", *(key for key in ("question", "law") if given.get(key) is not None)):
+        check(f"record.{field}", STRING, given.get(field))
+    for field, rule in (("cells", LIST), ("claims", Rule("must be a list", lambda v: isinstance(v, list)))):
+        check(f"record.{field}", rule, given.get(field))
+    for i, cell in enumerate(given["cells"]):
+        check(f"record.cells[{i}]", OBJECT, cell)
+        for field, rule in (("id", STRING), ("label", STRING), ("scientific", OBJECT), ("config", OBJECT)):
+            check(f"record.cells[{i}].{field}", rule, cell.get(field))
 
 
 def check_maker(maker: Mapping[str, Any]) -> None:

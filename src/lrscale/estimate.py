@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
     def holds(self, number: float) -> bool:
         """Whether a number lies in the interval."""
-        return self.low <= number <= self.high
+        return bool(self.low <= number <= self.high)
 
 
 class BestLr(NamedTuple):

@@ -16,9 +16,9 @@ class Display:
         self.held, self.started, self.said = held, time.monotonic(), 0.0
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[counts]}"),
+            TextColumn("{task.fields[counts]}", markup=False),
             TimeElapsedColumn(),
         )
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

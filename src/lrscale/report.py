@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lrscale.answer import Answer, CellAnswer, Family, Measurement, answer
-from lrscale.claims import Verdict, laws, verdicts
+from lrscale.claims import Verdict, check_claims, laws, verdicts
 from lrscale.estimate import Interval
 from lrscale.gallery import put_on_show
 from lrscale.places import safe_name
@@ -33,6 +33,7 @@ def print_report(study: str | None, uri: str, form: str) -> None:
     """
     store = Store.existing(uri)
     record = store.study(study)
+    check_claims(record)
     gc.freeze()  # what is loaded by now stays: collecting it over and over took half of the reading
     found = answer(record, store.trials(record.experiment_id))
     if form == "json":
@@ -40,7 +41,7 @@ def print_report(study: str | None, uri: str, form: str) -> None:
     elif form == "html":
         print(as_html(found, draw(store, found)), end="")
     else:
-        show(found, Console(highlight=False))
+        show(found, Console(highlight=False, markup=False, emoji=False))
 
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:
@@ -236,7 +237,7 @@ def show(found: Answer, console: Console) -> None:
                 table.add_row(*row)
             console.print(table)
     for sentence in laws(found):
-        console.print(f"[bold]{sentence}[/bold]" if console.is_terminal else sentence)
+        console.print(sentence, style="bold" if console.is_terminal else None)
     seeds = {len(t.objectives) for cell in found.cells for t in cell.trials}
     if seeds == {1}:
         console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")

@@ -30,6 +30,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def printable_all(value: Any) -> Any:
+    """Plain values with `printable` texts, keys too, all the way down."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(str(key)): printable_all(inner) for key, inner in value.items()}
+    return [printable_all(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 class Rule(NamedTuple):
     """A condition on a value and the words that state it."""
 
@@ -61,7 +70,9 @@ POSITIVE = Rule("must be finite and > 0", lambda v: is_number(v) and v > 0)
 NOT_NEGATIVE = Rule("must be finite and >= 0", lambda v: is_number(v) and v >= 0)
 FRACTION = Rule("must be >= 0 and < 1", lambda v: is_number(v) and 0 <= v < 1)
 BOOLEAN = Rule("must be true or false", lambda v: isinstance(v, bool))
-TEXT = Rule("must be a text of 1 to 1000 characters", lambda v: isinstance(v, str) and 0 < len(v) <= 1000)
+TEXT = Rule(
+    "must be a text of 1 to 1000 printable characters", lambda v: isinstance(v, str) and 0 < len(v) <= 1000 and v.isprintable()
+)
 BETAS = Rule("must be two numbers, each >= 0 and < 1", _is_betas)
 
 

@@ -40,7 +40,7 @@ def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
     name = f"{made.reduction} b{made.batch_size} lr{short(lr)}"
     with whole():
         run_id = store.record_single(tracking["experiment"], name, config, {"optimizer.lr": lr}, result, made_by())
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     for line in losses(made, result):
         console.print(line)
     console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")

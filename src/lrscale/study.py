@@ -65,7 +65,7 @@ def _carry_out(plan: Plan, launch: Launch, report: Report | None, watch: Stopwat
         if store.is_server:
             store.keep_on_disk(outbox_path(storage_file(plan.storage), plan.study), plan.study)
         study = store.start_study(plan, document(plan))
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     begun, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), whole():

@@ -7,7 +7,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -17,15 +17,16 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag
 
 from lrscale.client import answers, check_uri, deliver, failure, open_client, sqlite_file
+from lrscale.document import check_record
 from lrscale.notes import trial_note
 from lrscale.outbox import Courier, Outbox, deliver_all
-from lrscale.places import held, safe_name
+from lrscale.places import held, reason, safe_name
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
 from lrscale.quantity import Quantity
 from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord, WorkRecord
 from lrscale.results import Result
-from lrscale.rules import Failure, Refusal
+from lrscale.rules import Failure, Refusal, printable_all
 from lrscale.spec import training
 from lrscale.views import KIND, SHOWN
 
@@ -212,7 +213,11 @@ class Store:
 
     def trials(self, experiment: str) -> list[TrialRecord]:
         """Reads an experiment's finished trials."""
-        return [_trial(run) for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'")]
+        found = []
+        for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"):
+            with _named(self.uri, run.info.run_id):
+                found.append(_trial(run))
+        return found
 
     def study(self, name: str | None) -> StudyRecord:
         """Reads the latest execution of a study, or of any study if no name is given.
@@ -275,7 +280,9 @@ class Store:
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
-            return json.loads(Path(self.client.download_artifacts(run_id, path, folder)).read_text())
+            text = Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
+            with _named(self.uri, run_id):
+                return json.loads(text)
 
     def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
         """Stores a folder's files, and numbers, on a study's run."""
@@ -330,6 +337,11 @@ class Store:
                 return
 
     def _study_record(self, run: Run, document: Mapping[str, Any]) -> StudyRecord:
+        with _named(self.uri, run.info.run_id):
+            check_record(document)
+            return self._checked_record(run, printable_all(document))
+
+    def _checked_record(self, run: Run, document: Mapping[str, Any]) -> StudyRecord:
         return StudyRecord(
             run_id=run.info.run_id,
             experiment_id=run.info.experiment_id,
@@ -431,15 +443,31 @@ def _entry(
     }
 
 
+@contextmanager
+def _named(uri: str, run_id: str) -> Iterator[None]:
+    """Names the run where a record in it is damaged, or not one of ours.
+
+    Raises:
+      Refusal: it is.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        text = reason(error) if isinstance(error, Refusal) else f"{type(error).__name__} {reason(error)}"
+        raise Refusal(
+            f"run {run_id} in {uri} is damaged, or a newer lrscale's: {text.rstrip('.')}. Put back a whole copy, or delete it."
+        ) from None
+
+
 def _trial(run: Run) -> TrialRecord:
     tags = run.data.tags
     return TrialRecord(
         run_id=run.info.run_id,
         cell=tags.get(CELL, ""),
         number=int(tags.get(NUMBER, 0)),
-        params=json.loads(tags[PARAMS]),
+        params={str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()},
         together=int(tags[ROUND]) if ROUND in tags else None,
-        objectives=tuple(json.loads(tags[OBJECTIVES])),
+        objectives=tuple(float(objective) for objective in json.loads(tags[OBJECTIVES])),
         diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
         quantities=tuple(Quantity(**fields) for fields in json.loads(tags.get(QUANTITIES, "[]"))),
     )

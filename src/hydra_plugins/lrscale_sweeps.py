@@ -1,0 +1,36 @@
+"""Where Hydra finds sweep files: in folders `sweeps`, and only those that hold values, which may be a stranger's."""
+
+from hydra._internal.core_plugins import file_config_source
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+
+class SweepFiles(file_config_source.FileConfigSource):
+    """A folder of which Hydra sees the folder `sweeps` alone; each file is checked before Hydra reads on."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "sweeps"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        from lrscale.rules import Refusal
+        from lrscale.sweepfile import check_sweep
+
+        try:
+            found = super().load_config(config_path)
+        except (YAMLError, ValueError, OSError, RecursionError) as error:
+            raise Refusal(f"{config_path}: must be YAML with plain values, got {error!s:.300}") from None
+        check_sweep(config_path, OmegaConf.to_container(found.config), found.header.get("package"))
+        return found
+
+    def is_config(self, config_path: str) -> bool:
+        return _is_ours(config_path) and bool(super().is_config(config_path))
+
+    def is_group(self, config_path: str) -> bool:
+        return (config_path == "" or _is_ours(config_path)) and bool(super().is_group(config_path))
+
+
+def _is_ours(path: str) -> bool:
+    parts = path.split("/")
+    return parts[0] == "sweeps" and ".." not in parts
