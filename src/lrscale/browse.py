@@ -98,7 +98,8 @@ def _of_reduction(
 def _diverged(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:
     lrs = [math.log10(trial.params["optimizer.lr"]) for trial in trials if any(trial.diverged) and "optimizer.lr" in trial.params]
     query, more = _fewer(f"{TRIALS} and metrics.diverged > 0", "log10_lr", lrs, "smallest lrs,")
-    return View("lrscale-diverged", f"Diverged trials{more}", query, "metrics.log10_lr", True, columns, sections)
+    finite = {key: width for key, width in columns.items() if key != "metrics.objective"}  # none of them has one
+    return View("lrscale-diverged", f"Diverged trials{more}", query, "metrics.log10_lr", True, finite, sections)
 
 
 def _all(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:

@@ -41,6 +41,10 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("study", nargs="?", metavar="STUDY", help="name of a published study")
     what.add_argument("--from", dest="run_id", metavar="RUN_ID", help="run of a study, a trial or a single training in MLflow")
     _add_store(reproduce)
+    status = commands.add_parser("status", help="how far a study is, from another terminal")
+    status.add_argument("study", nargs="?", metavar="STUDY", help="name of a study; the latest one if left out")
+    status.add_argument("--watch", action="store_true", help="look again every 2 s until it ends")
+    _add_store(status)
     ui = commands.add_parser("ui", help="MLflow's own UI on this machine, opened at a study")
     ui.add_argument("study", nargs="?", metavar="STUDY", help="name of a study; the latest one if left out")
     ui.add_argument("--port", type=int, default=5000, help="port to listen on; the next free one if taken (default: 5000)")
@@ -187,6 +191,10 @@ def _dispatch(given: list[str]) -> int:
             reproduce(options.study)
         else:
             reproduce_from(options.run_id, options.tracking_uri)
+    elif options.command == "status":
+        from lrscale.status import print_status
+
+        print_status(options.study, options.tracking_uri, options.watch)
     elif options.command == "ui":
         from lrscale.ui import serve
 

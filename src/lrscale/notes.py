@@ -11,6 +11,9 @@ from lrscale.plan import Cell, study_name, trial_label, with_values
 from lrscale.results import Result
 from lrscale.views import View, link
 
+DASHBOARD = "http://127.0.0.1:8080/dashboard/"
+"""Where `lrscale ui --optuna` serves optuna-dashboard, unless that port is taken."""
+
 
 def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> str:
     """The note of a study's experiment and of its parent run.
@@ -35,7 +38,7 @@ def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> 
         " · ".join(links),
         *(f"![{plain(name)}]({image(study.run_id, path)})" for name, path in ((p.split("/")[-1], p) for p in figures)),
         f"Repeat it: `{study.command}`, report it: `lrscale report {study.study}`, "
-        f"its Optuna studies: `lrscale ui {study.study} --optuna`.",
+        f"its Optuna studies, [here]({DASHBOARD}) while this runs: `lrscale ui {study.study} --optuna`.",
     ]
     return "\n\n".join(line for line in lines if line)
 
@@ -47,7 +50,8 @@ def trial_note(study: str, cell: Cell, number: int, params: Mapping[str, float],
     overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **params}.items())]
     lines = [
         f"{plain(trial_label(cell.label, params))}: {outcome}, {seeds}",
-        f"Optuna: trial {number} of the study `{study_name(study, cell.label, cell.id)}`, shown by `lrscale ui {study} --optuna`",
+        f"[Optuna]({DASHBOARD}): trial {number} of the study `{study_name(study, cell.label, cell.id)}`, "
+        f"served by `lrscale ui {study} --optuna`",
         f"Overrides: `{' '.join(overrides)}`",
         f"```yaml\n{yaml(with_values(cell.config, params))}\n```",
     ]

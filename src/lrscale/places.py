@@ -38,6 +38,18 @@ def safe_name(name: str) -> str:
     return kept if kept and kept == name else f"{kept}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"
 
 
+def is_held(study: str, store: Path) -> bool:
+    """Whether a process runs a study whose store is a file here."""
+    lock = store.resolve().parent / "studies" / f"{safe_name(study)}.lock"
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextmanager
 def held(study: str, stores: Iterable[Path]) -> Iterator[None]:
     """Inside, no other process runs the study on these stores; the system lets go of it when the process ends.

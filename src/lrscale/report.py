@@ -353,9 +353,21 @@ FIGURE_TEXTS = {
 }
 
 
+def trained(study: StudyRecord) -> str:
+    """What a study's cells have in common, in words."""
+    configs = [cell.config for cell in study.cells]
+    groups = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
+    parts = [f"{key} {', '.join(names)}" for key, names in groups.items()]
+    parts += [f"{key} {value}" for key, value in configs[0]["budget"].items() if value is not None]
+    seeds = configs[0]["seeds"]
+    return f"{', '.join(parts)}; seeds: {seeds if isinstance(seeds, int) else len(seeds)} a trial; {configs[0]['dtype']}."
+
+
 def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     """The report as one self-contained page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from lrscale.interactive import fragment
 
     page = Environment(
         loader=PackageLoader("lrscale", "."),
@@ -369,6 +381,7 @@ def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         {
             "text": next(t for start, t in FIGURE_TEXTS.items() if name.startswith(start)),
             "data": base64.b64encode(figures[name]["svg"]).decode(),
+            "twin": name.startswith("objective_against_lr"),
         }
         for name in order
     ]
@@ -383,5 +396,6 @@ def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         figures=images,
         runs=sum(len(t.objectives) for cell in found.cells for t in cell.trials),
         trials=sum(len(cell.trials) for cell in found.cells),
-        seeds=found.study.cells[0].config["seeds"],
+        trained=trained(found.study),
+        interactive=fragment(found) if found.families else "",
     )

@@ -219,6 +219,12 @@ class Store:
                 found.append(_trial(run))
         return found
 
+    def last_trial(self, experiment: str) -> float | None:
+        """When an experiment's last trial was recorded, in seconds; None if there is none."""
+        query = f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"
+        found = self.client.search_runs([experiment], query, max_results=1, order_by=["attributes.end_time DESC"])
+        return found[0].info.end_time / 1000 if found else None
+
     def study(self, name: str | None) -> StudyRecord:
         """Reads the latest execution of a study, or of any study if no name is given.
 
