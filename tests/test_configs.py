@@ -17,11 +17,12 @@ SMALL = {
     "fashion_mnist_mlp": ["task.examples=100", "task.hidden=4"],
 }
 SMALL_SWEEPS = {
-    "fashion_mnist": ["task.examples=100"],
     "homogeneity": ["probe.optimizer=sgd,adam"],
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
-    "stability": ["task.features=2", "probe.examples=16000", "hydra.sweeper.n_trials=1"],
     "translate": ["probe.optimizer=sgd,adamw"],
+    "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512"],
+    "fashion_mnist": ["task.examples=200", "optimizer=sgd,adam", "reduction=sum", "batch_size=64,128"],
+    "stability": ["task.features=2,8", "probe.examples=16000"],
 }
 
 

@@ -1,13 +1,15 @@
 """Claims: what a study expects, decided before the run, held against what was measured.
 
 A claim has a name, a measure and a bound: `expected` with a `tolerance` (without one the measured interval must hold
-it), `at_least` or `at_most`. Of tuned studies, for each family of cells:
+it), `at_least` or `at_most`. Of tuned studies, for each family of cells (that `where` selects):
 
     ratio_slope    slope of log(lr_sum*/lr_mean*) over log c
     slope          slope of log lr* over log B under a `reduction`, in a `range` of batch sizes
     theory         largest |ln(lr*/theory)| in a `range`
     steps_slope    slope of log steps at the best lr over log B, in a `range`
     b_crit         B_crit of the trade-off of steps against examples
+    b_c            B_c of the fit lr_sum* = eta_max/(B + B_c)
+    form_residual  root-mean-square residual of that fit, in ln lr
     trade_off_residual   root-mean-square residual of that fit, in ln S
 
 Of probes, over the cells that `where` selects, for one `quantity`:
@@ -18,6 +20,7 @@ Of probes, over the cells that `where` selects, for one `quantity`:
     largest        largest value
     coverage       share of cells whose interval holds what is expected
     slope_of       slope of log value over log `against`, a numeric axis, one intercept for each combination of the others
+    form_residual  largest root-mean-square residual of ln value against v_max/(1 + B_c/B), B the axis `against`
 """
 
 import math
@@ -28,13 +31,14 @@ from typing import Any
 import numpy as np
 
 from lrscale.answer import Answer, Family, Measurement, law
-from lrscale.estimate import Interval, pooled_slope
+from lrscale.estimate import Interval, form_residual, pooled_slope
 from lrscale.plan import Plan
 from lrscale.records import StudyRecord
 from lrscale.rules import Refusal, Rule, check, is_number
 
 BOUNDS = ("expected", "at_least", "at_most")
 KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
+AGAINST = ("slope_of", "form_residual")
 NUMBER = Rule("must be a finite number", is_number)
 
 
@@ -99,6 +103,14 @@ def _trade_off_residual(answer: Answer, family: Family, claim: Mapping[str, Any]
     return _alone([family.trade_off.residual] if family.trade_off else [], max)
 
 
+def _b_c(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.turn_over.b_c if family.turn_over and not family.turn_over.at_bound else None
+
+
+def _turn_over_residual(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([family.turn_over.residual] if family.turn_over else [], max)
+
+
 def _alone(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> Interval | None:
     """One of some values, as an interval of no width; None for none."""
     return Interval(*(choose(values),) * 3) if values else None
@@ -133,6 +145,15 @@ def _slope_of(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interva
     return pooled_slope(x, np.log([value for _, value in rows]), others)
 
 
+def _form_residual(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for m in found:
+        others = repr(sorted((k, v) for k, v in m.cell.scientific.items() if k != claim["against"]))
+        groups.setdefault(others, []).append((float(m.cell.scientific[claim["against"]]), m.quantity.value))
+    residuals = [form_residual(*np.array(pairs).T) for pairs in groups.values()]
+    return _alone([residual for residual in residuals if residual is not None], max)
+
+
 OfFamily = Callable[[Answer, Family, Mapping[str, Any]], Interval | None]
 OfCells = Callable[[Sequence[Measurement], Mapping[str, Any]], Interval | None]
 MEASURES: dict[str, OfFamily] = {
@@ -141,6 +162,8 @@ MEASURES: dict[str, OfFamily] = {
     "theory": _theory,
     "steps_slope": _steps_slope,
     "b_crit": _b_crit,
+    "b_c": _b_c,
+    "form_residual": _turn_over_residual,
     "trade_off_residual": _trade_off_residual,
 }
 PROBE_MEASURES: dict[str, OfCells] = {
@@ -150,6 +173,7 @@ PROBE_MEASURES: dict[str, OfCells] = {
     "largest": _largest,
     "coverage": _coverage,
     "slope_of": _slope_of,
+    "form_residual": _form_residual,
 }
 
 
@@ -170,9 +194,8 @@ def check_claims(plan: Plan | StudyRecord) -> None:
         if claim.get("measure") not in known:
             raise Refusal(f"`{field}.measure` must be one of {', '.join(known)}, got {claim.get('measure')!r:.60}.")
         _check_bound(field, claim)
-        if probed:
-            _check_selection(field, claim, plan)
-        elif claim["measure"] == "slope" and claim.get("reduction") not in ("mean", "sum", "sum_over_nominal"):
+        _check_selection(field, claim, plan, probed)
+        if claim["measure"] == "slope" and claim.get("reduction") not in ("mean", "sum", "sum_over_nominal"):
             raise Refusal(f"`{field}.reduction` must be mean, sum or sum_over_nominal, got {claim.get('reduction')!r:.60}.")
         if claim.get("range", "all") not in (*plan.ranges, "all"):
             raise Refusal(f"`{field}.range` must be one of {', '.join([*plan.ranges, 'all'])}, got {claim['range']!r:.60}.")
@@ -186,15 +209,15 @@ def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
         check(f"{field}.{key}", NUMBER, claim[key])
 
 
-def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRecord) -> None:
-    """What a claim on a probe selects: a quantity's name, and axes of the study."""
-    if not isinstance(claim.get("quantity"), str):
+def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRecord, probed: bool) -> None:
+    """What a claim selects: of a probe a quantity's name, and axes of the study; the lr's claims by what families share."""
+    if probed and not isinstance(claim.get("quantity"), str):
         raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")
-    axes = list(plan.cells[0].scientific)
+    axes = [axis for axis in plan.cells[0].scientific if probed or axis not in ("reduction", "batch_size")]
     where = claim.get("where") or {}
     if not isinstance(where, Mapping):
         raise Refusal(f"`{field}.where` must give values of axes, as in {{batch_size: [1, 2]}}, got {where!r:.60}.")
-    for key in (*where, *([claim.get("against")] if claim["measure"] == "slope_of" else [])):
+    for key in (*where, *([claim.get("against")] if probed and claim["measure"] in AGAINST else [])):
         if key not in axes:
             raise Refusal(f"`{field}` must select by axes of the study ({', '.join(axes) or 'none'}), got {key!r:.60}.")
 
@@ -207,6 +230,8 @@ def verdicts(answer: Answer) -> list[Verdict]:
     for family in answer.families:
         shared = ", ".join(str(value) for value in family.of.values())
         for claim in answer.study.claims:
+            if not _selects(claim, family.of):
+                continue
             name = f"{claim['name']} ({shared})" if shared else str(claim["name"])
             out.append(_verdict(name, claim, MEASURES[claim["measure"]](answer, family, claim)))
     return out
@@ -224,16 +249,14 @@ def laws(found: Answer) -> list[str]:
 
 
 def _of_cells(answer: Answer, claim: Mapping[str, Any]) -> Interval | None:
-    where = {
-        key: {str(value) for value in (values if isinstance(values, list | tuple) else [values])}
-        for key, values in (claim.get("where") or {}).items()
-    }
-    chosen = [
-        m
-        for m in answer.measurements
-        if m.quantity.name == claim["quantity"] and all(str(m.cell.scientific.get(k)) in values for k, values in where.items())
-    ]
+    chosen = [m for m in answer.measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
     return PROBE_MEASURES[claim["measure"]](chosen, claim)
+
+
+def _selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
+    """Whether a claim's `where` holds for values of axes."""
+    where = {key: v if isinstance(v, list | tuple) else [v] for key, v in (claim.get("where") or {}).items()}
+    return all(str(axes.get(key)) in map(str, values) for key, values in where.items())
 
 
 def _verdict(name: str, claim: Mapping[str, Any], found: Interval | None) -> Verdict:

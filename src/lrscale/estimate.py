@@ -279,6 +279,23 @@ def turn_over(batch_sizes: Array, best: list[BestLr]) -> TurnOver | None:
     return TurnOver(_exponential(eta), _exponential(b_c), float(residual[0]), bool(at_bound[0]))
 
 
+def form_residual(batch_sizes: Array, values: Array) -> float | None:
+    """Root-mean-square residual, in ln v, of the form v = v_max / (1 + B_c/B); None for fewer than three B.
+
+    Args:
+      batch_sizes: [cell].
+      values: [cell], each > 0.
+
+    Example:
+      >>> sizes = 2.0 ** np.arange(8)
+      >>> form_residual(sizes, 3 / (1 + 10 / sizes)) < 0.01 < 0.1 < form_residual(sizes, sizes**0.5)
+      True
+    """
+    if len(set(batch_sizes)) < 3:
+        return None
+    return float(_levels_off(batch_sizes, np.log(values / batch_sizes)[:, None])[2][0])
+
+
 def _exponential(log: Interval) -> Interval:
     return Interval(*np.exp(log).tolist())
 

@@ -20,6 +20,7 @@ from lrscale.rules import (
     check_keys,
     integer,
     is_integer,
+    is_number,
     one_of,
 )
 
@@ -88,6 +89,14 @@ TRANSLATED = (
 PROBES: dict[str, dict[str, Rule]] = {
     "homogeneity": {"optimizer": one_of(*OPTIMIZERS_OF_TORCH, "clipped_sgd"), "size": POSITIVE},
     "translate": {"optimizer": one_of(*TRANSLATED)},
+    "noise_scale": {
+        "fraction": Rule("must be from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1),
+        "small": integer(1, 100_000),
+        "big": integer(2, 1_000_000),
+        "pairs": integer(2, 100_000),
+        "steps": integer(1, 100_000),
+    },
+    "stability": {"examples": integer(1000, 10**9), "momentum": FRACTION},
 }
 """Options of each probe in `lrscale.probes`."""
 FIELDS: dict[str, Rule] = {
@@ -277,11 +286,24 @@ def _check_together(made: Training) -> None:
             f"`objective` steps_to_target and budget=target belong together, got objective {made.objective} "
             f"with budget {made.budget.name}. Take both or neither."
         )
+    if made.probe is not None:
+        _check_probe(made, made.probe)
     options = made.optimizer.options
     if options.get("nesterov") and (options["momentum"] == 0 or options["dampening"] != 0):
         raise Refusal(
             "`optimizer.nesterov` true needs momentum > 0 and dampening 0, got "
             f"momentum {options['momentum']!r:.60}, dampening {options['dampening']!r:.60}."
+        )
+
+
+def _check_probe(made: Training, probe: Choice) -> None:
+    if probe.name == "stability" and made.task.name not in LEAST_SQUARES:
+        raise Refusal(
+            f"`probe` stability needs least squares ({', '.join(LEAST_SQUARES)}), got task {made.task.name}. Take task=linear."
+        )
+    if probe.name == "noise_scale" and probe.options["small"] >= probe.options["big"]:
+        raise Refusal(
+            f"`probe.small` must be below probe.big = {probe.options['big']}, got {probe.options['small']}. Take 16 and 1024."
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lrscale.probes import homogeneity, translate
+from lrscale.probes import homogeneity, noise_scale, stability, translate
 from lrscale.quantity import Quantity
 from lrscale.spec import Training
 from lrscale.tasks import Task
@@ -12,5 +12,7 @@ Probe = Callable[[Training, Task], list[Quantity]]
 
 PROBES: dict[str, Probe] = {
     "homogeneity": homogeneity.probe,
+    "noise_scale": noise_scale.probe,
+    "stability": stability.probe,
     "translate": translate.probe,
 }
