@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from lrscale.server import LOCAL, free_port
 
@@ -19,6 +19,7 @@ ARGUMENTS = (
 )
 WAIT = 60_000
 """Milliseconds: a first page takes long where other work is going on."""
+SIZE: ViewportSize = {"width": 1500, "height": 1000}
 EXPECTED = ("users/current", "ResizeObserver")
 """MLflow's UI asks a server without log-in who is there, and is told 404; Chromium says that a layout took two rounds."""
 
@@ -71,9 +72,9 @@ class Visit:
         assert self.outside + self.errors == []
 
 
-def visit(browser: Browser, link: str, view: str, charts: bool = False, wait: int = WAIT) -> Visit:
+def visit(browser: Browser, link: str, view: str, charts: bool = False, wait: int = WAIT, size: ViewportSize = SIZE) -> Visit:
     """Opens a view, by the link to any, in a fresh page, and waits until its runs or its lines are there."""
-    page = browser.new_page(viewport={"width": 1500, "height": 1000})
+    page = browser.new_page(viewport=size)
     made = Visit(page, link.partition("/#")[0])
     address = re.sub("viewStateShareKey=[^&]*(&compareRunsMode=CHART)?", f"viewStateShareKey={view}", link)
     page.goto(address + ("&compareRunsMode=CHART" if charts else ""))

@@ -23,6 +23,7 @@ from lrscale.records import Line, StudyRecord
 from lrscale.results import examples_seen, mean_objective
 from lrscale.stopping import whole
 from lrscale.tracking import Store
+from lrscale.views import SUMMARY, link
 
 
 def print_report(study: str | None, uri: str, form: str) -> None:
@@ -75,6 +76,8 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         console.print(f"figure   {folder / 'figures' / main}.png")
     console.print(f"report   {folder / 'report.html'}")
     console.print(f"browse   lrscale ui {study.study}")
+    address = store.uri.rstrip("/") if store.uri.startswith("http") else "http://127.0.0.1:5000"
+    console.print(f"link     {address}{link(study.experiment_id, SUMMARY, charts=True)}", soft_wrap=True, highlight=False)
 
 
 def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:
