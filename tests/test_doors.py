@@ -18,7 +18,7 @@ DOORS = {
     "argparse": {"cli"},
     "plotly": {"interactive"},
     "matplotlib": {"plots", "palette", "quantity_plots"},
-    "jinja2": {"report"},
+    "jinja2": {"report_html"},
     "sklearn": {"datasets"},
 }
 CORE = {

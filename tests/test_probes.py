@@ -20,8 +20,7 @@ from tests.configs import ROOT
 
 CLAIMS = """\
 # @package _global_
-defaults:
-  - override /probe: doubled
+probe: {name: doubled, number: 1}
 hydra:
   mode: MULTIRUN
   sweeper:
@@ -48,9 +47,8 @@ def study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a probe and a sweep of its own."""
     monkeypatch.setitem(PROBES, "doubled", doubled)
     monkeypatch.setitem(RULES, "doubled", {"number": integer(1, 100)})
-    for name, text in (("probe/doubled.yaml", "name: doubled\nnumber: 1\n"), ("sweeps/double.yaml", CLAIMS)):
-        (folder / name).parent.mkdir()
-        (folder / name).write_text(text)
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps/double.yaml").write_text(CLAIMS)
     return folder
 
 
@@ -87,8 +85,8 @@ def test_a_finished_probe_is_not_measured_again(study: Path, monkeypatch: pytest
     assert "2 of 3 claims hold" in here(study, "run", "-m", "sweeps=double")
 
 
-def test_one_cell_alone_is_printed(study: Path) -> None:
-    assert "twice 6 [5.9, 6.1], expected 6" in here(study, "run", "probe=doubled", "probe.number=3")
+def test_one_cell_alone_is_printed(folder: Path) -> None:
+    assert "p_first 1, expected 1" in here(folder, "run", "probe=homogeneity", "probe.optimizer=sgd")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,7 @@ def test_one_cell_alone_is_printed(study: Path) -> None:
         ("at_least: 3", "tolerance: 3", "`study.claims[2]` must have a bound"),
         ("measure: least", "measure: theory", "`study.claims[2].measure` must be one of deviation"),
         ("probe.number: 1,2,4", "probe.number: 0,2", "`probe.number` must be a whole number from 1 to 100, got 0"),
-        ("override /probe: doubled", "override /probe: trebled", "Could not find 'probe/trebled'"),
+        ("name: doubled", "name: trebled", "`probe.name` must be one of"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(old: str, new: str, says: str, study: Path) -> None:

@@ -82,8 +82,8 @@ def cell_label(scientific: Mapping[str, Any]) -> str:
       >>> cell_label({"reduction": "sum", "batch_size": 256, "optimizer": "adam", "optimizer.momentum": 0.9})
       'sum b256 adam momentum0.9'
     """
-    letters = {"batch_size": "b", "accumulation": "a", "reduction": "", "task": "", "optimizer": "", "budget": ""}
-    parts = (f"{letters.get(key, key.rpartition('.')[2])}{value}" for key, value in scientific.items())
+    letters = {"batch_size": "b", "accumulation": "a"}
+    parts = (v if isinstance(v, str) else f"{letters.get(key, key.rpartition('.')[2])}{v}" for key, v in scientific.items())
     return " ".join(parts) or "all"
 
 

@@ -21,7 +21,8 @@ from rich.console import Console
 from lrscale.answer import Answer, answer
 from lrscale.provenance import commit
 from lrscale.records import StudyRecord, TrialRecord
-from lrscale.report import as_json, main_figures
+from lrscale.report import main_figures
+from lrscale.report_json import as_json
 from lrscale.rules import Refusal
 from lrscale.spec import seeds
 from lrscale.table import write_table

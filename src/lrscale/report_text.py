@@ -1,0 +1,146 @@
+"""The report as text: tables of cells, slopes and claims, and the law in a sentence."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lrscale.answer import Answer, CellAnswer, Measurement
+from lrscale.claims import Verdict, laws, verdicts
+from lrscale.quantity import Quantity
+from lrscale.report_json import as_json, least_objective
+
+
+def show(found: Answer, console: Console) -> None:
+    """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
+    study = found.study
+    columns, rows = cell_table(found)
+    title: str | None = study.question or study.study
+    for part in fitting(columns, rows, console.width):
+        cells = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for i in part:
+            width = max(len(row[i]) for row in rows) if rows else None
+            cells.add_column(columns[i], justify="left" if columns[i] in ("cell", "") else "right", min_width=width)
+        for row in rows:
+            cells.add_row(*(row[i] for i in part))
+        console.print(cells)
+        title = None
+    if found.families:
+        console.print(f"objective: {study.objective}", style="dim italic" if console.is_terminal else None)
+    for heading, rows in (
+        ("slope of log lr* over log B", slope_rows(found)),
+        ("claims", [claim_row(v) for v in verdicts(found)]),
+    ):
+        if rows:
+            table = Table(title=heading, title_justify="left", show_header=False, box=None)
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+    for sentence in laws(found):
+        console.print(sentence, style="bold" if console.is_terminal else None)
+    seeds = {len(t.objectives) for cell in found.cells for t in cell.trials}
+    if seeds == {1}:
+        console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Columns that fit a width together, the first one in each part; headers break between words.
+
+    Example:
+      >>> list(fitting(["cell", "a long name", "b"], [["sum b4", "1.25", "0.5"]], 16)), list(fitting(["cell"], [], 9))
+      ([[0, 1], [0, 2]], [[0]])
+    """
+    needed = [max(map(len, (*title.split(" "), *(row[i] for row in rows)))) + 1 for i, title in enumerate(columns)]
+    part = [0]
+    for i in range(1, len(columns)):
+        if len(part) > 1 and sum(needed[k] for k in (*part, i)) > width - 2:
+            yield part
+            part = [0]
+        part.append(i)
+    yield part
+
+
+def cell_table(found: Answer) -> tuple[list[str], list[list[str]]]:
+    """The table of cells: its columns and rows."""
+    if not found.families:
+        return quantity_table(found.measurements)
+    columns, rows = list(COLUMNS), [cell_row(cell) for cell in found.cells]
+    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    return columns[:shown], [row[:shown] for row in rows]
+
+
+COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
+
+
+def cell_row(cell: CellAnswer) -> list[str]:
+    """A cell in the table: name, best lr, interval, theory, objective, trials, diverged runs, remark."""
+    best = cell.best
+    interval = best.interval if best else None
+    diverged = sum(sum(t.diverged) for t in cell.trials)
+    runs = sum(len(t.objectives) for t in cell.trials)
+    remark = "no trials" if not cell.trials else "diverged" if best is None else "edge" if best.at_edge else ""
+    return [
+        cell.record.label,
+        number(interval.value if interval else None),
+        f"{number(interval.low)} - {number(interval.high)}" if interval else "-",
+        number(cell.theory_lr),
+        number(least_objective(cell)),
+        str(len(cell.trials)),
+        f"{diverged}/{runs}",
+        remark,
+    ]
+
+
+def quantity_table(found: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
+    """What a probe measured: a row a cell, a column a quantity, beside it what is expected where that is known."""
+    names = list(dict.fromkeys(m.quantity.name for m in found))
+    known = {m.quantity.name for m in found if m.quantity.expected is not None}
+    rows: dict[str, dict[str, Quantity]] = {}
+    for m in found:
+        rows.setdefault(m.cell.label, {})[m.quantity.name] = m.quantity
+    columns = ["cell", *(title for name in names for title in ([name, "expected"] if name in known else [name]))]
+    return columns, [
+        [label, *(text for name in names for text in _quantity_texts(quantities.get(name), name in known))]
+        for label, quantities in rows.items()
+    ]
+
+
+def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]:
+    if quantity is None:
+        return ["-", "-"] if with_expected else ["-"]
+    interval = "" if quantity.low is None else f" [{number(quantity.low)}, {number(quantity.high)}]"
+    return [number(quantity.value) + interval, *([number(quantity.expected)] if with_expected else [])]
+
+
+def slope_rows(found: Answer) -> list[list[str]]:
+    """Slopes of log lr* over log B, per reduction and declared range."""
+    rows = []
+    for entry in as_json(found)["slopes"]:
+        if entry["slope"] is None:
+            continue
+        family = ", ".join(str(v) for v in entry["of"].values())
+        low, high = entry["ci"]
+        span = entry["range"] if entry["range"] == "all" else f"{entry['range']} (B {entry['low']:g} to {entry['high']:g})"
+        rows.append(
+            [
+                " ".join([family, entry["reduction"]]).strip(),
+                span,
+                number(entry["slope"]),
+                f"{number(low)} to {number(high)}",
+            ]
+        )
+    return rows
+
+
+def claim_row(verdict: Verdict) -> list[str]:
+    """A claim in the table: name, expected, measured, holds or fails."""
+    return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else "FAILS"]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for reading."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}g}"
