@@ -17,6 +17,7 @@ SMALL = {
     "fashion_mnist_mlp": ["task.examples=100", "task.hidden=4"],
 }
 SMALL_SWEEPS = {
+    "gradient_scale": ["probe.ranks=1,2", "probe.loss=plain,ignored"],
     "homogeneity": ["probe.optimizer=sgd,adam"],
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
     "translate": ["probe.optimizer=sgd,adamw"],

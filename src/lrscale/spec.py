@@ -87,6 +87,7 @@ TRANSLATED = (
     *("nadam", "adamax", "rmsprop", "adagrad", "rprop", "muon"),
 )
 PROBES: dict[str, dict[str, Rule]] = {
+    "gradient_scale": {"loss": one_of("plain", "outputs", "ignored", "weighted"), "ranks": integer(1, 16)},
     "homogeneity": {"optimizer": one_of(*OPTIMIZERS_OF_TORCH, "clipped_sgd"), "size": POSITIVE},
     "translate": {"optimizer": one_of(*TRANSLATED)},
     "noise_scale": {
@@ -304,6 +305,13 @@ def _check_probe(made: Training, probe: Choice) -> None:
     if probe.name == "noise_scale" and probe.options["small"] >= probe.options["big"]:
         raise Refusal(
             f"`probe.small` must be below probe.big = {probe.options['big']}, got {probe.options['small']}. Take 16 and 1024."
+        )
+    if probe.name == "gradient_scale" and made.task.name in LEAST_SQUARES:
+        raise Refusal(f"`probe` gradient_scale needs a task with classes, got task {made.task.name}. Take task=digits.")
+    if probe.name == "gradient_scale" and probe.options["ranks"] * made.step_examples > made.examples:
+        raise Refusal(
+            f"`probe.ranks` x accumulation x batch_size must not exceed the {made.examples} training examples, "
+            f"got {probe.options['ranks']} x {made.step_examples}. Take fewer."
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lrscale.probes import homogeneity, noise_scale, stability, translate
+from lrscale.probes import gradient_scale, homogeneity, noise_scale, stability, translate
 from lrscale.quantity import Quantity
 from lrscale.spec import Training
 from lrscale.tasks import Task
@@ -11,6 +11,7 @@ Probe = Callable[[Training, Task], list[Quantity]]
 """Measures a cell; its options are `training.probe.options`. The same cell gives the same numbers."""
 
 PROBES: dict[str, Probe] = {
+    "gradient_scale": gradient_scale.probe,
     "homogeneity": homogeneity.probe,
     "noise_scale": noise_scale.probe,
     "stability": stability.probe,

@@ -1,0 +1,145 @@
+"""The gradient scale c, measured: of a reduction, of accumulation, and of torch's DDP over real processes."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lrscale.plain import make_module
+from lrscale.quantity import Quantity
+from lrscale.ranks import in_ranks
+from lrscale.spec import Training
+from lrscale.streams import generator
+from lrscale.tasks import Task
+from lrscale.translate import Batch
+
+CLASSES, IGNORED = 10, -100
+CLASS_WEIGHTS = torch.linspace(0.1, 1.9, CLASSES, dtype=torch.float64)
+REDUCTIONS = ("mean", "sum", "sum_over_nominal")
+
+Loss = Callable[[Tensor, Tensor, str], Tensor]
+
+
+def _ignored(y: Tensor) -> Tensor:
+    gone = torch.rand(len(y), generator=generator("probe", "gradient_scale", "ignored")) < 0.3
+    return y.masked_fill(gone, IGNORED)
+
+
+class Kind(NamedTuple):
+    """A loss of torch.nn.functional: how targets are made of classes, and what each target counts, its terms.
+
+    `even`: whether every example has the same number of terms.
+    """
+
+    loss: Loss
+    targets: Callable[[Tensor], Tensor]
+    terms: Callable[[Tensor], Tensor]
+    even: bool
+
+
+KINDS: dict[str, Kind] = {
+    "plain": Kind(
+        lambda out, y, reduction: nn.functional.cross_entropy(out, y, reduction=reduction),
+        lambda y: y,
+        lambda y: torch.ones(len(y), dtype=torch.float64),
+        True,
+    ),
+    "outputs": Kind(
+        lambda out, y, reduction: nn.functional.mse_loss(out, y, reduction=reduction),
+        lambda y: nn.functional.one_hot(y, CLASSES).double(),
+        lambda y: torch.full((len(y),), float(CLASSES), dtype=torch.float64),
+        True,
+    ),
+    "ignored": Kind(
+        lambda out, y, reduction: nn.functional.cross_entropy(out, y, reduction=reduction, ignore_index=IGNORED),
+        _ignored,
+        lambda y: (y != IGNORED).double(),
+        False,
+    ),
+    "weighted": Kind(
+        lambda out, y, reduction: nn.functional.cross_entropy(out, y, CLASS_WEIGHTS, reduction=reduction),
+        lambda y: y,
+        lambda y: CLASS_WEIGHTS[y],
+        False,
+    ),
+}
+
+
+Way = tuple[str, str, int]
+"""A loss, a reduction, and a number of micro-batches."""
+
+
+class Share(NamedTuple):
+    """What one process differentiates: a module's losses over its own examples, in micro-batches of a size."""
+
+    module: nn.Module
+    ways: tuple[Way, ...]
+    size: int
+    x: Tensor
+    y: dict[str, Tensor]  # by the loss
+
+
+def probe(training: Training, task: Task) -> list[Quantity]:
+    """Measures c by projecting a step's gradient on that of the mean loss over the same terms.
+
+        c = g . g_mean / g_mean . g_mean
+
+    Each of `ranks` processes holds `accumulation` micro-batches of `batch_size` examples; more than one process is a
+    real group under DistributedDataParallel. Quantities, for each reduction: `c REDUCTION`, of one micro-batch a
+    process, and `c REDUCTION accumulated`, of all; `norm REDUCTION`, the gradient's norm; and `apart`, how far the mean
+    reduction's accumulated gradient is from c g_mean, as a part of it. Expected is `translate.Batch.c`.
+    """
+    assert training.probe is not None
+    ranks, loss = training.probe.options["ranks"], training.probe.options["loss"]
+    size, parts, kind = training.batch_size, training.accumulation, KINDS[loss]
+    module, each = make_module(task, training.seeds[0]).double(), size * parts
+    x = task.data.x[: ranks * each].double()
+    y = {name: other.targets(task.data.y[: ranks * each]) for name, other in KINDS.items()}
+    counts = tuple(dict.fromkeys((1, parts)))
+    ways = tuple((name, reduction, n) for name in KINDS for n in counts for reduction in REDUCTIONS)
+    pieces = [slice(r * each, (r + 1) * each) for r in range(ranks)]
+    shares = [Share(module, ways, size, x[p], {name: of[p] for name, of in y.items()}) for p in pieces]
+    found = gradients(shares[0]) if ranks == 1 else in_ranks(gradients_of_rank, shares)  # of every loss: one group serves all
+    out = []
+    for (name, reduction, n), gradient in zip(ways, found, strict=True):
+        if name != loss:
+            continue
+        seen = torch.cat([torch.arange(p.start, p.start + n * size) for p in pieces])
+        whole = Share(module, ((loss, "mean", 1),), len(seen), x[seen], {loss: y[loss][seen]})
+        terms = float(kind.terms(y[loss][seen]).mean())
+        batch = Batch(reduction, len(seen), accumulation=n, ranks=ranks, terms=terms)
+        exact = kind.even or reduction != "mean" or ranks * n == 1
+        out += _compared(gradient, gradients(whole)[0], batch, exact)
+    return out
+
+
+def _compared(gradient: Tensor, mean: Tensor, batch: Batch, exact: bool) -> list[Quantity]:
+    """A gradient beside that of the mean over all terms."""
+    c, label = float(gradient @ mean / (mean @ mean)), batch.reduction + (" accumulated" if batch.accumulation > 1 else "")
+    out = [Quantity(f"c {label}", c, expected=batch.c if exact else None)]
+    if batch.accumulation == 1:
+        expected = batch.c * float(mean.norm()) if exact else None
+        return [*out, Quantity(f"norm {label}", float(gradient.norm()), expected=expected)]
+    if batch.reduction != "sum_over_nominal":
+        apart = float((gradient - c * mean).norm() / gradient.norm())
+        out.append(Quantity(f"apart {label}", apart, expected=0.0 if exact else None))
+    return out
+
+
+def gradients(share: Share, module: nn.Module | None = None) -> list[Tensor]:
+    """The gradient that each way leaves in `.grad`, [parameter]; the module may be wrapped for a group."""
+    module, out = module or share.module, []
+    for name, reduction, parts in share.ways:
+        module.zero_grad()
+        xs, ys = share.x[: parts * share.size].split(share.size), share.y[name][: parts * share.size].split(share.size)
+        for x, y in zip(xs, ys, strict=True):
+            loss = KINDS[name].loss(module(x), y, "mean" if reduction == "mean" else "sum")
+            (loss / share.size if reduction == "sum_over_nominal" else loss).backward()
+        out.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+    return out
+
+
+def gradients_of_rank(share: Share) -> list[Tensor]:
+    """`gradients` under DistributedDataParallel, which averages each backward's gradients over the group."""
+    return gradients(share, nn.parallel.DistributedDataParallel(share.module))
