@@ -66,11 +66,16 @@ def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
+def drawable(value: float) -> float:
+    """A value that a log axis can show: an objective may be exactly zero."""
+    return min(max(value, 1e-300), 1e300)
+
+
 def objective_against_lr(answer: Answer, family: Family) -> Figure:
     """Objective against lr: a panel a reduction, a curve a batch size, optimum and stability edge marked."""
     palette = colours(cell.training.batch_size for cell in answer.cells)
     reductions = family.reductions()
-    finite = [o for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o) and o > 0]
+    finite = [drawable(o) for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)]
     top = 3 * max(finite, default=1.0)
     with matplotlib.rc_context(STYLE):
         figure, drawn = panels(len(reductions))
@@ -99,7 +104,7 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
 
 def _objective_curve(axes: Axes, cell: CellAnswer, colour: str, top: float) -> None:
     points = cell.points()
-    shown = [(lr, o) for lr, o, _ in points if math.isfinite(o)]
+    shown = [(lr, drawable(o)) for lr, o, _ in points if math.isfinite(o)]
     if shown:
         axes.plot(*zip(*shown, strict=True), "-o", color=colour, ms=3, lw=1.3, alpha=0.9)
     gone = [lr for lr, o, _ in points if not math.isfinite(o)]
@@ -107,7 +112,7 @@ def _objective_curve(axes: Axes, cell: CellAnswer, colour: str, top: float) -> N
     if cell.best is not None:
         axes.plot(
             cell.best.interval.value,
-            math.exp(cell.best.log_objective),
+            drawable(math.exp(cell.best.log_objective)),
             "*",
             color=colour,
             ms=13,
@@ -183,7 +188,7 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
             for cell in family.cells:
                 line = lines.get(cell.record.id)
                 if cell.training.reduction == reduction and line is not None:
-                    pairs = [(s, v) for s, v in zip(line.steps, line.values, strict=True) if s > 0]
+                    pairs = [(s, drawable(v)) for s, v in zip(line.steps, line.values, strict=True) if s > 0]
                     axes.plot(*zip(*pairs, strict=True), color=palette[cell.training.batch_size], lw=1.5)
             axes.set(xscale="log", yscale="log", title=f"reduction = {reduction}", xlabel="examples seen")
             _plain_log(axes.xaxis)

@@ -109,6 +109,6 @@ def examples_seen(training: Training, steps: int) -> int:
 
 def _points_kept(losses: Array) -> int:
     """Points before the first at which a run's loss is not finite or above the cap, [point, seed]; at least 1."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         fine = (losses <= CAP * losses[0]).all(1)
     return max(1, int(np.argmin(fine)) if not fine.all() else len(fine))

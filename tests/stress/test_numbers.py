@@ -1,0 +1,20 @@
+"""Every bad number at every place under every sampler.
+
+python -m pytest -q tests/stress/test_numbers.py      (about 4 minutes on two cores)
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.test_numbers import SAMPLERS, WORST, damaged, one_number, study
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("worst", WORST)
+def test_one_bad_number_in_a_run_is_divergence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, worst: tuple[float, float]
+) -> None:
+    damaged(monkeypatch, one_number(*worst))
+    said, found = study(folder, f"hydra.sweeper.sampler={sampler}")
+    assert all(cell["n_diverged"] >= 2 for cell in found["cells"]) and "diverged" in said
