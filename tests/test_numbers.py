@@ -68,7 +68,7 @@ SAMPLERS = ("ladder", "tpe", "gp", "qmc", "random", "grid")
 WORST = [(value, place) for value in (math.nan, math.inf, -math.inf) for place in (0.0, 0.5, 1.0)]
 
 
-@pytest.mark.parametrize(("sampler", "worst"), zip(SAMPLERS, WORST[::-1], strict=False))
+@pytest.mark.parametrize(("sampler", "worst"), list(zip(SAMPLERS, WORST[::-1], strict=False)))
 def test_one_bad_number_in_a_run_is_divergence_under_every_sampler(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, worst: tuple[float, float]
 ) -> None:

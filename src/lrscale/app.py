@@ -59,14 +59,25 @@ def main(arguments: Sequence[str]) -> None:
         hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
     except _Refused as refused:
         raise refused.refusal from None
-    except (HydraException, OmegaConfBaseException) as error:
-        if "HYDRA_FULL_ERROR" in environment:
+    except Exception as error:
+        if "HYDRA_FULL_ERROR" in environment or not _is_hydras(error):
             raise
         raise Refusal(_wording(error)) from None
     finally:
         sys.argv = given
         os.environ.clear()
         os.environ.update(environment)
+
+
+def _is_hydras(error: Exception) -> bool:
+    """Whether an error is of Hydra's making: of its classes, or any that was raised in its reading of configs and overrides."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = str(frame.tb_frame.f_globals.get("__name__")) if frame is not None else ""
+    return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4", "yaml")
 
 
 class _Refused(SystemExit):

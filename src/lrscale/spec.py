@@ -236,7 +236,8 @@ def _choice(field: str, given: Any, table: Mapping[str, Mapping[str, Rule]]) -> 
 def _optimizer(given: Any) -> Choice:
     first = dict(given) if isinstance(given, Mapping) else given
     lists: dict[str, tuple[float, ...]] = {}
-    rules = OPTIMIZERS.get(first.get("name", ""), {}) if isinstance(first, dict) else {}
+    name = first.get("name") if isinstance(first, dict) else None
+    rules = OPTIMIZERS.get(name, {}) if isinstance(name, str) else {}
     for key, rule in rules.items():
         value = first.get(key)
         if rule in TUNABLE and isinstance(value, list | tuple):
