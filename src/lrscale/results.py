@@ -76,8 +76,9 @@ def results(training: Training, curves: Curves) -> Iterator[Result]:
     for start in range(0, training.trials * seeds, seeds):
         runs = slice(start, start + seeds)
         kept = _points_kept(curves.train_loss[:, runs])
-        finals = {name: float(line[-1, runs].mean()) for name, line in lines.items()}
-        finals |= {name: float(end[runs].mean()) for name, end in ends.items()}
+        with np.errstate(invalid="ignore", over="ignore"):
+            finals = {name: float(line[-1, runs].mean()) for name, line in lines.items()}
+            finals |= {name: float(end[runs].mean()) for name, end in ends.items()}
         yield Result(
             objectives=tuple(objectives[runs].tolist()),
             diverged=tuple(diverged[runs].tolist()),

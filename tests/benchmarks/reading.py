@@ -20,8 +20,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from lrscale.tracking import Store
-from lrscale.ui import _command, _environment, _free_port, _wait
 from tests.commands import lrscale
+from tests.servers import Server
 
 TRIALS = 10_000
 TIMES = 3
@@ -74,15 +74,12 @@ def fill(folder: Path) -> int:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    port = _free_port(5600)
-    command, quiet = _command("sqlite:///mlflow.db", port), subprocess.DEVNULL
-    server = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=quiet, stderr=quiet)
+    server = Server(folder)
+    server.start()
     try:
-        _wait(server, port)
-        yield f"http://127.0.0.1:{port}"
+        yield server.uri
     finally:
-        server.terminate()
-        server.wait(10)
+        server.kill()
 
 
 def best(server: str, experiments: list[str]) -> str:
