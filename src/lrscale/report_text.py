@@ -19,7 +19,15 @@ def show(found: Answer, console: Console) -> None:
     columns, rows = cell_table(found)
     title: str | None = study.question or study.study
     for part in fitting(columns, rows, console.width):
-        cells = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        cells = Table(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         for i in part:
             width = max(len(row[i]) for row in rows) if rows else None
             cells.add_column(columns[i], justify="left" if columns[i] in ("cell", "") else "right", min_width=width)

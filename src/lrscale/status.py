@@ -57,7 +57,7 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
     """
     store = Store.existing(uri)
     record = store.study(study)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     found = look(store, record)
     if not watch or found.ended:
         console.print("\n".join(found.lines(record.study)))
