@@ -23,8 +23,8 @@ DOORS = {
 }
 CORE = {
     "rules", "spec", "streams", "models", "tasks", "modules", "reduction", "minibatches", "optim", "train", "results",
-    "theory", "estimate", "ladder", "plan", "records", "homogeneity", "translate", "sweepfile", "quantity",
-    "probes", "plain", "views",
+    "theory", "edges", "intervals", "estimate", "forms", "ladder", "plan", "records", "homogeneity", "translate",
+    "sweepfile", "quantity", "probes", "plain", "views",
 }  # fmt: skip
 SHELL_PROBES = {"probes.gradient_scale"}
 """Start processes, through `ranks`."""
@@ -56,7 +56,7 @@ def test_each_framework_enters_through_its_door(framework: str) -> None:
 def test_the_core_is_pure(module: str) -> None:
     allowed = {"torch", "numpy", "scipy", "lrscale", *sys.stdlib_module_names} - IMPURE
     ours = {name.partition(".")[2] for name in MODULES[module] if name.startswith("lrscale.")}
-    assert ours - {"NUMBERS", "theory"} <= CORE
+    assert ours - {"NUMBERS", "theory", "edges"} <= CORE
     assert {name for name in MODULES[module] if not name.startswith("lrscale.")} <= allowed
 
 

@@ -7,7 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from lrscale.estimate import BestLr, best_lr, grid_error, jackknife, mean_slope, ratio_slope, seed_means, slope, turn_over
+from lrscale.estimate import BestLr, best_lr, grid_error, mean_slope, ratio_slope, slope
+from lrscale.forms import turn_over
+from lrscale.intervals import jackknife, seed_means
 
 Array = NDArray[np.float64]
 RATE = 2 * 3000 * 0.5

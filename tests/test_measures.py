@@ -8,7 +8,8 @@ import pytest
 
 from lrscale.answer import Answer, Family, Measurement
 from lrscale.claims import PROBE_MEASURES, Verdict, verdicts
-from lrscale.estimate import BestLr, trade_off, turn_over
+from lrscale.estimate import BestLr
+from lrscale.forms import trade_off, turn_over
 from lrscale.quantity import Quantity
 from lrscale.records import CellRecord, StudyRecord
 from tests.commands import here

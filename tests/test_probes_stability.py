@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from lrscale import theory
+from lrscale import edges, theory
 from lrscale.probes.stability import almost_sure_edge, mean_square_edge, momentum_edge, probe
 from lrscale.quantity import Quantity
 from lrscale.rules import Refusal
@@ -78,7 +78,7 @@ def test_the_edge_with_momentum_is_bracketed(momentum: float) -> None:
     task = make_task(made)
     assert task.optimum is not None
     found = momentum_edge(made, task, momentum, 0.3)
-    expected = theory.momentum_edge(float(torch.linalg.eigvalsh(task.optimum.gram)[-1]), momentum)
+    expected = edges.momentum_edge(float(torch.linalg.eigvalsh(task.optimum.gram)[-1]), momentum)
     assert found.high / found.low < 1.002
     assert_allclose(found.value, expected, rtol=0.002)
 

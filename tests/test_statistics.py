@@ -6,7 +6,9 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from lrscale import theory
-from lrscale.estimate import BestLr, Interval, best_lr, grid_error, noise_scale, ratio_slope, slope, trade_off, turn_over
+from lrscale.estimate import BestLr, best_lr, grid_error, ratio_slope, slope
+from lrscale.forms import noise_scale, trade_off, turn_over
+from lrscale.intervals import Interval
 from tests.simulated import Problem
 
 Array = NDArray[np.float64]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.integrate import quad
 from scipy.optimize import brentq, minimize_scalar
 
-from lrscale import theory
+from lrscale import edges, theory
 
 SAMPLES = 400_000
 MONTE_CARLO = 0.01  # five standard errors at this many samples
@@ -173,7 +173,7 @@ def test_the_greedy_lr_is_best_for_one_step(bias: bool, batch_size: int) -> None
 def test_momentum_is_stable_up_to_its_edge(momentum: float, factor: float, stable: bool) -> None:
     curvature = torch.tensor([0.1, 0.7, 2.5], dtype=torch.float64)
     weights = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.SGD([weights], lr=factor * theory.momentum_edge(2.5, momentum), momentum=momentum)
+    optimizer = torch.optim.SGD([weights], lr=factor * edges.momentum_edge(2.5, momentum), momentum=momentum)
     for _ in range(3000):
         weights.grad = (curvature * weights).detach()
         optimizer.step()
@@ -190,12 +190,12 @@ def contraction(lr: float, m: int, lam: Array) -> float:
 def test_the_lr_under_interpolation_contracts_fastest(m: int) -> None:
     lam = np.array([0.6, 0.3, 0.1])
     best = minimize_scalar(contraction, bounds=(0, 5), args=(m, lam), method="bounded", options={"xatol": 1e-9})
-    assert_allclose(theory.interpolation_lr(m, 1.0, 0.6, 0.1), best.x, rtol=1e-4)
+    assert_allclose(edges.interpolation_lr(m, 1.0, 0.6, 0.1), best.x, rtol=1e-4)
 
 
 def test_the_contraction_under_interpolation_is_that_of_sampled_steps() -> None:
     rng, lam, m = np.random.default_rng(8), np.array([0.6, 0.3, 0.1]), 3
-    lr = theory.interpolation_lr(m, 1.0, 0.6, 0.1)
+    lr = edges.interpolation_lr(m, 1.0, 0.6, 0.1)
     worst = 0.0
     for direction in np.eye(3):
         x = np.eye(3)[rng.choice(3, (SAMPLES, m), p=lam)]
@@ -212,14 +212,14 @@ def test_the_almost_sure_edge_of_one_feature_is_an_integral() -> None:
         ]
         return sum(parts)
 
-    found = theory.almost_sure_edge(1, False, 1, np.random.default_rng(0))
+    found = edges.almost_sure_edge(1, False, 1, np.random.default_rng(0))
     assert_allclose(found, brentq(growth, 1, 5), rtol=2 * MONTE_CARLO)
 
 
 @pytest.mark.parametrize(("features", "bias", "batch_size"), [(2, False, 1), (2, True, 1), (5, True, 3)])
 @pytest.mark.parametrize(("factor", "shrinks"), [(0.93, True), (1.07, False)])
 def test_long_runs_part_at_the_almost_sure_edge(features: int, bias: bool, batch_size: int, factor: float, shrinks: bool) -> None:
-    lr = factor * theory.almost_sure_edge(features, bias, batch_size, np.random.default_rng(1))
+    lr = factor * edges.almost_sure_edge(features, bias, batch_size, np.random.default_rng(1))
     rng = np.random.default_rng(2)
     error = np.ones((200, features + bias))
     log_size = np.zeros(200)
@@ -234,7 +234,7 @@ def test_long_runs_part_at_the_almost_sure_edge(features: int, bias: bool, batch
 
 def test_the_almost_sure_edge_meets_the_mean_square_one_as_batches_grow() -> None:
     ratios = [
-        theory.almost_sure_edge(2, True, size, np.random.default_rng(0)) / theory.mean_square_edge(np.ones(2), True, size)
+        edges.almost_sure_edge(2, True, size, np.random.default_rng(0)) / theory.mean_square_edge(np.ones(2), True, size)
         for size in (1, 8, 64, 1024)
     ]
     assert ratios == sorted(ratios, reverse=True)

@@ -9,19 +9,9 @@ import numpy as np
 import torch
 
 from lrscale import theory
-from lrscale.estimate import (
-    Array,
-    BestLr,
-    Interval,
-    TradeOff,
-    TurnOver,
-    best_lr,
-    mean_slope,
-    ratio_slope,
-    slope,
-    trade_off,
-    turn_over,
-)
+from lrscale.estimate import BestLr, best_lr, mean_slope, ratio_slope, slope
+from lrscale.forms import TradeOff, TurnOver, trade_off, turn_over
+from lrscale.intervals import Array, Interval
 from lrscale.optim import OPTIMIZERS
 from lrscale.quantity import Quantity
 from lrscale.records import CellRecord, StudyRecord, TrialRecord

@@ -31,7 +31,9 @@ from typing import Any
 import numpy as np
 
 from lrscale.answer import Answer, Family, Measurement, law
-from lrscale.estimate import Interval, form_residual, pooled_slope
+from lrscale.estimate import pooled_slope
+from lrscale.forms import form_residual
+from lrscale.intervals import Interval
 from lrscale.plan import Plan
 from lrscale.records import StudyRecord
 from lrscale.rules import Refusal, Rule, check, is_number

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lrscale.answer import Answer, CellAnswer, Family
-from lrscale.estimate import seed_means
+from lrscale.intervals import seed_means
 from lrscale.palette import colours
 from lrscale.records import Line
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lrscale.answer import Answer, CellAnswer, Family
 from lrscale.claims import laws, verdicts
-from lrscale.estimate import Interval
+from lrscale.intervals import Interval
 from lrscale.results import mean_objective
 
 

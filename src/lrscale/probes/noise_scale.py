@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrscale import estimate, theory
-from lrscale.estimate import Interval, best_lr
+from lrscale import forms, theory
+from lrscale.estimate import best_lr
+from lrscale.intervals import Interval
 from lrscale.minibatches import BLOCK_BYTES
 from lrscale.models import Parameters
 from lrscale.quantity import Quantity
@@ -55,7 +56,7 @@ def _b_simple(training: Training, task: Task, weights: Parameters) -> list[Quant
         of_seed = [w[place] for w in weights]
         norms.append([gradient_norms(task, of_seed, options["pairs"], options[b], b, seed) for b in ("small", "big")])
     small, big = np.concatenate(norms, 1)
-    found = estimate.noise_scale(small, big, options["small"], options["big"])
+    found = forms.noise_scale(small, big, options["small"], options["big"])
     if not math.isfinite(found.value):
         return []
     low, high = (found.low, found.high) if math.isfinite(found.high) else (None, None)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrscale import theory
-from lrscale.estimate import Interval, jackknife
+from lrscale import edges, theory
+from lrscale.intervals import Interval, jackknife
 from lrscale.quantity import Quantity
 from lrscale.reduction import gradient_scale
 from lrscale.spec import Choice, Training
@@ -57,7 +57,7 @@ def probe(training: Training, task: Task) -> list[Quantity]:
         momentum = training.probe.options["momentum"]
         largest = float(torch.linalg.eigvalsh(task.optimum.gram)[-1])
         edge = momentum_edge(training, task, momentum, mean_square.value / c)
-        found.append(_quantity("momentum_edge", edge, theory.momentum_edge(largest, momentum) / c, 1.0))
+        found.append(_quantity("momentum_edge", edge, edges.momentum_edge(largest, momentum) / c, 1.0))
     return found
 
 
@@ -76,7 +76,7 @@ def _over(above: Interval, below: Interval) -> Interval:
 def _expected_almost_sure(source: Population, size: int) -> float | None:
     if float(source.spectrum.min()) != float(source.spectrum.max()):
         return None
-    return theory.almost_sure_edge(len(source.spectrum), source.bias, size, np.random.default_rng(0), chains=4000) / float(
+    return edges.almost_sure_edge(len(source.spectrum), source.bias, size, np.random.default_rng(0), chains=4000) / float(
         source.spectrum[0]
     )
 
