@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from lrscale import tracking
+from lrscale.gallery import NOTE
 from lrscale.rules import Failure
 from lrscale.server import LOCAL, Server, free_port, is_free
 from lrscale.ui import ASKED, NAME, _allowed, _serving
+from lrscale.views import SUMMARY, TAG
+from tests.commands import TINY, here
 from tests.test_browse import study
 
 
@@ -119,3 +123,19 @@ def test_a_stop_while_starting_leaves_nothing(folder: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) != 0
     assert not lives(int((folder / "pid").read_text()))
+
+
+def test_reporting_again_restores_views_and_leaves_an_edited_note_alone(folder: Path) -> None:
+    here(folder, "run", "-m", *TINY)
+    store = tracking.Store.existing(f"sqlite:///{folder}/mlflow.db")
+    study = store.study(None)
+    written = store.experiment_tags(study.experiment_id)
+    assert "get-artifact?path=figures%2Fobjective_against_lr.png" in written[NOTE]
+    store.client.delete_experiment_tag(study.experiment_id, TAG + SUMMARY)
+    store.client.set_tag(study.run_id, NOTE, "mine")
+    points = {key: len(store.line(study.run_id, key).steps) for key in store.client.get_run(study.run_id).data.metrics}
+    here(folder, "report")
+    again = store.experiment_tags(study.experiment_id)
+    assert TAG + SUMMARY in again and again[NOTE] == written[NOTE] and again.keys() == written.keys()
+    assert store.run_tags(study.run_id)[NOTE] == "mine"
+    assert points == {key: len(store.line(study.run_id, key).steps) for key in points}

@@ -15,6 +15,8 @@ NOTE, WRITTEN = "mlflow.note.content", "lrscale.note"
 """Tags: what MLflow shows; the hash of what was written there last."""
 COLOUR, INK = "mlflow.runColor", "#1c1c1e"
 
+MAIN = ("figures/objective_against_lr", "figures/quantities")
+
 
 def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figures: Sequence[str]) -> None:
     """Writes views, curves and notes of a study.
@@ -23,7 +25,7 @@ def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figu
       store: where the study is.
       found: its answer.
       trials: all trials of its experiment.
-      figures: paths of the parent run's artifacts that the notes show.
+      figures: paths of the parent run's figures, of which the notes show the main ones.
     """
     study = found.study
     menu = views(found, trials)
@@ -31,7 +33,7 @@ def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figu
     store.mark_shown(study.experiment_id, [study.run_id, *points])
     for run_id, curve in {study.run_id: [("place", 0.0, 0), *study_points(found)], **points}.items():
         store.log_points(run_id, curve)
-    note = study_note(found, menu, figures)
+    note = study_note(found, menu, sorted(path for path in figures if path.startswith(MAIN)))
     saved = tags(menu, HIDDEN, int(time.time() * 1000))
     store.tag_experiment(study.experiment_id, {**saved, **noted(note, store.experiment_tags(study.experiment_id))})
     store.tag_run(study.run_id, {COLOUR: INK, **noted(note, store.run_tags(study.run_id))})

@@ -30,13 +30,17 @@ def print_report(study: str | None, uri: str, form: str) -> None:
     record = store.study(study)
     check_claims(record)
     gc.freeze()  # what is loaded by now stays: collecting it over and over took half of the reading
-    found = answer(record, store.trials(record.experiment_id))
+    trials = store.trials(record.experiment_id)
+    found = answer(record, trials)
     if form == "json":
         print(json.dumps(as_json(found), indent=2, allow_nan=False))
     elif form == "html":
         print(as_html(found, draw(store, found)), end="")
     else:
         show(found, Console(highlight=False, markup=False, emoji=False))
+        if store.writable():
+            with whole():
+                put_on_show(store, found, trials, [p for p in store.files(record.run_id, "figures") if p.endswith(".png")])
 
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:
@@ -62,8 +66,7 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         metrics["ratio_slope"] = round(found.families[0].ratio.value, 4)
     with whole():
         store.keep_files(study.run_id, folder, metrics)
-        shown = [name for name in figures if name.startswith(("objective_against_lr", "quantities"))]
-        put_on_show(store, found, trials, [f"figures/{name}.png" for name in shown])
+        put_on_show(store, found, trials, [f"figures/{name}.png" for name in figures])
     show(found, console)
     main = next((n for n in figures if n.startswith(("best_lr", "quantities"))), None)
     if main:

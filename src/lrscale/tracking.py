@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from lrscale.client import answers, check_uri, deliver, failure, open_client, sq
 from lrscale.document import check_record
 from lrscale.notes import trial_note
 from lrscale.outbox import Courier, Outbox, deliver_all
-from lrscale.places import held, reason, safe_name
+from lrscale.places import can_write, held, reason, safe_name
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
 from lrscale.quantity import Quantity
@@ -289,6 +290,14 @@ class Store:
             text = Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
             with _named(self.uri, run_id):
                 return json.loads(text)
+
+    def files(self, run_id: str, folder: str) -> list[str]:
+        """Paths of the artifacts in a folder of a run's."""
+        return [str(file.path) for file in self.client.list_artifacts(run_id, folder)]
+
+    def writable(self) -> bool:
+        """Whether the store can be written; of a server it is assumed."""
+        return self.file is None or (os.access(self.file, os.W_OK) and can_write(self.file.parent))
 
     def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
         """Stores a folder's files, and numbers, on a study's run."""
