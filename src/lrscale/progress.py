@@ -6,6 +6,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+WIDE = 110
+"""Columns from which on there is room for a bar and for the cell that was trained last."""
+
 
 class Display:
     """Counts cells, trials, trainings a second and divergence, and shows them as they change."""
@@ -14,13 +17,14 @@ class Display:
         self.console, self.name, self.cells, self.trials = console, name, cells, trials
         self.cells_done = self.rounds = self.trainings = self.diverged = self.failed = 0
         self.held, self.started, self.said = held, time.monotonic(), 0.0
-        columns = (
+        self.wide = console.width >= WIDE
+        columns = [
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            *([BarColumn()] if self.wide else []),
             TextColumn("{task.fields[counts]}", markup=False),
             TimeElapsedColumn(),
-        )
+        ]
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.progress.add_task("", total=trials, completed=held, counts="")
 
@@ -59,9 +63,8 @@ class Display:
         return ", ".join(parts + ([f"{self.failed} crashed"] if self.failed else []))
 
     def _show(self, label: str) -> None:
-        self.progress.update(
-            self.task, completed=self.held, description=f"round {max(self.rounds, 1)} {label}", counts=self.counts()
-        )
+        description = f"round {max(self.rounds, 1)}" + (f" {label}" if self.wide else "")
+        self.progress.update(self.task, completed=self.held, description=description, counts=self.counts())
 
     def _say(self) -> None:
         self.console.print(f"round {self.rounds}: {self.counts()}", highlight=False)
