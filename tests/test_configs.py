@@ -18,6 +18,7 @@ SMALL = {
 }
 SMALL_SWEEPS = {
     "gradient_scale": ["probe.ranks=1,2", "probe.loss=plain,ignored"],
+    "last_batch": ["task.examples=257,264,288"],
     "homogeneity": ["probe.optimizer=sgd,adam"],
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
     "translate": ["probe.optimizer=sgd,adamw"],

@@ -9,10 +9,13 @@ import yaml
 
 from lrscale.homogeneity import RESPONSES
 from lrscale.plain import make_module
+from lrscale.probes import last_batch as last_batch_probe
 from lrscale.probes import translate
 from lrscale.quantity import Quantity
+from lrscale.rules import Refusal
 from lrscale.spec import OPTIMIZERS_OF_TORCH, TRANSLATED, training
 from lrscale.tasks import make_task
+from lrscale.theory import expected_excess
 from tests.configs import ROOT, config
 
 ROUNDING = 1e-12
@@ -89,3 +92,33 @@ def test_the_loop_starts_at_a_seeds_weights() -> None:
     task = make_task(made)
     assert torch.equal(make_module(task, 3).weight, make_module(task, 3).weight)
     assert not torch.equal(make_module(task, 3).weight, make_module(task, 4).weight)
+
+
+def last_batch(examples: int, **changes: Any) -> dict[str, Quantity]:
+    given = config(task="linear", batch_size=32, task__features=8, task__examples=examples, budget__epochs=1, seeds=32, **changes)
+    made = training(given | {"probe": {"name": "last_batch", "lr": 0.2}})
+    return {quantity.name: quantity for quantity in last_batch_probe.probe(made, make_task(made))}
+
+
+def test_a_short_last_batch_parts_mean_from_sum_and_not_the_nominal_sum() -> None:
+    whole, short = last_batch(288), last_batch(264)
+    assert whole["ln loss ratio"].value == whole["ln loss ratio"].expected == whole["ln lr ratio"].value == 0
+    assert short["nominal difference"].value == 0
+    ratio = short["ln loss ratio"]
+    assert ratio.expected is not None and ratio.value < -0.1 and abs(ratio.value - ratio.expected) < 0.1
+    assert short["ln lr ratio"].value < 0
+
+
+def test_without_a_short_batch_the_recursion_is_theorys() -> None:
+    made = training(config(task="linear", batch_size=32, task__features=8, task__examples=288, budget__epochs=2))
+    source = make_task(made).population
+    assert source is not None
+    start = source.weights.numpy() ** 2 + last_batch_probe.INIT
+    known = expected_excess(source.spectrum.numpy(), False, 32, 0.2, 18, start, source.noise)
+    assert last_batch_probe.expected(made, source, 0.2, mean=True) == pytest.approx(known, rel=1e-12)
+
+
+def test_a_last_batch_is_measured_where_theory_speaks() -> None:
+    for changes in ({"task": "digits"}, {"task": "linear", "optimizer": "adam"}, {"task": "linear", "optimizer__momentum": 0.9}):
+        with pytest.raises(Refusal, match="last_batch needs"):
+            training(config(**changes) | {"probe": {"name": "last_batch", "lr": 0.2}})

@@ -89,6 +89,7 @@ TRANSLATED = (
 PROBES: dict[str, dict[str, Rule]] = {
     "gradient_scale": {"loss": one_of("plain", "outputs", "ignored", "weighted"), "ranks": integer(1, 16)},
     "homogeneity": {"optimizer": one_of(*OPTIMIZERS_OF_TORCH, "clipped_sgd"), "size": POSITIVE},
+    "last_batch": {"lr": POSITIVE},
     "translate": {"optimizer": one_of(*TRANSLATED)},
     "noise_scale": {
         "fraction": Rule("must be from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1),
@@ -306,6 +307,15 @@ def _check_probe(made: Training, probe: Choice) -> None:
     if probe.name == "noise_scale" and probe.options["small"] >= probe.options["big"]:
         raise Refusal(
             f"`probe.small` must be below probe.big = {probe.options['big']}, got {probe.options['small']}. Take 16 and 1024."
+        )
+    options = made.optimizer.options
+    if probe.name == "last_batch" and (
+        made.task.name not in LEAST_SQUARES
+        or (made.optimizer.name, options.get("momentum"), options["weight_decay"], made.accumulation) != ("sgd", 0, 0, 1)
+    ):
+        raise Refusal(
+            "`probe` last_batch needs least squares and plain SGD, no momentum, decay or accumulation, "
+            f"got task {made.task.name}, optimizer {made.optimizer.name}. Take task=linear optimizer=sgd."
         )
     if probe.name == "gradient_scale" and made.task.name in LEAST_SQUARES:
         raise Refusal(f"`probe` gradient_scale needs a task with classes, got task {made.task.name}. Take task=digits.")

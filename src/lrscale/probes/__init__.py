@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lrscale.probes import gradient_scale, homogeneity, noise_scale, stability, translate
+from lrscale.probes import gradient_scale, homogeneity, last_batch, noise_scale, stability, translate
 from lrscale.quantity import Quantity
 from lrscale.spec import Training
 from lrscale.tasks import Task
@@ -13,6 +13,7 @@ Probe = Callable[[Training, Task], list[Quantity]]
 PROBES: dict[str, Probe] = {
     "gradient_scale": gradient_scale.probe,
     "homogeneity": homogeneity.probe,
+    "last_batch": last_batch.probe,
     "noise_scale": noise_scale.probe,
     "stability": stability.probe,
     "translate": translate.probe,
