@@ -1,9 +1,11 @@
 """A stranger's sweep files, records, names and artifacts: they run nothing, write nowhere else, and mark nothing up."""
 
+import http.client
 import json
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,8 +18,10 @@ import yaml
 
 from lrscale import NUMBERS
 from lrscale.rules import Refusal
+from lrscale.server import LOCAL, free_port
 from lrscale.sweeper import check_storage
-from tests.commands import TINY, here
+from lrscale.ui import _mlflow
+from tests.commands import TINY, _empty_store, here
 from tests.configs import ROOT
 
 TARGET = {"_target_": "os.system", "command": "touch PWNED"}
@@ -228,6 +232,30 @@ def test_a_missing_or_damaged_artifact_is_named(recorded: Path, folder: Path, co
         (folder / "artifacts" / "study.json").write_bytes(content)
     said = here(folder, "report", status=None)
     assert (said.startswith("lrscale: ") and said.count("\n") == 1 and "study.json" in said) or "run " in said
+
+
+def test_the_ui_answers_this_machine_alone(folder: Path) -> None:
+    shutil.copy(_empty_store(), folder / "mlflow.db")
+    port = free_port(LOCAL, 6700)
+    with _mlflow(f"sqlite:///{folder}/mlflow.db", LOCAL, port) as server:
+        assert server.environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        search = ("POST", "/ajax-api/2.0/mlflow/experiments/search", '{"max_results": 1}')
+        asked = {
+            ("GET", "/health", "", f"127.0.0.1:{port}", ""): 200,
+            (*search, f"127.0.0.1:{port}", ""): 200,
+            (*search, "evil.example", ""): 403,
+            (*search, f"127.0.0.1.evil.example:{port}", ""): 403,
+            (*search, "169.254.169.254", ""): 403,
+            (*search, f"127.0.0.1:{port}", "http://evil.example"): 403,
+        }
+        for (method, path, body, host, origin), status in asked.items():
+            connection = http.client.HTTPConnection(LOCAL, port, timeout=30)
+            headers = {"Host": host, "Content-Type": "application/json", **({"Origin": origin} if origin else {})}
+            connection.request(method, path, body, headers)
+            assert connection.getresponse().status == status, (path, host, origin)
+            connection.close()
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port), timeout=5):
+            pass
 
 
 def test_no_pickle_is_ever_read() -> None:

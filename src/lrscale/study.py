@@ -59,11 +59,12 @@ def store_files(plan: Plan) -> list[Path]:
 def _carry_out(plan: Plan, launch: Launch, report: Report | None, watch: Stopwatch) -> None:
     from lrscale.report import write_report  # scipy and matplotlib: when there is something to report
 
-    with watch.phase("opening stores"), whole():
+    with watch.phase("opening stores"):  # a stop does not wait for a database: it is made in one move, or not
         store = Store(plan.tracking["uri"])
         storage = open_storage(plan.storage)
         if store.is_server:
             store.keep_on_disk(outbox_path(storage_file(plan.storage), plan.study), plan.study)
+    with watch.phase("opening stores"), whole():
         study = store.start_study(plan, document(plan))
     console = Console(highlight=False, markup=False, emoji=False)
     begun, seconds = time.monotonic(), 0.0

@@ -93,7 +93,8 @@ def test_a_signal_ends_it_cleanly_with_its_children(whole: Path, tmp_path: Path,
         if process.returncode == 0:
             continue
         stopped, slowest = stopped + 1, max(slowest, took)
-        assert process.returncode == 130, said
+        # Python ends by SIGINT, which a shell shows as 130 too, where an import was interrupted in an exec
+        assert process.returncode in (130, -signal.SIGINT), said
         assert b"The same command goes on" in said and b"Traceback" not in said
         assert took < STOPS_WITHIN
         time.sleep(max(0, STOPS_WITHIN - took))
