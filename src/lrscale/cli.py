@@ -1,4 +1,4 @@
-"""The command line: `run`, `report`, `publish`, `reproduce`, `translate`, `demo` and `ui`. Imports wait for their command."""
+"""The command line: `run`, `report`, `status`, `ui` and the rest. Heavy imports wait until a command needs them."""
 
 import argparse
 import os
@@ -17,7 +17,8 @@ examples:
   lrscale run -m sweeps=quickstart                             a study, with the answer at its end
   lrscale report quickstart                                    the answer again, from what MLflow holds
   lrscale reproduce quickstart                                 a published study run again, compared number by number
-  lrscale ui                                                   MLflow's UI on the latest study
+  lrscale status --watch                                       how far it is, from another terminal
+  lrscale ui                                                   MLflow's UI, at the latest study's summary
   lrscale translate --lr 0.1 --to-reduction sum                a tuned lr under another reduction or batch size
 """
 
