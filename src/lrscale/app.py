@@ -37,6 +37,15 @@ SETTINGS: dict[str, Rule] = {
     "profile": BOOLEAN,
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
+MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
+OPTIONAL_TEXT = Rule("must be a text or null", lambda v: v is None or isinstance(v, str))
+TRACKING: dict[str, Rule] = {"uri": TEXT, "experiment": TEXT}
+STUDY: dict[str, Rule] = {
+    "question": OPTIONAL_TEXT,
+    "law": OPTIONAL_TEXT,
+    "ranges": MAPPING,
+    "claims": Rule("must be a list or null", lambda v: v is None or isinstance(v, list)),
+}
 
 
 def home() -> Path:
@@ -184,6 +193,12 @@ def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoa
             )
     for key, rule in SETTINGS.items():
         check(f"hydra.sweeper.{key}", rule, settings.get(key))
+    check("hydra.sweeper.params", MAPPING, settings.get("params"))
+    tracking, study = _plain(config.tracking), {} if config.study is None else _plain(config.study)
+    for section, value, rules in (("tracking", tracking, TRACKING), ("study", study, STUDY)):
+        check(section, MAPPING, value)
+        for key, rule in rules.items():
+            check(f"{section}.{key}", rule, (value or {}).get(key))
     axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
     chosen = config.hydra.runtime.choices.get("sweeps")
@@ -192,7 +207,6 @@ def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoa
         name = chosen or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
     check("hydra.sweeper.study_name", TEXT, name)
     sampler = settings.get("sampler")
-    tracking, study = _plain(config.tracking), _plain(config.study)
     return Plan(
         study=name,
         cells=cells,
@@ -203,10 +217,10 @@ def make_plan(settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoa
         max_failure_rate=settings["max_failure_rate"],
         storage=settings["storage"],
         tracking=tracking,
-        question=study["question"],
-        law=study["law"],
-        ranges=study["ranges"] or {},
-        claims=study["claims"] or [],
+        question=study.get("question"),
+        law=study.get("law"),
+        ranges=study.get("ranges") or {},
+        claims=study.get("claims") or [],
         profile=settings["profile"],
         command=shlex.join(["lrscale", "run", "-m", *arguments]),
     )
