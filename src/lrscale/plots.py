@@ -46,11 +46,18 @@ NAMES = {
 }
 
 
-def panels(count: int, width: float = 4.4, height: float = 4.0, share: bool = True) -> tuple[Figure, "Sequence[Axes]"]:
+def panels(
+    count: int, width: float = 4.4, height: float = 4.0, share: bool = True, across: int = 99
+) -> tuple[Figure, "Sequence[Axes]"]:
+    """A figure with panels of a size, at most so many beside each other."""
+    across = min(max(1, count), across)
+    down = math.ceil(max(1, count) / across)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(1, count) * width + 0.6, height), layout="constrained")
-        grid = figure.subplots(1, max(1, count), sharey=share, squeeze=False)
-    return figure, list(grid[0])
+        figure = Figure(figsize=(across * width + 0.6, down * height), layout="constrained")
+        drawn = figure.subplots(down, across, sharey=share, squeeze=False).flatten().tolist()
+    for axes in drawn[max(1, count) :]:
+        axes.remove()
+    return figure, drawn[: max(1, count)]
 
 
 def _plain_log(axis: Axis) -> None:

@@ -1,16 +1,20 @@
 """The figure of a probe: each quantity against the study's widest numeric axis, theory as a line, measurement as points."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from lrscale.answer import Answer, Measurement
 from lrscale.palette import colours
 from lrscale.plots import STYLE, panels
 from lrscale.rules import is_number
 
+ACROSS = 4
+"""Panels beside each other."""
 MOST_LINES = 12
 """More series than this cannot be told apart: then each cell is a row, named."""
 
@@ -24,7 +28,7 @@ def quantities(answer: Answer) -> Figure:
     cells = list(dict.fromkeys(m.cell.label for m in answer.measurements))
     with matplotlib.rc_context(STYLE):
         height = max(4.0, 0.24 * len(cells) + 1.2) if as_rows else 4.0
-        figure, drawn = panels(len(names), height=height, share=as_rows)
+        figure, drawn = panels(len(names), height=height, share=as_rows, across=ACROSS)
         for axes, name in zip(drawn, names, strict=True):
             found = [m for m in answer.measurements if m.quantity.name == name]
             if axis is None or as_rows:
@@ -39,13 +43,13 @@ def quantities(answer: Answer) -> Figure:
 
 
 def widest_axis(found: Sequence[Measurement]) -> str | None:
-    """The numeric axis with the most values, at least two; the first of them in the study's order."""
+    """The numeric axis with the most values, at least three; the first of them in the study's order."""
     values: dict[str, set[float]] = {}
     for m in found:
         for key, value in m.cell.scientific.items():
             if is_number(value):
                 values.setdefault(key, set()).add(float(value))
-    return max((key for key in values if len(values[key]) > 1), key=lambda key: len(values[key]), default=None)
+    return max((key for key in values if len(values[key]) > 2), key=lambda key: len(values[key]), default=None)
 
 
 def _series(m: Measurement, axis: str | None) -> str:
@@ -67,10 +71,18 @@ def _lines(axes: Axes, found: Sequence[Measurement], axis: str, series: Sequence
         if theory:
             axes.plot(*zip(*theory, strict=True), "-", color=shade, lw=1.3, alpha=0.6)
     axes.set_xlabel("batch size B (examples per step)" if axis == "batch_size" else axis)
-    if all(float(m.cell.scientific[axis]) > 0 for m in found):
-        axes.set_xscale("log")
+    _ticks(axes, sorted({float(m.cell.scientific[axis]) for m in found}))
     if _spans_decades(found):
         axes.set_yscale("log")
+
+
+def _ticks(axes: Axes, values: Sequence[float]) -> None:
+    """A log scale with ticks at the axis's own values, where they are positive and spread over a factor of two."""
+    if values[0] > 0 and values[-1] >= 2 * values[0]:
+        axes.set_xscale("log")
+        shown = values[:: math.ceil(len(values) / 6)]
+        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+        axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _rows(axes: Axes, found: Sequence[Measurement], cells: Sequence[str]) -> None:
