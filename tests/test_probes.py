@@ -85,6 +85,11 @@ def test_a_finished_probe_is_not_measured_again(study: Path, monkeypatch: pytest
     assert "2 of 3 claims hold" in here(study, "run", "-m", "sweeps=double")
 
 
+def test_claims_that_select_by_an_axis_narrowed_to_one_value_are_left_out(study: Path) -> None:
+    said = here(study, "run", "-m", "sweeps=double", "probe.number=2", "batch_size=8,16")
+    assert "2 of 2 claims hold, over 2 cells." in said
+
+
 def test_one_cell_alone_is_printed(folder: Path) -> None:
     assert "p_first 1, expected 1" in here(folder, "run", "probe=homogeneity", "probe.optimizer=sgd")
 

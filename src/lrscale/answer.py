@@ -44,7 +44,11 @@ class CellAnswer:
 
     def points(self) -> list[tuple[float, float, int]]:
         """Lr, objective and number of diverged runs of each trial, by lr."""
-        rows = [(t.params["optimizer.lr"], mean_objective(t.objectives), sum(t.diverged)) for t in self.trials]
+        rows = [
+            (t.params["optimizer.lr"], mean_objective(t.objectives), sum(t.diverged))
+            for t in self.trials
+            if "optimizer.lr" in t.params
+        ]
         return sorted(rows)
 
     def best_trial(self) -> TrialRecord | None:

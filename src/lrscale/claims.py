@@ -34,7 +34,7 @@ from lrscale.answer import Answer, Family, Measurement, law
 from lrscale.estimate import pooled_slope
 from lrscale.forms import form_residual
 from lrscale.intervals import Interval
-from lrscale.plan import Plan
+from lrscale.plan import Plan, has
 from lrscale.records import StudyRecord
 from lrscale.rules import Refusal, Rule, check, is_number
 
@@ -212,26 +212,39 @@ def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
 
 
 def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRecord, probed: bool) -> None:
-    """What a claim selects: of a probe a quantity's name, and axes of the study; the lr's claims by what families share."""
+    """What a claim selects: of a probe a quantity's name, and axes of the study; the lr's claims by what families share.
+
+    An axis that is narrowed to one value is none any more: the claims that select by it are then left out.
+    """
     if probed and not isinstance(claim.get("quantity"), str):
         raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")
     axes = [axis for axis in plan.cells[0].scientific if probed or axis not in ("reduction", "batch_size")]
     where = claim.get("where") or {}
     if not isinstance(where, Mapping):
         raise Refusal(f"`{field}.where` must give values of axes, as in {{batch_size: [1, 2]}}, got {where!r:.60}.")
-    for key in (*where, *([claim.get("against")] if probed and claim["measure"] in AGAINST else [])):
-        if key not in axes:
+    config = plan.cells[0].config
+    for key in (*where, *_against(claim)):
+        narrowed = key not in plan.cells[0].scientific and (key in config or has(config, str(key)))
+        if key not in axes and not narrowed:
             raise Refusal(f"`{field}` must select by axes of the study ({', '.join(axes) or 'none'}), got {key!r:.60}.")
+
+
+def _against(claim: Mapping[str, Any]) -> list[Any]:
+    """The axis that a claim measures a quantity against."""
+    return [claim.get("against")] if claim["measure"] in AGAINST else []
 
 
 def verdicts(answer: Answer) -> list[Verdict]:
     """Holds a study's claims against its answer; those on an lr family by family."""
+    named = [family.of for family in answer.families] or [m.cell.scientific for m in answer.measurements]
+    axes = {key for values in named for key in values}
+    claims = [c for c in answer.study.claims if all(key in axes for key in (*(c.get("where") or {}), *_against(c)))]
     if not answer.families:
-        return [_verdict(str(c["name"]), c, _of_cells(answer, c)) for c in answer.study.claims if c["measure"] in PROBE_MEASURES]
+        return [_verdict(str(c["name"]), c, _of_cells(answer, c)) for c in claims if c["measure"] in PROBE_MEASURES]
     out = []
     for family in answer.families:
         shared = ", ".join(str(value) for value in family.of.values())
-        for claim in answer.study.claims:
+        for claim in claims:
             if not _selects(claim, family.of):
                 continue
             name = f"{claim['name']} ({shared})" if shared else str(claim["name"])

@@ -16,8 +16,12 @@ Each = Callable[[Tensor, Tensor], Tensor]
 
 def make_module(task: Task, seed: int) -> nn.Module:
     """A module with the initial weights of a seed, for a task of least squares or with 10 classes."""
-    weights = task.model.initial(generator("init", seed))
-    inputs = task.data.x.shape[1]
+    return module_of(task.model.initial(generator("init", seed))).to(task.data.x.dtype)
+
+
+def module_of(weights: list[Tensor]) -> nn.Module:
+    """A module with such weights, float64: a vector: least squares; a matrix and a vector: 10 classes; two of each: an MLP."""
+    inputs = weights[0].shape[-1]
     if len(weights) == 1:
         module: nn.Module = nn.Linear(inputs, 1, bias=False)
         weights = [weights[0].unsqueeze(0)]
@@ -25,7 +29,7 @@ def make_module(task: Task, seed: int) -> nn.Module:
         module = nn.Linear(inputs, 10)
     else:
         module = nn.Sequential(nn.Linear(inputs, len(weights[1])), nn.ReLU(), nn.Linear(len(weights[1]), 10))
-    module.to(task.data.x.dtype)
+    module.double()
     with torch.no_grad():
         for parameter, weight in zip(module.parameters(), weights, strict=True):
             parameter.copy_(weight)

@@ -1,8 +1,7 @@
 """Processes that hold a torch.distributed group together: starts them, waits, and leaves none behind."""
 
-import io
+import json
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -12,12 +11,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from lrscale.rules import Failure
 
-WORK, FOUND = "work.pickle", "found.pickle"
+WORK, FOUND = "work.json", "found.json"
 
 
 def in_ranks(function: Callable[..., Any], shares: Sequence[Any], seconds: float = 120) -> Any:
@@ -26,36 +26,24 @@ def in_ranks(function: Callable[..., Any], shares: Sequence[Any], seconds: float
     Args:
       function: of a module's top level; called with its rank's share while the group stands. It must not keep
         processes, and must give the same for the same shares: what the last calls gave is kept.
-      shares: what each rank is given, one a rank; picklable.
+      shares: what each rank is given, one a rank, in JSON's types; floats arrive to the last bit.
       seconds: the longest that all may take.
 
     Returns:
-      What the function returned in rank 0; picklable.
+      What the function returned in rank 0, in JSON's types.
 
     Raises:
       Failure: a process failed or time ran out. Every process has ended by then, as after a return.
     """
-    work = io.BytesIO()
-    _Pickler(work).dump((function, list(shares), seconds))
-    return pickle.loads(_found(work.getvalue(), len(shares), seconds))
-
-
-class _Pickler(pickle.Pickler):
-    """Gives the same bytes for the same tensors, where torch's own way puts addresses into them."""
-
-    def reducer_override(self, value: object) -> Any:
-        import torch
-
-        if type(value) is torch.Tensor:
-            return torch.from_numpy, (value.detach().numpy().copy(),)
-        return (torch.nn.Parameter, (value.detach().clone(),)) if isinstance(value, torch.nn.Parameter) else NotImplemented
+    work = {"module": function.__module__, "function": function.__qualname__, "shares": list(shares), "seconds": seconds}
+    return json.loads(_found(json.dumps(work), len(shares), seconds))
 
 
 @lru_cache(maxsize=16)
-def _found(work: bytes, ranks: int, seconds: float) -> bytes:
+def _found(work: str, ranks: int, seconds: float) -> str:
     with tempfile.TemporaryDirectory(prefix="lrscale-ranks-") as name:
         folder = Path(name)
-        (folder / WORK).write_bytes(work)
+        (folder / WORK).write_text(work)
         started: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(ranks):
@@ -68,7 +56,7 @@ def _found(work: bytes, ranks: int, seconds: float) -> bytes:
                 process.kill()
             for process in started:
                 process.wait()
-        return (folder / FOUND).read_bytes()
+        return (folder / FOUND).read_text()
 
 
 def _wait(started: Sequence["subprocess.Popen[bytes]"], folder: Path, seconds: float) -> None:
@@ -96,7 +84,8 @@ def _rank(folder: Path, rank: int) -> None:
     import torch
     import torch.distributed as group
 
-    function, shares, seconds = pickle.loads((folder / WORK).read_bytes())
+    work = json.loads((folder / WORK).read_text())
+    function, shares, seconds = getattr(import_module(work["module"]), work["function"]), work["shares"], work["seconds"]
     torch.set_num_threads(1)
     for _, interface in socket.if_nameindex():
         if interface.startswith("lo"):  # no other machine takes part
@@ -105,7 +94,7 @@ def _rank(folder: Path, rank: int) -> None:
     group.init_process_group("gloo", f"file://{folder / 'store'}", timedelta(seconds=seconds), world_size=len(shares), rank=rank)
     found = function(shares[rank])
     if rank == 0:
-        (folder / FOUND).write_bytes(pickle.dumps(found))
+        (folder / FOUND).write_text(json.dumps(found))
     (folder / f"{rank}.done").touch()
     while not all((folder / f"{other}.done").exists() for other in range(len(shares))):
         time.sleep(0.01)  # nobody leaves while another still listens to it

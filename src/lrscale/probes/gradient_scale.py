@@ -1,12 +1,12 @@
 """The gradient scale c, measured: of a reduction, of accumulation, and of torch's DDP over real processes."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lrscale.plain import make_module
+from lrscale.plain import make_module, module_of
 from lrscale.quantity import Quantity
 from lrscale.ranks import in_ranks
 from lrscale.spec import Training
@@ -79,6 +79,23 @@ class Share(NamedTuple):
     x: Tensor
     y: dict[str, Tensor]  # by the loss
 
+    def plain(self) -> list[Any]:
+        """In JSON's types; `of` reads it back."""
+        weights = [parameter.tolist() for parameter in self.module.parameters()]
+        return [weights, self.ways, self.size, self.x.tolist(), {name: y.tolist() for name, y in self.y.items()}]
+
+    @classmethod
+    def of(cls, plain: list[Any]) -> "Share":
+        weights, ways, size, x, y = plain
+        module = module_of([_tensor(values) for values in weights])
+        return cls(module, tuple(map(tuple, ways)), size, _tensor(x), {name: _tensor(values) for name, values in y.items()})
+
+
+def _tensor(values: Any) -> Tensor:
+    """Nested lists as a tensor: whole numbers as classes, others as float64."""
+    made = torch.tensor(values)
+    return torch.tensor(values, dtype=torch.float64) if made.is_floating_point() else made
+
 
 def probe(training: Training, task: Task) -> list[Quantity]:
     """Measures c by projecting a step's gradient on that of the mean loss over the same terms.
@@ -100,7 +117,10 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     ways = tuple((name, reduction, n) for name in KINDS for n in counts for reduction in REDUCTIONS)
     pieces = [slice(r * each, (r + 1) * each) for r in range(ranks)]
     shares = [Share(module, ways, size, x[p], {name: of[p] for name, of in y.items()}) for p in pieces]
-    found = gradients(shares[0]) if ranks == 1 else in_ranks(gradients_of_rank, shares)  # of every loss: one group serves all
+    if ranks == 1:
+        found = gradients(shares[0])
+    else:  # of every loss: one group serves all
+        found = [_tensor(values) for values in in_ranks(gradients_of_rank, [share.plain() for share in shares])]
     out = []
     for (name, reduction, n), gradient in zip(ways, found, strict=True):
         if name != loss:
@@ -140,6 +160,7 @@ def gradients(share: Share, module: nn.Module | None = None) -> list[Tensor]:
     return out
 
 
-def gradients_of_rank(share: Share) -> list[Tensor]:
-    """`gradients` under DistributedDataParallel, which averages each backward's gradients over the group."""
-    return gradients(share, nn.parallel.DistributedDataParallel(share.module))
+def gradients_of_rank(plain: list[Any]) -> list[list[float]]:
+    """`gradients` of a plain share under DistributedDataParallel, which averages each backward's gradients over the group."""
+    share = Share.of(plain)
+    return [gradient.tolist() for gradient in gradients(share, nn.parallel.DistributedDataParallel(share.module))]
