@@ -223,22 +223,17 @@ def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRec
     if not isinstance(where, Mapping):
         raise Refusal(f"`{field}.where` must give values of axes, as in {{batch_size: [1, 2]}}, got {where!r:.60}.")
     config = plan.cells[0].config
-    for key in (*where, *_against(claim)):
+    for key in (*where, *([claim.get("against")] if probed and claim["measure"] in AGAINST else [])):
         narrowed = key not in plan.cells[0].scientific and (key in config or has(config, str(key)))
         if key not in axes and not narrowed:
             raise Refusal(f"`{field}` must select by axes of the study ({', '.join(axes) or 'none'}), got {key!r:.60}.")
-
-
-def _against(claim: Mapping[str, Any]) -> list[Any]:
-    """The axis that a claim measures a quantity against."""
-    return [claim.get("against")] if claim["measure"] in AGAINST else []
 
 
 def verdicts(answer: Answer) -> list[Verdict]:
     """Holds a study's claims against its answer; those on an lr family by family."""
     named = [family.of for family in answer.families] or [m.cell.scientific for m in answer.measurements]
     axes = {key for values in named for key in values}
-    claims = [c for c in answer.study.claims if all(key in axes for key in (*(c.get("where") or {}), *_against(c)))]
+    claims = [c for c in answer.study.claims if {*(c.get("where") or {}), *filter(None, [c.get("against")])} <= axes]
     if not answer.families:
         return [_verdict(str(c["name"]), c, _of_cells(answer, c)) for c in claims if c["measure"] in PROBE_MEASURES]
     out = []
