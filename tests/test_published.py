@@ -11,8 +11,18 @@ from tests.configs import ROOT
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "sweeps" / "results"
 PUBLISHED = sorted(file.parent.name for file in RESULTS.glob("*/record.json"))
-FAILING = {"lr_sum*/lr_mean* is 1 at every B (adagrad)"}
-"""Claims that are published as failing."""
+FAILING: dict[str, set[str]] = {
+    "digits": {
+        "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)",
+        "B_c is within a factor of 5 of B_simple = 141 (digits, sgd)",
+        "B_c is within a factor of 5 of B_simple = 123 (digits_mlp, sgd)",
+        "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits_mlp, momentum)",
+    },
+    "fashion_mnist": {
+        "B_c is within a factor of 5 of B_simple = 69 (fashion_mnist_mlp, momentum)",
+    },
+}
+"""Claims that are published as failing, by study."""
 
 
 def test_readmes_table_is_that_of_the_files() -> None:
@@ -26,7 +36,7 @@ def test_readmes_table_is_that_of_the_files() -> None:
 def test_every_claim_that_fails_is_known_and_named(study: str) -> None:
     claims = json.loads((RESULTS / study / "report.json").read_text())["claims"]
     failing = {claim["name"] for claim in claims if not claim["holds"]}
-    assert claims and failing <= FAILING
+    assert claims and failing == FAILING.get(study, set())
     (row,) = (line for line in table(RESULTS).splitlines() if f"`lrscale reproduce {study}`" in line)
     assert row.count("**fails**") == len(failing)
     assert f"{len(claims) - len(failing)} of {len(claims)} claims hold" in row
