@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 
 from lrscale.datasets import read_files
-from lrscale.probes import PROBES
 from lrscale.results import Result, measured, results
 from lrscale.spec import training
 from lrscale.tasks import make_task
@@ -36,6 +35,8 @@ def work(config: Mapping[str, Any]) -> list[Result]:
     torch.set_num_threads(made.threads)
     task = make_task(made, read_files(made.task))
     if made.probe is not None:
+        from lrscale.probes import PROBES  # scipy: only where there is something to measure
+
         return [measured(PROBES[made.probe.name](made, task))]
     return list(results(made, train(made, task)))
 

@@ -3,19 +3,21 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from lrscale.answer import Answer
-from lrscale.claims import laws
 from lrscale.plan import Cell, study_name, trial_label, with_values
 from lrscale.results import Result
 from lrscale.views import View, link
+
+if TYPE_CHECKING:
+    from lrscale.answer import Answer
 
 DASHBOARD = "http://127.0.0.1:8080/dashboard/"
 """Where `lrscale ui --optuna` serves optuna-dashboard, unless that port is taken."""
 
 
-def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> str:
+def study_note(found: "Answer", views: Sequence[View], figures: Sequence[str]) -> str:
     """The note of a study's experiment and of its parent run.
 
     Args:
@@ -23,6 +25,8 @@ def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> 
       views: linked in this order.
       figures: paths of artifacts of the parent run, shown in this order.
     """
+    from lrscale.claims import laws  # scipy: only where there is an answer
+
     study = found.study
     trials = sum(len(cell.trials) for cell in found.cells)
     runs = sum(len(trial.objectives) for cell in found.cells for trial in cell.trials)
