@@ -15,6 +15,7 @@ from lrscale.rules import integer
 from lrscale.spec import PROBES as RULES
 from lrscale.spec import Training
 from lrscale.tasks import Task
+from lrscale.tracking import Store
 from tests.commands import here
 from tests.configs import ROOT
 
@@ -77,6 +78,10 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
     assert "2 [1.9, 2.1]" in said and ">= 3" in said and "FAILS" in said
     assert (study / "studies/double/figures/quantities.png").stat().st_size > 10_000
     assert "twice" in here(study, "report", "double", "--format", "html")
+    store = Store("sqlite:///mlflow.db")
+    experiment = store.experiment("double")
+    runs = store.client.search_runs([experiment], "tags.`lrscale.kind` = 'trial'", order_by=["metrics.place ASC"])
+    assert [run.info.run_name for run in runs] == [f"number{n} b{b}" for n in (1, 2, 4) for b in (8, 16)]
 
 
 def test_a_finished_probe_is_not_measured_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figu
     """
     study = found.study
     menu = views(found, trials)
-    points = cell_points(found)
+    places = {cell.id: float(i) for i, cell in enumerate(study.cells, start=1)}
+    points = cell_points(found) or {t.run_id: [("place", places[t.cell], 0)] for t in trials if t.cell in places}
     store.mark_shown(study.experiment_id, [study.run_id, *points])
     for run_id, curve in {study.run_id: [("place", 0.0, 0), *study_points(found)], **points}.items():
         store.log_points(run_id, curve)
