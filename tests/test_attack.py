@@ -131,18 +131,11 @@ def test_only_sweeps_are_taken_from_the_working_folder(folder: Path) -> None:
     assert not (folder / "PWNED").exists()
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recorded")
-    here(folder, "run", "-m", *TINY)
-    return folder
-
-
-def change(recorded: Path, folder: Path, document: dict[str, Any] | None = None, tags: dict[str, str] | None = None) -> None:
+def change(tiny: Path, folder: Path, document: dict[str, Any] | None = None, tags: dict[str, str] | None = None) -> None:
     """Copies a store and changes what a study's or a trial's record says."""
     for name in ("mlflow.db", "mlflow.db-wal"):
-        if (recorded / name).exists():
-            shutil.copy(recorded / name, folder)
+        if (tiny / name).exists():
+            shutil.copy(tiny / name, folder)
     with closing(sqlite3.connect(folder / "mlflow.db")) as base:
         (uri,) = base.execute("SELECT r.artifact_uri FROM runs r JOIN tags t USING (run_uuid) WHERE t.value = 'study'").fetchone()
         ours = folder / "artifacts"
@@ -156,8 +149,8 @@ def change(recorded: Path, folder: Path, document: dict[str, Any] | None = None,
         (ours / "study.json").write_text(json.dumps(document))
 
 
-def document_of(recorded: Path) -> dict[str, Any]:
-    (file,) = recorded.rglob("study.json")
+def document_of(tiny: Path) -> dict[str, Any]:
+    (file,) = tiny.rglob("study.json")
     loaded: dict[str, Any] = json.loads(file.read_text())
     return loaded
 
@@ -168,8 +161,8 @@ def clean(said: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_texts_in_every_field_of_a_record_stay_text(recorded: Path, folder: Path, text: str) -> None:
-    document = document_of(recorded)
+def test_hostile_texts_in_every_field_of_a_record_stay_text(tiny: Path, folder: Path, text: str) -> None:
+    document = document_of(tiny)
     for key in ("study", "question", "law", "command"):
         document[key] = text
     document["ranges"] = {text: [1, 16]}
@@ -178,7 +171,7 @@ def test_hostile_texts_in_every_field_of_a_record_stay_text(recorded: Path, fold
     for cell in document["cells"]:
         cell["label"] = text + cell["label"]
         cell["scientific"] = {**cell["scientific"], text: text}
-    change(recorded, folder, document, {"mlflow.runName": text, "mlflow.note.content": text})
+    change(tiny, folder, document, {"mlflow.runName": text, "mlflow.note.content": text})
     for form in ("text", "json", "html"):
         said = here(folder, "report", "--format", form, status=None).replace(plotly.offline.get_plotlyjs(), "")
         clean(said)
@@ -207,32 +200,41 @@ DAMAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_or_newer_record_is_named(recorded: Path, folder: Path, damage: str) -> None:
-    document = document_of(recorded)
+def test_a_damaged_or_newer_record_is_named(tiny: Path, folder: Path, damage: str) -> None:
+    document = document_of(tiny)
     DAMAGES[damage](document)
-    change(recorded, folder, document)
+    change(tiny, folder, document)
     said = here(folder, "report", status=2)
     assert said.startswith("lrscale: ") and said.count("\n") == 1 and "Traceback" not in said
 
 
 @pytest.mark.parametrize("value", ["", "{", "null", "[1]", '{"a": "b"}', "\x1b[2J", '{"__reduce__": 1}'])
 @pytest.mark.parametrize("key", ["lrscale.params", "lrscale.objectives", "lrscale.diverged", "lrscale.trial"])
-def test_damaged_tags_of_a_trial_are_named(recorded: Path, folder: Path, key: str, value: str) -> None:
-    change(recorded, folder, tags={key: value})
+def test_damaged_tags_of_a_trial_are_named(tiny: Path, folder: Path, key: str, value: str) -> None:
+    change(tiny, folder, tags={key: value})
     said = here(folder, "report", status=None)
     clean(said)
     assert said.count("\n") == 1 or "lr_sum*" in said or "No ratio" in said
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"[" * 100_000, b"gASVCg=="])
-def test_a_missing_or_damaged_artifact_is_named(recorded: Path, folder: Path, content: bytes | None) -> None:
-    change(recorded, folder)
+def test_a_missing_or_damaged_artifact_is_named(tiny: Path, folder: Path, content: bytes | None) -> None:
+    change(tiny, folder)
     if content is None:
         (folder / "artifacts" / "study.json").unlink()
     else:
         (folder / "artifacts" / "study.json").write_bytes(content)
     said = here(folder, "report", status=None)
     assert (said.startswith("lrscale: ") and said.count("\n") == 1 and "study.json" in said) or "run " in said
+
+
+def test_a_store_without_curves_has_the_other_figures(tiny: Path, folder: Path) -> None:
+    change(tiny, folder)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as base:
+        base.execute("DELETE FROM metrics")
+        base.commit()
+    page = here(folder, "report", "--format", "html")
+    assert "Best learning rate against batch size, " in page and "Loss against examples seen, at" not in page
 
 
 def test_the_ui_answers_this_machine_alone(folder: Path) -> None:

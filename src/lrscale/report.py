@@ -91,12 +91,14 @@ def draw(store: Store, found: Answer) -> dict[str, dict[str, bytes]]:
         if not any(cell.best for cell in family.cells):
             continue
         name = "excess_risk" if found.study.objective == "excess_risk" else "train_loss"
+        lines = _best_lines(store, family, name)
         figures = {
             "objective_against_lr": plots.objective_against_lr(found, family),
             "best_lr_against_batch_size": plots.best_lr_against_batch_size(found, family),
             **({"steps_against_batch_size": plots.steps_against_batch_size(family)} if family.trade_off else {}),
-            "loss_against_examples": plots.loss_against_examples(found, family, _best_lines(store, family, name), name),
         }
+        if any(max(line.steps, default=0) > 0 for line in lines.values()):  # a damaged store may hold no curves
+            figures["loss_against_examples"] = plots.loss_against_examples(found, family, lines, name)
         for title, figure in figures.items():
             drawn[title + suffix] = plots.files(figure)
     return drawn

@@ -66,7 +66,7 @@ def results(training: Training, curves: Curves) -> Iterator[Result]:
     objectives = np.where(np.isnan(objectives), np.inf, objectives)
     examples = tuple(examples_seen(training, int(step)) for step in curves.steps)
     lines = {"train_loss": curves.train_loss, "minibatch_loss": curves.minibatch_loss, "grad_norm": curves.grad_norm}
-    if not np.isnan(curves.excess_risk[0, 0]):
+    if not np.isnan(curves.excess_risk).all():
         lines = {"excess_risk": curves.excess_risk, **lines}
     ends = {
         "valid_loss": curves.valid_loss,
