@@ -7,14 +7,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from lrscale import job
 from lrscale.cli import main
+from lrscale.results import Result
 from lrscale.tracking import Store
 
 TINY = ["batch_size=4,16", "reduction=sum,mean", "seeds=2", "hydra.sweeper.n_trials=6", "optimizer.lr=tag(log,interval(1e-3,1))"]
 """A study of 4 cells and 24 trials."""
+STUDY = "d2l-batch_size-reduction"
+"""Its name."""
 
 
 def lrscale(folder: Path, *arguments: str, status: int = 0, **environment: str) -> str:
@@ -43,3 +51,16 @@ def here(folder: Path, *arguments: str, status: int | None = 0, empty: bool = Tr
         ended = main(arguments)
     assert status in (ended, None), f"{arguments} ended with {ended}:\n{said.getvalue()}"
     return said.getvalue()
+
+
+def at_work(monkeypatch: pytest.MonkeyPatch, actions: Mapping[int, Callable[[], object]]) -> None:
+    """Does something when the nth cell of a study is about to be trained."""
+    work, done = job.work, []
+
+    def acting(config: Mapping[str, Any]) -> list[Result]:
+        done.append(config)
+        if len(done) in actions:
+            actions[len(done)]()
+        return work(config)
+
+    monkeypatch.setattr(job, "work", acting)

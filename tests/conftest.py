@@ -15,6 +15,16 @@ hypothesis.settings.register_profile("any machine", deadline=None, suppress_heal
 hypothesis.settings.load_profile("any machine")
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny study has been run without interruption; to read, or to copy."""
+    from tests.commands import TINY, here  # they import the program, which not every test needs
+
+    folder = tmp_path_factory.mktemp("tiny")
+    here(folder, "run", "-m", *TINY)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""

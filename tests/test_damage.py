@@ -5,29 +5,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lrscale import job
 from lrscale.client import make_database
 from lrscale.journal import Journal
 from lrscale.places import held, safe_name
-from lrscale.results import Result
 from lrscale.rules import Refusal
-from tests.commands import TINY, here
+from tests.commands import STUDY, TINY, at_work, here
 from tests.test_study import lrs_of, optuna_states
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tiny study has been run."""
-    folder = tmp_path_factory.mktemp("tiny")
-    here(folder, "run", "-m", *TINY)
-    return folder
 
 
 @pytest.fixture
@@ -42,19 +31,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
-
-
-def in_the_middle(monkeypatch: pytest.MonkeyPatch, damage: Callable[[], None]) -> None:
-    """Does the damage when a study's first cell has been trained."""
-    work, done = job.work, []
-
-    def damaging(config: Mapping[str, Any]) -> list[Result]:
-        done.append(config)
-        if len(done) == 2:
-            damage()
-        return work(config)
-
-    monkeypatch.setattr(job, "work", damaging)
 
 
 def fill(disk: Path, room: int = 0) -> None:
@@ -75,7 +51,7 @@ def test_a_disk_that_is_full_is_told_and_the_study_goes_on_when_there_is_room(
     (disk / "filler").unlink()
     for room in (0, 20_000, 300_000):
         with monkeypatch.context() as patch:
-            in_the_middle(patch, partial(fill, disk, room))
+            at_work(patch, {2: partial(fill, disk, room)})
             said = here(disk, "run", "-m", *TINY, status=1)
         assert (
             said.splitlines()[-1].startswith("lrscale: ") and ("full" in said or "No space" in said) and "Traceback" not in said
@@ -96,7 +72,7 @@ def test_a_folder_that_turns_read_only_is_told_and_the_study_goes_on_when_it_is_
     mount("-o", "remount,rw", str(disk))
     (disk / "studies").mkdir()
     with monkeypatch.context() as patch:
-        in_the_middle(patch, partial(mount, "--bind", "-o", "ro", str(disk / "studies"), str(disk / "studies")))
+        at_work(patch, {2: partial(mount, "--bind", "-o", "ro", str(disk / "studies"), str(disk / "studies"))})
         said = here(disk, "run", "-m", *TINY, status=1)
     last = said.splitlines()[-1]
     assert "Read-only file system" in last and "the same command goes on" in last and "Traceback" not in said
@@ -164,7 +140,7 @@ def test_a_study_is_run_by_one_process_and_others_run_beside_it(tiny: Path, fold
         subprocess.Popen([sys.executable, "-m", "lrscale", "run", "-m", *c], cwd=folder, stdout=subprocess.DEVNULL)
         for c in commands
     ]
-    lock = folder / "studies" / "d2l-batch_size-reduction.lock"
+    lock = folder / "studies" / f"{STUDY}.lock"
     until = time.monotonic() + 60
     while not (folder / "mlflow.db").exists() and time.monotonic() < until:
         time.sleep(0.01)
@@ -172,7 +148,7 @@ def test_a_study_is_run_by_one_process_and_others_run_beside_it(tiny: Path, fold
     assert str(lock) in said and said.count("\n") == 1
     assert [process.wait(120) for process in running] == [0, 0]
     found = lrs_of(folder)
-    assert found == lrs_of(tiny) == lrs_of(folder, "d2l-batch_size-reduction")
+    assert found == lrs_of(tiny) == lrs_of(folder, STUDY)
     assert optuna_states(folder) == ["COMPLETE"] * 48
 
 

@@ -17,7 +17,6 @@ from tests.commands import TINY, here
 from tests.test_study import optuna_states
 
 Change = Callable[[Training, Curves], Curves]
-STUDY = "d2l-batch_size-reduction"
 LINES = ("train_loss", "minibatch_loss", "grad_norm", "excess_risk")
 
 
@@ -55,6 +54,10 @@ def in_one_cell(change: Change) -> Change:
     return lambda t, curves: change(t, curves) if t.batch_size == 16 and t.reduction == "sum" else curves
 
 
+def in_half_the_cells(change: Change) -> Change:
+    return lambda t, curves: change(t, curves) if t.reduction == "sum" else curves
+
+
 def study(folder: Path, *more: str) -> tuple[str, dict[str, Any]]:
     said = here(folder, "run", "-m", *TINY, *more)
     assert "Traceback" not in said and set(optuna_states(folder)) == {"COMPLETE"}
@@ -68,13 +71,18 @@ SAMPLERS = ("ladder", "tpe", "gp", "qmc", "random", "grid")
 WORST = [(value, place) for value in (math.nan, math.inf, -math.inf) for place in (0.0, 0.5, 1.0)]
 
 
+def assert_divergence(folder: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, worst: tuple[float, float]) -> None:
+    """One bad number in a run is told as divergence, under a sampler."""
+    damaged(monkeypatch, one_number(*worst))
+    said, found = study(folder, f"hydra.sweeper.sampler={sampler}")
+    assert all(cell["n_diverged"] >= 2 for cell in found["cells"]) and "diverged" in said
+
+
 @pytest.mark.parametrize(("sampler", "worst"), list(zip(SAMPLERS, WORST[::-1], strict=False)))
 def test_one_bad_number_in_a_run_is_divergence_under_every_sampler(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, worst: tuple[float, float]
 ) -> None:
-    damaged(monkeypatch, one_number(*worst))
-    said, found = study(folder, f"hydra.sweeper.sampler={sampler}")
-    assert all(cell["n_diverged"] >= 2 for cell in found["cells"]) and "diverged" in said
+    assert_divergence(folder, monkeypatch, sampler, worst)
 
 
 @pytest.mark.parametrize("value", [math.nan])
@@ -84,6 +92,13 @@ def test_a_cell_of_which_all_runs_diverge_says_so(folder: Path, monkeypatch: pyt
     (cell,) = [cell for cell in found["cells"] if cell["label"] == "b16 sum"]
     assert cell["lr_best"] is None and cell["n_diverged"] == cell["n_runs"] == 12
     assert re.search(r"b16 sum .*12/12 +diverged", said)
+
+
+def test_a_reduction_of_which_all_runs_diverge_has_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged(monkeypatch, in_half_the_cells(everywhere(math.inf)))
+    said, found = study(folder)
+    assert [cell["lr_best"] is None for cell in found["cells"]] == [cell["reduction"] == "sum" for cell in found["cells"]]
+    assert "diverged" in said
 
 
 @pytest.mark.parametrize(("value", "more"), [(1.0, []), (0.0, []), (0.0, ["seeds=1"]), (1e-300, []), (1e299, [])])

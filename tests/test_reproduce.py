@@ -14,10 +14,9 @@ from lrscale.document import plan_of
 from lrscale.published import views
 from lrscale.rules import Refusal
 from lrscale.tracking import Store
-from tests.commands import TINY, here
+from tests.commands import STUDY, TINY, here
 from tests.configs import ROOT
 
-STUDY = "d2l-batch_size-reduction"
 RESULTS = ROOT / "sweeps" / "results"
 Change = Callable[[Any], object]
 

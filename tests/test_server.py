@@ -2,30 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lrscale import job
 from lrscale.outbox import Outbox
-from lrscale.results import Result
 from lrscale.rules import Refusal
 from lrscale.tracking import Store
-from tests.commands import TINY, _empty_store, here
+from tests.commands import STUDY, TINY, _empty_store, at_work, here
 from tests.servers import Server, free_port
 from tests.test_study import lrs_of, optuna_states
-
-STUDY = "d2l-batch_size-reduction"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tiny study has been run without a server."""
-    folder = tmp_path_factory.mktemp("tiny")
-    here(folder, "run", "-m", *TINY)
-    return folder
 
 
 @pytest.fixture
@@ -37,19 +24,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
-
-
-def at_work(monkeypatch: pytest.MonkeyPatch, actions: Mapping[int, Any]) -> None:
-    """Does something when the nth cell of a study is about to be trained."""
-    work, done = job.work, []
-
-    def acting(config: Mapping[str, Any]) -> list[Result]:
-        done.append(config)
-        if len(done) in actions:
-            actions[len(done)]()
-        return work(config)
-
-    monkeypatch.setattr(job, "work", acting)
 
 
 def run(folder: Path, uri: str, *more: str, status: int = 0) -> str:

@@ -18,7 +18,7 @@ from lrscale.answer import answer
 from lrscale.results import Result
 from lrscale.sweeper import open_storage
 from lrscale.tracking import Store
-from tests.commands import TINY, here, lrscale
+from tests.commands import STUDY, TINY, here, lrscale
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +135,6 @@ def test_cells_can_be_overridden_and_known_ones_are_not_run_again(quickstart: Pa
     assert len(report(quickstart, "quickstart")["cells"]) == 10
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tiny study has been run without interruption."""
-    folder = tmp_path_factory.mktemp("tiny")
-    here(folder, "run", "-m", *TINY)
-    return folder
-
-
 @pytest.mark.parametrize(("number", "moments"), [(signal.SIGKILL, (2, 9, 15)), (signal.SIGTERM, (5,)), (signal.SIGINT, (5,))])
 def test_a_killed_study_goes_on_and_ends_like_an_uninterrupted_one(
     tiny: Path, folder: Path, number: signal.Signals, moments: tuple[int, ...]
@@ -160,7 +152,7 @@ def test_a_killed_study_goes_on_and_ends_like_an_uninterrupted_one(
     here(folder, "run", "-m", *TINY)
     assert lrs_of(folder) == lrs_of(tiny)
     assert set(optuna_states(folder)) == {"COMPLETE"} and len(optuna_states(folder)) == 24
-    ours, theirs = report(folder, "d2l-batch_size-reduction"), report(tiny, "d2l-batch_size-reduction")
+    ours, theirs = report(folder, STUDY), report(tiny, STUDY)
     assert ours["cells"] == theirs["cells"] and ours["ratio"] == theirs["ratio"]
 
 
@@ -203,7 +195,7 @@ def test_a_crashed_cell_fails_its_trials_and_the_rest_goes_on(folder: Path, monk
     said = here(folder, "run", "-m", *TINY, status=1)
     assert "max_failure_rate" in said and "out of luck" in said
     here(folder, "run", "-m", *TINY, "hydra.sweeper.max_failure_rate=0.5")
-    found = {cell["label"]: cell for cell in report(folder, "d2l-batch_size-reduction")["cells"]}
+    found = {cell["label"]: cell for cell in report(folder, STUDY)["cells"]}
     assert found["b16 sum"]["n_trials"] == 0 and found["b16 sum"]["lr_best"] is None
     assert found["b16 mean"]["n_trials"] == 6
     store = Store.existing(f"sqlite:///{folder}/mlflow.db")
@@ -213,7 +205,7 @@ def test_a_crashed_cell_fails_its_trials_and_the_rest_goes_on(folder: Path, monk
     assert "out of luck" in Path(path).read_text()
     monkeypatch.undo()
     here(folder, "run", "-m", *TINY)
-    assert all(cell["n_trials"] == 6 for cell in report(folder, "d2l-batch_size-reduction")["cells"])
+    assert all(cell["n_trials"] == 6 for cell in report(folder, STUDY)["cells"])
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random", "grid", "{name:tpe,n_startup_trials:2}"])
@@ -226,7 +218,7 @@ def test_a_study_in_which_everything_diverges_says_so(folder: Path) -> None:
     wild = ["optimizer.lr=tag(log,interval(1e20,1e25))", "batch_size=16,32", "reduction=sum,mean", "seeds=1"]
     said = here(folder, "run", "-m", *wild, "hydra.sweeper.n_trials=4")
     assert "4/4  diverged" in said and "No ratio" in said
-    assert all(cell["n_diverged"] == 4 for cell in report(folder, "d2l-batch_size-reduction")["cells"])
+    assert all(cell["n_diverged"] == 4 for cell in report(folder, STUDY)["cells"])
 
 
 def test_a_study_without_intervals_runs_each_combination_once(folder: Path) -> None:

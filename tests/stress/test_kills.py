@@ -28,14 +28,6 @@ WRITES = 60
 STOPS_WITHIN = 3.0
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tiny study has been run without interruption."""
-    folder = tmp_path_factory.mktemp("whole")
-    lrscale(folder, "run", "-m", *TINY)
-    return folder
-
-
 def start(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
     """Starts the tiny study in a session of its own."""
     command = [sys.executable, "-m", "lrscale", "run", "-m", *TINY, *more]
@@ -48,9 +40,9 @@ def in_session(session: int) -> list[int]:
     return [int(pid) for pid in listed.split()]
 
 
-def assert_like(folder: Path, whole: Path) -> None:
+def assert_like(folder: Path, tiny: Path) -> None:
     """Number for number; nothing lost, twice, or left running, in Optuna or in MLflow."""
-    assert lrs_of(folder) == lrs_of(whole)
+    assert lrs_of(folder) == lrs_of(tiny)
     assert optuna_states(folder).count("COMPLETE") == 24 and set(optuna_states(folder)) <= {"COMPLETE", "FAIL"}
     store = Store.existing(f"sqlite:///{folder}/mlflow.db")
     experiment = store.study(None).experiment_id
@@ -58,7 +50,7 @@ def assert_like(folder: Path, whole: Path) -> None:
     assert len(list(store._runs(experiment, "tags.`lrscale.kind` = 'study'"))) == 1
 
 
-def test_killed_at_random_moments(whole: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
     draw, killed = random.Random(SEED), 0
     for study in range(STUDIES):
         folder = tmp_path / str(study)
@@ -73,15 +65,15 @@ def test_killed_at_random_moments(whole: Path, tmp_path: Path) -> None:
             process.communicate()
             killed += process.returncode == -signal.SIGKILL
         lrscale(folder, "run", "-m", *TINY)
-        assert_like(folder, whole)
-        assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+        assert_like(folder, tiny)
+        assert {path.name for path in folder.iterdir()} == {path.name for path in tiny.iterdir()}
     print(f"\nkilled while running: {killed} of {MOMENTS} moments; lost: 0")
     assert killed > MOMENTS // 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("more", [[], ["hydra/launcher=joblib", "hydra.sweeper.n_jobs=2"]], ids=["alone", "joblib"])
-def test_a_signal_ends_it_cleanly_with_its_children(whole: Path, tmp_path: Path, number: signal.Signals, more: list[str]) -> None:
+def test_a_signal_ends_it_cleanly_with_its_children(tiny: Path, tmp_path: Path, number: signal.Signals, more: list[str]) -> None:
     draw, stopped, slowest = random.Random(SEED + number), 0, 0.0
     for _ in range(6):
         process = start(tmp_path, *more)
@@ -100,7 +92,7 @@ def test_a_signal_ends_it_cleanly_with_its_children(whole: Path, tmp_path: Path,
         time.sleep(max(0, STOPS_WITHIN - took))
         assert in_session(process.pid) == []
     lrscale(tmp_path, "run", "-m", *TINY, *more)
-    assert_like(tmp_path, whole)
+    assert_like(tmp_path, tiny)
     print(f"\n{number.name}: {stopped} stops, the slowest after {slowest:.2f} s")
 
 
@@ -162,7 +154,7 @@ def in_a_child(folder: Path, at: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_killed_at_its_writes(whole: Path, tmp_path: Path) -> None:
+def test_killed_at_its_writes(tiny: Path, tmp_path: Path) -> None:
     draw, killed, study = random.Random(SEED), 0, 0
     while killed < WRITES:
         folder = tmp_path / str(study)
@@ -172,5 +164,5 @@ def test_killed_at_its_writes(whole: Path, tmp_path: Path) -> None:
         while (ended := in_a_child(folder, draw.randint(1, 120))) != 0:
             assert ended == -signal.SIGKILL, (folder / "said.txt").read_text()
             killed += 1
-        assert_like(folder, whole)
+        assert_like(folder, tiny)
     print(f"\nkilled at writes: {killed} times in {study} studies; lost: 0")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_numbers import SAMPLERS, WORST, damaged, one_number, study
+from tests.test_numbers import SAMPLERS, WORST, assert_divergence
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -15,6 +15,4 @@ from tests.test_numbers import SAMPLERS, WORST, damaged, one_number, study
 def test_one_bad_number_in_a_run_is_divergence(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, worst: tuple[float, float]
 ) -> None:
-    damaged(monkeypatch, one_number(*worst))
-    said, found = study(folder, f"hydra.sweeper.sampler={sampler}")
-    assert all(cell["n_diverged"] >= 2 for cell in found["cells"]) and "diverged" in said
+    assert_divergence(folder, monkeypatch, sampler, worst)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import at_work
 from tests.servers import Server, proxy
-from tests.test_server import assert_delivered, at_work, run, server, tiny, tmp
+from tests.test_server import assert_delivered, run, server, tmp
 
-__all__ = ["server", "tiny"]  # fixtures
+__all__ = ["server"]  # a fixture
 CALL_SECONDS = 0.1
 
 
