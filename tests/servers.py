@@ -76,8 +76,8 @@ def proxy(port: int, seconds: float = 0.0, lose: Callable[[str, int], bool] = la
             answer = upstream.getresponse()
             content = answer.read()
             upstream.close()
-            count[0] += "/mlflow/" in self.path
-            if "/mlflow/" in self.path and lose(self.path, count[0]):
+            count[0] += 1
+            if lose(self.path, count[0]):
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return

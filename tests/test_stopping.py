@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -43,3 +45,12 @@ def test_a_write_that_fails_keeps_its_error_and_the_handlers_come_back() -> None
         os.kill(os.getpid(), signal.SIGTERM)
         raise OSError("full")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_work_changes_nothing(number: signal.Signals) -> None:
+    late = f"import atexit, os, sys; atexit.register(os.kill, os.getpid(), {int(number)}); "
+    late += "from lrscale.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", late, "translate", "--lr", "0.1", "--to-reduction", "sum"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "") and "lr" in ended.stdout

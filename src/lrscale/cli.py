@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lrscale import __version__
 from lrscale.rules import Failure, Refusal, printable
-from lrscale.stopping import stoppable
+from lrscale.stopping import leave, stoppable
 
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
 EXAMPLES = """\
@@ -146,7 +146,14 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 refused, 130 stopped."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _status(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        if arguments is None:  # this is the program, which ends now
+            leave()
+
+
+def _status(given: list[str]) -> int:
     try:
         with stoppable():
             return _dispatch(given)

@@ -42,3 +42,9 @@ def whole() -> Iterator[None]:
     if _State.asked and not _State.writes:
         _State.asked = False
         raise KeyboardInterrupt
+
+
+def leave() -> None:
+    """From now on a signal changes nothing: the work is done, and what is left is Python's own end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

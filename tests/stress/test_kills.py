@@ -25,6 +25,7 @@ from tests.test_study import lrs_of, optuna_states
 
 MOMENTS, STUDIES, SEED = 25, 5, 20261125
 WRITES = 60
+STOPS = 8
 STOPS_WITHIN = 3.0
 
 
@@ -51,14 +52,15 @@ def assert_like(folder: Path, tiny: Path) -> None:
 
 
 def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
-    draw, killed = random.Random(SEED), 0
-    for study in range(STUDIES):
+    draw, killed, study = random.Random(SEED), 0, 0
+    while killed < MOMENTS:
         folder = tmp_path / str(study)
         folder.mkdir()
-        for moment in range(MOMENTS // STUDIES):
+        study += 1
+        for _ in range(MOMENTS // STUDIES):
             process = start(folder)
-            time.sleep(draw.uniform(1.0, 8.0))
-            if moment % 2:
+            time.sleep(draw.uniform(1.0, 7.0))
+            if killed % 2:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 process.kill()
@@ -66,33 +68,46 @@ def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
             killed += process.returncode == -signal.SIGKILL
         lrscale(folder, "run", "-m", *TINY)
         assert_like(folder, tiny)
-        assert {path.name for path in folder.iterdir()} == {path.name for path in tiny.iterdir()}
-    print(f"\nkilled while running: {killed} of {MOMENTS} moments; lost: 0")
-    assert killed > MOMENTS // 2
+        assert names_in(folder) == names_in(tiny)
+    print(f"\nkilled while running: {killed} times in {study} studies; lost: 0")
+
+
+def names_in(folder: Path) -> set[str]:
+    """What a study leaves behind; SQLite's own files come and go."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith("mlflow.db-")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("more", [[], ["hydra/launcher=joblib", "hydra.sweeper.n_jobs=2"]], ids=["alone", "joblib"])
-def test_a_signal_ends_it_cleanly_with_its_children(tiny: Path, tmp_path: Path, number: signal.Signals, more: list[str]) -> None:
-    draw, stopped, slowest = random.Random(SEED + number), 0, 0.0
-    for _ in range(6):
-        process = start(tmp_path, *more)
-        time.sleep(draw.uniform(1.0, 9.0))
-        process.send_signal(number)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to-the-process", "to-the-group"])
+def test_a_signal_ends_it_cleanly_with_its_children(
+    tiny: Path, tmp_path: Path, number: signal.Signals, more: list[str], send: Callable[[int, int], None]
+) -> None:
+    """A terminal's Ctrl-C goes to the whole group, a system's SIGTERM to the process."""
+    draw, stopped, slowest, study = random.Random(SEED + number), 0, 0.0, 0
+    while stopped < STOPS:
+        folder = tmp_path / str(study)
+        folder.mkdir(exist_ok=True)
+        process = start(folder, *more)
+        time.sleep(draw.uniform(1.0, 7.0))
+        if process.poll() is None:
+            send(process.pid, number)
         sent = time.monotonic()
         said, _ = process.communicate(timeout=60)
         took = time.monotonic() - sent
-        if process.returncode == 0:
+        assert took < STOPS_WITHIN and b"Traceback" not in said, said
+        if process.returncode == 0:  # it had its answer already
+            assert_like(folder, tiny)
+            study += 1
             continue
         stopped, slowest = stopped + 1, max(slowest, took)
         # Python ends by SIGINT, which a shell shows as 130 too, where an import was interrupted in an exec
         assert process.returncode in (130, -signal.SIGINT), said
-        assert b"The same command goes on" in said and b"Traceback" not in said
-        assert took < STOPS_WITHIN
+        assert b"The same command goes on" in said
         time.sleep(max(0, STOPS_WITHIN - took))
         assert in_session(process.pid) == []
-    lrscale(tmp_path, "run", "-m", *TINY, *more)
-    assert_like(tmp_path, tiny)
+    lrscale(folder, "run", "-m", *TINY, *more)
+    assert_like(folder, tiny)
     print(f"\n{number.name}: {stopped} stops, the slowest after {slowest:.2f} s")
 
 
