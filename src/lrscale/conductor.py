@@ -8,7 +8,7 @@ from lrscale.job import Outcome
 from lrscale.palette import colours
 from lrscale.plan import Plan, Share
 from lrscale.progress import Display
-from lrscale.records import StudyRecord, TrialRecord
+from lrscale.records import StudyRecord, TrialRecord, trial_record
 from lrscale.results import mean_objective
 from lrscale.rules import Failure
 from lrscale.stopping import whole
@@ -37,6 +37,7 @@ class Conductor:
         self.recorded: dict[Key, TrialRecord] = {
             _key(record.cell, record.params): record for record in store.trials(study.experiment_id)
         }
+        self.taken: list[TrialRecord] = []
         for tuner in tuners:
             self._add_what_optuna_lacks(tuner)
 
@@ -46,6 +47,10 @@ class Conductor:
             if record.cell == tuner.cell.id and key not in known and set(record.params) == set(tuner.space):
                 with whole():
                     tuner.add(record.params, mean_objective(record.objectives))
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial of the study, whether a store can be asked for it or not; those taken just now have no run yet."""
+        return [*self.recorded.values(), *self.taken]
 
     def held(self) -> int:
         return sum(min(tuner.held(), self.plan.n_trials) for tuner in self.tuners)
@@ -130,6 +135,7 @@ class Conductor:
         for ask, result in zip(missing, results, strict=True):
             with whole():
                 self.store.record_trial(self.study, tuner.cell, ask.number, asks[0].number, ask.params, result, started, colour)
+                self.taken.append(trial_record(tuner.cell.id, ask.number, asks[0].number, ask.params, result))
                 if ask in new:
                     tuner.tell(ask.number, result.objective)
         runs = [flag for result in results for flag in result.diverged]

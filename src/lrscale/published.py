@@ -65,7 +65,7 @@ def publish(study: str | None, uri: str) -> None:
         old.unlink()
     for name, text in {"record.json": _json(kept.record), **kept.files, **views(as_json(found))}.items():
         (folder / name).write_text(text)
-    for name, content in main_figures(store, found).items():
+    for name, content in main_figures(found).items():
         (folder / name).write_bytes(content)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"published {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrscale.quantity import Quantity
+from lrscale.results import Result
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class TrialRecord:
     diverged: tuple[bool, ...]
     together: int | None
     quantities: tuple[Quantity, ...] = ()
+
+
+def trial_record(cell: str, number: int, together: int, params: Mapping[str, float], result: Result) -> TrialRecord:
+    """The record of a result that no store has given a run yet."""
+    return TrialRecord("", cell, number, params, result.objectives, result.diverged, together, result.quantities)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lrscale.answer import answer
 from lrscale.claims import check_claims
 from lrscale.client import check_uri, sqlite_file
 from lrscale.conductor import Conductor, Launch
@@ -57,7 +58,7 @@ def store_files(plan: Plan) -> list[Path]:
 
 
 def _carry_out(plan: Plan, launch: Launch, report: Report | None, watch: Stopwatch) -> None:
-    from lrscale.report import write_report  # scipy and matplotlib: when there is something to report
+    from lrscale.report import write_answer, write_report  # scipy and matplotlib: when there is something to report
 
     with watch.phase("opening stores"):  # a stop does not wait for a database: it is made in one move, or not
         store = Store(plan.tracking["uri"])
@@ -76,8 +77,12 @@ def _carry_out(plan: Plan, launch: Launch, report: Report | None, watch: Stopwat
         with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), conductor.held()) as display:
             conductor.run(display)
         seconds = time.monotonic() - begun if display.rounds else 0.0
-        with watch.phase("delivering"):
-            store.settle(plan.study)
+        try:
+            with watch.phase("delivering"):
+                store.settle(plan.study)
+        except Undelivered:  # the answer does not wait for the server
+            write_answer(answer(study, conductor.records()), console)
+            raise
         with watch.phase("reporting"):
             (report or write_report)(store, study, console)
     except BaseException as error:

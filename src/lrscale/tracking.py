@@ -80,7 +80,7 @@ class Store:
         if self.courier is not None and (waiting := self.courier.settle()):
             raise Undelivered(
                 f"the study is complete, but {waiting} of its records wait in {self.courier.outbox.path}: {self.courier.trouble} "
-                f"When the server is back: lrscale sync, then lrscale report {study}."
+                "When the server is back, the same command delivers them and reports to it; lrscale sync delivers alone."
             )
 
     def part(self) -> int:
