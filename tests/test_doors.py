@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "lrscale"
 DOORS = {
     "optuna": {"sweeper", "journal"},
     "optuna_dashboard": {"dashboard"},
-    "mlflow": {"tracking", "client"},
+    "mlflow": {"tracking", "reading", "client"},
     "hydra": {"app"},
     "omegaconf": {"app"},
     "argparse": {"cli"},

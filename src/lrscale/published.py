@@ -20,13 +20,14 @@ from rich.console import Console
 
 from lrscale.answer import Answer, answer
 from lrscale.provenance import commit
+from lrscale.reading import STUDY_FILE
 from lrscale.records import StudyRecord, TrialRecord
 from lrscale.report import main_figures
 from lrscale.report_json import as_json
 from lrscale.rules import Refusal
 from lrscale.spec import seeds
 from lrscale.table import write_table
-from lrscale.tracking import STUDY_FILE, Store
+from lrscale.tracking import Store
 
 RESULTS = Path("sweeps") / "results"
 NUMBERS_IN = ("report.json", "trials.csv")

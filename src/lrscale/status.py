@@ -10,9 +10,10 @@ from datetime import datetime
 from rich.console import Console
 from rich.live import Live
 
+from lrscale.entries import EXECUTED
 from lrscale.places import is_held
 from lrscale.records import StudyRecord, TrialRecord
-from lrscale.tracking import EXECUTED, Store
+from lrscale.tracking import Store
 
 SECONDS = 2.0
 """Between two looks."""

@@ -1,63 +1,42 @@
-"""MLflow's door: opens a store, writes studies and trials to it in few calls, and reads them back."""
+"""MLflow's door: writes studies and trials to a store in few calls, of which `reading` is the other half."""
 
 import hashlib
-import itertools
 import json
-import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
-from lrscale.client import answers, check_uri, deliver, failure, open_client, sqlite_file
-from lrscale.document import check_record
+from lrscale.client import answers, deliver, failure, open_client
+from lrscale.entries import CELL, EXECUTED, MADE_BY, NUMBER, PARAMS, PLAN, ROUND, SECONDS, entry, now_ms, rounded, trial_entry
 from lrscale.notes import trial_note
 from lrscale.outbox import Courier, Outbox, deliver_all
-from lrscale.places import can_write, held, reason, safe_name
+from lrscale.places import can_write, held, safe_name
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
-from lrscale.quantity import Quantity
-from lrscale.records import CellRecord, Line, StudyRecord, TrialRecord, WorkRecord
+from lrscale.reading import STUDY_FILE, Reader
+from lrscale.records import StudyRecord
 from lrscale.results import Result
-from lrscale.rules import Failure, Refusal, printable_all
-from lrscale.spec import training
+from lrscale.rules import Failure, Refusal
 from lrscale.views import KIND, SHOWN
-
-CELL, NUMBER, PARAMS = "lrscale.cell", "lrscale.trial", "lrscale.params"
-OBJECTIVES, DIVERGED, CONFIG, PLAN = "lrscale.objectives", "lrscale.diverged", "lrscale.config", "lrscale.plan"
-EXECUTED, SECONDS, ROUND, MADE_BY = "lrscale.executed", "lrscale.seconds", "lrscale.round", "lrscale.made_by"
-QUANTITIES = "lrscale.quantities"
-STUDY_FILE = "study.json"
-LOSS_CURVES = ("excess_risk", "train_loss")
-"""Curves that are recorded step by step; of the others the last value is. A point costs 0.08 ms."""
-PAGE = 1000
-"""Runs read at a time."""
 
 
 class Undelivered(Failure):
     """A study is complete, and some of its records wait on disk for a server."""
 
 
-class Store:
-    """An MLflow store: a database on this machine, or a server."""
+class Store(Reader):
+    """An MLflow store, a database on this machine or a server, to read and to write."""
 
     def __init__(self, uri: str) -> None:
-        """Opens a store, creating a database that is not there yet.
-
-        Raises:
-          Refusal: it cannot be opened.
-        """
-        self.uri, self.file = uri, sqlite_file(uri)
-        self.client = open_client(uri)
-        self.address = self.client.uri
+        super().__init__(uri)
         self.keep: Callable[[Mapping[str, Any]], object] = partial(deliver, self.client)
         self.courier: Courier | None = None
         self.seconds_before = 0.0
@@ -102,16 +81,6 @@ class Store:
             except sqlite3.Error as error:
                 raise failure(self.uri, error) from error
 
-    @classmethod
-    def existing(cls, uri: str) -> "Store":
-        """Opens a store to read from; a database that is not there is refused, not made."""
-        check_uri(uri)
-        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-            raise Refusal(
-                f"`--tracking-uri` must be a store that is there, got {uri}. Run a study first: lrscale run -m sweeps=quickstart."
-            )
-        return cls(uri)
-
     def experiment(self, name: str) -> str:
         """Returns the id of the experiment of that name, made if need be."""
         found = self.client.get_experiment_by_name(name)
@@ -151,7 +120,7 @@ class Store:
     def finish_study(self, run_id: str, status: str, seconds: float = 0.0) -> None:
         """Ends a parent run: FINISHED, FAILED or KILLED; its rounds took so many seconds more."""
         spent = {SECONDS: f"{self.seconds_before + seconds:.1f}"} if seconds else {}
-        self.keep({"kind": "end", "run": run_id, "status": status, "ended": _ms(), "tags": spent})
+        self.keep({"kind": "end", "run": run_id, "status": status, "ended": now_ms(), "tags": spent})
         # sorting 10,000 runs by a metric takes SQLite 9 s without these statistics and 0.2 s with them; they take 0.02 s
         self._execute("PRAGMA analysis_limit=400", "ANALYZE")
 
@@ -180,13 +149,13 @@ class Store:
         always = {key: cell.config[key] for key in ("reduction", "batch_size")}
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
-        self.keep(_trial_entry(study.experiment_id, name, tags, cell.config, scientific, params, result, int(started * 1000)))
+        self.keep(trial_entry(study.experiment_id, name, tags, cell.config, scientific, params, result, int(started * 1000)))
 
     def record_failure(self, study: StudyRecord, cell: Cell, params: Mapping[str, float], traceback: str) -> None:
         """Writes a crashed trial as a failed child run, its traceback in an artifact."""
         tags = {KIND: "crash", CELL: cell.id, "mlflow.parentRunId": study.run_id, **source_tags()}
         name, files = trial_label(cell.label, params), {"traceback.txt": traceback}
-        self.keep(_entry(study.experiment_id, name, tags, status="FAILED", files=files))
+        self.keep(entry(study.experiment_id, name, tags, status="FAILED", files=files))
 
     def record_single(
         self,
@@ -201,8 +170,8 @@ class Store:
         groups = {group: config[group]["name"] for group in ("task", "optimizer")}
         named = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
-        entry = _trial_entry(self.experiment(experiment), name, tags, config, {**groups, **named}, params, result, None)
-        return deliver(self.client, entry)
+        single = trial_entry(self.experiment(experiment), name, tags, config, {**groups, **named}, params, result, None)
+        return deliver(self.client, single)
 
     def drop_unfinished(self, experiment: str, but: str) -> None:
         """Deletes trials that were being written when their process was killed, and ends the studies it left running."""
@@ -211,89 +180,6 @@ class Store:
                 self.client.delete_run(run.info.run_id)
             elif run.info.run_id != but:
                 self.client.set_terminated(run.info.run_id, "KILLED")
-
-    def trials(self, experiment: str) -> list[TrialRecord]:
-        """Reads an experiment's finished trials."""
-        found = []
-        for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"):
-            with _named(self.uri, run.info.run_id):
-                found.append(_trial(run))
-        return found
-
-    def last_trial(self, experiment: str) -> float | None:
-        """When an experiment's last trial was recorded, in seconds; None if there is none."""
-        query = f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"
-        found = self.client.search_runs([experiment], query, max_results=1, order_by=["attributes.end_time DESC"])
-        return found[0].info.end_time / 1000 if found else None
-
-    def study(self, name: str | None) -> StudyRecord:
-        """Reads the latest execution of a study, or of any study if no name is given.
-
-        Raises:
-          Refusal: there is none.
-        """
-        experiments = {e.experiment_id: e.name for e in self._experiments()}
-        wanted = [i for i, n in experiments.items() if name in (None, n)]
-        latest = [f"tags.`{EXECUTED}` DESC"]
-        runs = self.client.search_runs(wanted, f"tags.`{KIND}` = 'study'", max_results=1, order_by=latest) if wanted else []
-        if not runs:
-            known = ", ".join(sorted(n for n in experiments.values() if n != "Default")) or "none"
-            raise Refusal(
-                f"`STUDY` must be a study in {self.uri}, got {name or 'no name'}. There: {known}. "
-                "Run one with lrscale run -m sweeps=quickstart."
-            )
-        run = runs[0]
-        return self.study_of(run.info.run_id)
-
-    def study_of(self, run_id: str) -> StudyRecord:
-        """Reads a study by its run."""
-        return self._study_record(self.client.get_run(run_id), self.load_json(run_id, STUDY_FILE))
-
-    def kind(self, run_id: str) -> str:
-        """What a run records: a study, a trial or a single training.
-
-        Raises:
-          Refusal: there is no such run, or it records something else.
-        """
-        try:
-            found = str(self.client.get_run(run_id).data.tags.get(KIND))
-        except Failure:
-            raise Refusal(f"`--from` must be the id of a run in {self.uri}, got {run_id!r:.60}. lrscale ui shows them.") from None
-        if found not in ("study", "trial", "single"):
-            raise Refusal(f"`--from` must be the run of a study, a trial or a single training, got one of kind {found:.60}.")
-        return found
-
-    def work(self, run_id: str) -> WorkRecord:
-        """Reads a trial with its round, or a single training."""
-        run = self.client.get_run(run_id)
-        tags, config = run.data.tags, json.loads(run.data.tags[CONFIG])
-        if tags[KIND] == "single":
-            alone = _trial(run)
-            return WorkRecord(config, (alone.params,), 0, alone, True, json.loads(tags[MADE_BY]))
-        asked = _trial(run)
-        every = [t for t in self.trials(run.info.experiment_id) if t.cell == asked.cell and t.together == asked.together]
-        each = sorted(every if asked.together is not None else [asked], key=lambda trial: trial.number)
-        made_by = self.load_json(tags["mlflow.parentRunId"], STUDY_FILE)["made_by"]
-        place = [trial.run_id for trial in each].index(run_id)
-        return WorkRecord(config, tuple(t.params for t in each), place, asked, asked.together is not None, made_by)
-
-    def line(self, run_id: str, name: str) -> Line:
-        """Reads a trial's curve."""
-        points = sorted((m.step, m.value) for m in self.client.get_metric_history(run_id, name))
-        return Line(tuple(step for step, _ in points), tuple(value for _, value in points))
-
-    def load_json(self, run_id: str, path: str) -> Any:
-        """Reads a JSON artifact."""
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            text = Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
-            with _named(self.uri, run_id):
-                return json.loads(text)
-
-    def files(self, run_id: str, folder: str) -> list[str]:
-        """Paths of the artifacts in a folder of a run's."""
-        return [str(file.path) for file in self.client.list_artifacts(run_id, folder)]
 
     def writable(self) -> bool:
         """Whether the store can be written; of a server it is assumed."""
@@ -308,7 +194,7 @@ class Store:
     def log_points(self, run_id: str, points: Iterable[tuple[str, float, int]]) -> None:
         """Adds points of metrics (name, value, step) to a run; the same point again changes nothing."""
         now = self.client.get_run(run_id).info.start_time
-        metrics = [Metric(key, _rounded(value), now, step) for key, value, step in points]
+        metrics = [Metric(key, rounded(value), now, step) for key, value, step in points]
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(run_id, metrics[start : start + 1000])
 
@@ -320,58 +206,12 @@ class Store:
         for run_id in [run_id for run_id in run_ids if run_id not in marked]:
             self.client.set_tag(run_id, SHOWN, "yes")
 
-    def run_tags(self, run_id: str) -> dict[str, str]:
-        return dict(self.client.get_run(run_id).data.tags)
-
     def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
         self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
-
-    def experiment_tags(self, experiment: str) -> dict[str, str]:
-        return dict(self.client.get_experiment(experiment).tags)
 
     def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             self.client.set_experiment_tag(experiment, key, value)
-
-    def _experiments(self) -> Iterator[Experiment]:
-        token = None
-        while True:
-            page = self.client.search_experiments(max_results=PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    def _runs(self, experiment: str, query: str) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self.client.search_runs([experiment], query, max_results=PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    def _study_record(self, run: Run, document: Mapping[str, Any]) -> StudyRecord:
-        with _named(self.uri, run.info.run_id):
-            check_record(document)
-            return self._checked_record(run, printable_all(document))
-
-    def _checked_record(self, run: Run, document: Mapping[str, Any]) -> StudyRecord:
-        return StudyRecord(
-            run_id=run.info.run_id,
-            experiment_id=run.info.experiment_id,
-            study=document["study"],
-            question=document["question"],
-            objective=document["objective"],
-            n_trials=document["n_trials"],
-            ranges={name: (low, high) for name, (low, high) in document["ranges"].items()},
-            claims=tuple(document["claims"]),
-            cells=tuple(CellRecord(c["id"], c["label"], c["scientific"], c["config"]) for c in document["cells"]),
-            made_by=document["made_by"],
-            command=document["command"],
-            status=run.info.status,
-            seconds=float(run.data.tags.get(SECONDS, 0)),
-        )
 
 
 def _datasets(plan: Plan) -> list[DatasetInput]:
@@ -381,120 +221,6 @@ def _datasets(plan: Plan) -> list[DatasetInput]:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         found.append(DatasetInput(Dataset(json.loads(text)["name"], digest, "code", text, profile=text), []))
     return found
-
-
-def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
-    """The numbers of a trial that MLflow's table and charts show: finite ones only, as its screens take no inf."""
-    if result.quantities:
-        expected = {f"{q.name}.expected": q.expected for q in result.quantities if q.expected is not None}
-        return {q.name: q.value for q in result.quantities} | expected
-    worst = math.log10(max(10 * abs(result.curves["train_loss"][0]), 1e-300))
-    objective = result.objective
-    shown = {f"log10_{key.rpartition('.')[2]}": math.log10(value) for key, value in params.items() if value > 0}
-    shown |= {"diverged": float(sum(result.diverged)), "seeds": float(len(result.objectives))}
-    if math.isfinite(objective):
-        shown["objective"] = objective
-        shown["log10_objective"] = min(math.log10(max(objective, 1e-300)), worst)
-    else:
-        shown["log10_objective"] = worst
-    return shown | {f"final/{name}": value for name, value in result.ends.items()}
-
-
-def _trial_entry(
-    experiment: str,
-    name: str,
-    tags: Mapping[str, str],
-    config: Mapping[str, Any],
-    shown: Mapping[str, str],
-    params: Mapping[str, float],
-    result: Result,
-    started: int | None,
-) -> dict[str, Any]:
-    """The record of one run: what it is in its tags, what varies in its parameters, loss curves and numbers as metrics."""
-    tags = {
-        **tags,
-        **source_tags(),
-        OBJECTIVES: json.dumps(result.objectives),
-        DIVERGED: json.dumps([int(d) for d in result.diverged]),
-        CONFIG: json.dumps(dict(config)),
-    }
-    if result.quantities:
-        tags[QUANTITIES] = json.dumps([asdict(quantity) for quantity in result.quantities])
-    now = _ms()
-    metrics = [(key, _rounded(value), now, 0) for key, value in summary(params, result).items()]
-    metrics += [("steps", training(config).steps, now, 0)]
-    metrics += [("examples", *at) for at in zip(result.examples, itertools.repeat(now), result.steps, strict=False)]
-    metrics += [("trial", int(tags[NUMBER]), now, 0)] if NUMBER in tags else []
-    metrics += [("objective_by_seed", o, now, i) for i, o in enumerate(result.objectives) if math.isfinite(o)]
-    for key in LOSS_CURVES:
-        points = zip(result.steps, result.curves.get(key, ()), strict=False)
-        metrics += [(key, value, now, step) for step, value in points if math.isfinite(value)]
-    tuned = {key.rpartition(".")[2]: f"{value:.4g}" for key, value in params.items()}
-    return _entry(experiment, name, tags, started, {**shown, **tuned}, metrics)
-
-
-def _entry(
-    experiment: str,
-    name: str,
-    tags: Mapping[str, str],
-    started: int | None = None,
-    params: Mapping[str, str] | None = None,
-    metrics: Sequence[tuple[str, float, int, int]] = (),
-    status: str = "FINISHED",
-    files: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """A run as plain values: what `client.deliver` writes, now or from disk. Times are in milliseconds."""
-    return {
-        "kind": "run",
-        "experiment": experiment,
-        "name": name,
-        "tags": dict(tags),
-        "started": _ms() if started is None else started,
-        "ended": _ms(),
-        "params": dict(params or {}),
-        "metrics": list(metrics),
-        "files": dict(files or {}),
-        "status": status,
-    }
-
-
-@contextmanager
-def _named(uri: str, run_id: str) -> Iterator[None]:
-    """Names the run where a record in it is damaged, or not one of ours.
-
-    Raises:
-      Refusal: it is.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        text = reason(error) if isinstance(error, Refusal) else f"{type(error).__name__} {reason(error)}"
-        raise Refusal(
-            f"run {run_id} in {uri} is damaged, or a newer lrscale's: {text.rstrip('.')}. Put back a whole copy, or delete it."
-        ) from None
-
-
-def _trial(run: Run) -> TrialRecord:
-    tags = run.data.tags
-    return TrialRecord(
-        run_id=run.info.run_id,
-        cell=tags.get(CELL, ""),
-        number=int(tags.get(NUMBER, 0)),
-        params={str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()},
-        together=int(tags[ROUND]) if ROUND in tags else None,
-        objectives=tuple(float(objective) for objective in json.loads(tags[OBJECTIVES])),
-        diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
-        quantities=tuple(Quantity(**fields) for fields in json.loads(tags.get(QUANTITIES, "[]"))),
-    )
-
-
-def _rounded(value: float) -> float:
-    """Four significant digits, for numbers that are read in a table; exact values are in the tags."""
-    return float(f"{value:.4g}")
-
-
-def _ms() -> int:
-    return int(time.time() * 1000)
 
 
 def _now() -> str:
