@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from lrscale import single, study
+from lrscale import study, tracking
 from lrscale.claims import check_claims
 from lrscale.cli import main
 from lrscale.document import check_record, plan_of
@@ -186,7 +186,7 @@ def test_any_command_line_runs_or_is_refused_and_nothing_is_written(
     said = io.StringIO()
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "_carry_out", lambda *given: None)  # what is run once nothing is refused
-        patch.setattr(single, "work", _stop)
+        patch.setattr(tracking, "Store", _stop)
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
                 status = main(["run", *(["-m"] if many else []), *overrides])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lrscale import job, single
 from lrscale.outbox import Outbox
 from lrscale.rules import Refusal
 from lrscale.tracking import Store
@@ -60,10 +61,29 @@ def test_a_server_killed_in_the_middle_gets_every_record_once_and_in_order(
     run(work, server.uri, status=2)
     server.start()
     said = here(work, "sync")
-    assert f"{len(lines)} records delivered" in said and not waiting.exists()
+    assert f"{len(lines)} records of {STUDY} delivered" in said and not waiting.exists()
     assert_delivered(server, tiny)
     assert "lr_sum*" in here(work, "report", STUDY, "--tracking-uri", server.uri)
     assert "24 of them in the store already" in run(work, server.uri)
+
+
+def test_a_single_training_is_kept_for_a_server_that_died_under_it(
+    folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = ["run", "optimizer.lr=0.03", "tracking=server", f"tracking.uri={server.uri}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(single, "work", lambda config: [server.kill(), *job.work(config)][1:])
+        said = here(folder, *training, status=1, empty=False)
+    *_, objective, last = said.splitlines()
+    assert objective.startswith("excess_risk") and last.startswith("lrscale: the training is complete")
+    (waiting,) = folder.glob("*.outbox")
+    server.start()
+    assert "1 records of training mean b10 lr3e-2 delivered" in here(folder, "sync") and not waiting.exists()
+    here(folder, *training, empty=False)
+    store = Store.existing(server.uri)
+    first, second = store._runs(store.experiment("lrscale"), "tags.`lrscale.kind` = 'single'")
+    assert first.data.tags["lrscale.objectives"] == second.data.tags["lrscale.objectives"]
+    assert first.info.run_id in here(folder, "reproduce", "--from", first.info.run_id, "--tracking-uri", server.uri)
 
 
 def assert_delivered(server: Server, tiny: Path) -> None:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.plan import Cell, Interval, Plan, Share, cell_label, has, with_values
-from lrscale.rules import BOOLEAN, FRACTION, TEXT, Refusal, Rule, check, integer, is_number, one_of
+from lrscale.rules import BOOLEAN, FRACTION, TEXT, Failure, Refusal, Rule, check, integer, is_number, one_of
 from lrscale.spec import KEYS, TUNED, identity, training
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
     try:
         hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
-    except _Refused as refused:
-        raise refused.refusal from None
+    except _Told as told:
+        raise told.error from None
     except Exception as error:
         if "HYDRA_FULL_ERROR" in environment or not _is_hydras(error):
             raise
@@ -89,12 +89,12 @@ def _is_hydras(error: Exception) -> bool:
     return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4", "yaml")
 
 
-class _Refused(SystemExit):
-    """Carries a refusal past Hydra, which would print a line of its own about any Exception."""
+class _Told(SystemExit):
+    """Carries what is told in one line past Hydra, which would print a line of its own about any Exception."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(2)
-        self.refusal = refusal
+    def __init__(self, error: Refusal | Failure) -> None:
+        super().__init__(1)
+        self.error = error
 
 
 def _wording(error: Exception) -> str:
@@ -117,8 +117,8 @@ def job(config: DictConfig) -> "list[Outcome] | None":
         if config.cells is not None:
             raise Refusal("`cells` is filled by a study and must be null in a single training. Leave it out.")
         run_single(plain_config(config), _plain(config.tracking))
-    except Refusal as refusal:
-        raise _Refused(refusal) from None
+    except (Refusal, Failure) as error:
+        raise _Told(error) from None
     return None
 
 

@@ -212,7 +212,7 @@ def _dispatch(given: list[str]) -> int:
         from lrscale.tracking import sync
 
         for outbox, count, study in sync(Path(options.folder)):
-            print(printable(f"{outbox.path.name}: {count} records delivered. The report: lrscale report {study}"))
+            print(printable(f"{outbox.path.name}: {count} records of {study} delivered."))
     elif options.command == "translate":
         _translate(options)
     else:

@@ -80,7 +80,6 @@ class Courier(threading.Thread):
         """
         super().__init__(daemon=True, name="courier")
         self.outbox, self.uri, self.study, self._deliver, self._answers = outbox, uri, study, deliver, answers
-        self.trouble: Failure | None = None
         self._waiting: deque[Entry] = deque()
         self._lock, self._stopped, self._away_since = threading.Lock(), threading.Event(), 0.0
         deliver_all(outbox, uri, deliver)
@@ -106,15 +105,15 @@ class Courier(threading.Thread):
             try:
                 self._deliver(self._waiting[0], in_doubt)
                 break
-            except Failure as failure:
-                self.trouble, in_doubt, tries = failure, True, tries + 1
+            except Failure:
+                in_doubt, tries = True, tries + 1
                 self._away_since = self._away_since or time.monotonic()
                 while not self._stopped.wait(RETRY_SECONDS) and not self._answers():
                     tries = 0
         else:
             self._stopped.set()  # what it does not take waits on disk, with all that follows
             return
-        self.trouble, self._away_since = None, 0.0
+        self._away_since = 0.0
         with self._lock:
             self._waiting.popleft()
             if not self._waiting:

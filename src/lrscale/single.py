@@ -34,15 +34,16 @@ def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
         )
     check_files(made.task)
     check_uri(tracking["uri"])
-    (result,) = work(config)
     store = Store(tracking["uri"])
+    experiment = store.experiment(tracking["experiment"])
+    (result,) = work(config)
     lr = made.optimizer.options["lr"][0]
     name = f"{made.reduction} b{made.batch_size} lr{short(lr)}"
-    with whole():
-        run_id = store.record_single(tracking["experiment"], name, config, {"optimizer.lr": lr}, result, made_by())
     console = Console(highlight=False, markup=False, emoji=False)
     for line in losses(made, result):
         console.print(line)
+    with whole():
+        run_id = store.record_single(experiment, name, config, {"optimizer.lr": lr}, result, made_by())
     console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")
 
 

@@ -17,7 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from lrscale.client import answers, deliver, failure, open_client
 from lrscale.entries import CELL, EXECUTED, MADE_BY, NUMBER, PARAMS, PLAN, ROUND, SECONDS, entry, now_ms, rounded, trial_entry
 from lrscale.notes import trial_note
-from lrscale.outbox import Courier, Outbox, deliver_all
+from lrscale.outbox import Courier, Outbox, deliver_all, outbox_path
 from lrscale.places import can_write, held, safe_name
 from lrscale.plan import Cell, Plan, trial_label
 from lrscale.provenance import source_tags
@@ -29,7 +29,7 @@ from lrscale.views import KIND, SHOWN
 
 
 class Undelivered(Failure):
-    """A study is complete, and some of its records wait on disk for a server."""
+    """What was asked for is complete, and some of its records wait on disk for a server."""
 
 
 class Store(Reader):
@@ -58,8 +58,9 @@ class Store(Reader):
         """
         if self.courier is not None and (waiting := self.courier.settle()):
             raise Undelivered(
-                f"the study is complete, but {waiting} of its records wait in {self.courier.outbox.path}: {self.courier.trouble} "
-                "When the server is back, the same command delivers them and reports to it; lrscale sync delivers alone."
+                f"the study is complete, but {waiting} of its records wait in {self.courier.outbox.path}, "
+                f"as {self.uri} did not take them. When it does, the same command delivers them and reports to it; "
+                "lrscale sync delivers alone."
             )
 
     def part(self) -> int:
@@ -166,12 +167,27 @@ class Store(Reader):
         result: Result,
         made_by: Mapping[str, str],
     ) -> str:
-        """Writes a training that belongs to no study as one run, and returns its id."""
+        """Writes a training that belongs to no study as one run, and returns its id.
+
+        Raises:
+          Undelivered: the server is away, and the record waits in an outbox of its own in the working folder.
+        """
         groups = {group: config[group]["name"] for group in ("task", "optimizer")}
         named = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
-        single = trial_entry(self.experiment(experiment), name, tags, config, {**groups, **named}, params, result, None)
-        return deliver(self.client, single)
+        single = trial_entry(experiment, name, tags, config, {**groups, **named}, params, result, None)
+        single |= {"uid": os.urandom(8).hex(), "uri": self.uri, "study": f"training {name}"}
+        try:
+            return deliver(self.client, single)
+        except Failure:
+            if not self.is_server:
+                raise
+            outbox = Outbox(outbox_path(None, f"training-{single['uid']}"))
+            outbox.put(single)
+            raise Undelivered(
+                f"the training is complete, but its record waits in {outbox.path}, as {self.uri} did not take it. "
+                "When it does: lrscale sync."
+            ) from None
 
     def drop_unfinished(self, experiment: str, but: str) -> None:
         """Deletes trials that were being written when their process was killed, and ends the studies it left running."""
