@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -37,6 +38,17 @@ def test_a_second_signal_does_not_wait() -> None:
     with stoppable(), whole():
         done.append("later")
     assert done == ["first", "later"]
+
+
+def test_a_stop_that_was_swallowed_is_made_up_for_after_the_next_write() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finalizer
+            os.kill(os.getpid(), signal.SIGINT)
+        with whole():
+            done.append("next")
+        done.append("after")
+    assert done == ["next"]
 
 
 def test_a_write_that_fails_keeps_its_error_and_the_handlers_come_back() -> None:

@@ -13,9 +13,8 @@ class _State:
 
 
 def _stop(signum: int, frame: object) -> None:
-    if _State.writes and not _State.asked:
-        _State.asked = True
-    else:
+    again, _State.asked = _State.asked, True
+    if again or not _State.writes:
         raise KeyboardInterrupt
 
 
@@ -33,14 +32,16 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def whole() -> Iterator[None]:
-    """A write that is not left half done: an interrupted transaction would keep a database locked."""
+    """A write that is not left half done: an interrupted transaction would keep a database locked.
+
+    Its end also stops what was asked to stop before and went on: Python drops what is raised in a finalizer.
+    """
     _State.writes += 1
     try:
         yield
     finally:
         _State.writes -= 1
     if _State.asked and not _State.writes:
-        _State.asked = False
         raise KeyboardInterrupt
 
 
