@@ -4,14 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 
 from lrscale.answer import Answer, CellAnswer, Family
+from lrscale.probe_view import probe_view
 from lrscale.records import TrialRecord
 from lrscale.results import mean_objective
-from lrscale.views import KIND, LIMIT, SHOWN, SUMMARY, Chart, Section, View, bound
+from lrscale.views import BEST, BEST_TRIALS, LIMIT, SUMMARY, TRIALS, Chart, Point, Section, View, bound, key
 
-Point = tuple[str, float, int]
-"""A metric, its value and its step."""
-TRIALS = f"tags.`{KIND}` = 'trial'"
-BEST = f"tags.`{SHOWN}` = 'yes'"
 RESULT = {"metrics.objective": 95, "params.lr": 85}
 CHECKS = {"metrics.diverged": 80, "metrics.steps": 70}
 NUMBERS = {"metrics.lr_best": 80, "metrics.lr_low": 80, "metrics.lr_high": 80, "metrics.lr_theory": 85}
@@ -32,28 +29,18 @@ def views(found: Answer, trials: Sequence[TrialRecord]) -> list[View]:
       trials: all trials of its experiment, of other executions too.
     """
     if not found.families:
-        return [_of_probe(found)]
+        return [probe_view(found)]
     columns = {**RESULT, **{f"params.{key}": 45 + 7 * len(key) for key in axes(found)}, **CHECKS}
     points = Section("log10 objective against log10 lr", (Chart(("log10_objective",), "log10_lr", points=True),))
     gone = Section("Diverged seeds against log10 lr", (Chart(("diverged",), "log10_lr", points=True),))
     loss = _loss_section(found)
-    best = f"{TRIALS} and {BEST}"
     return [
         View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _summary(found)),
-        View("lrscale-best", "Best trial of each cell", best, "metrics.place", True, {**NUMBERS, **columns}, (loss,)),
+        View("lrscale-best", "Best trial of each cell", BEST_TRIALS, "metrics.place", True, {**NUMBERS, **columns}, (loss,)),
         *(_of_reduction(found, trials, reduction, columns, (points, loss)) for reduction in _reductions(found)),
         _diverged(trials, columns, (gone,)),
         _all(trials, columns, (points, loss)),
     ]
-
-
-def _of_probe(found: Answer) -> View:
-    """What a probe measured: a row a cell, its axes and quantities in columns."""
-    names = list(found.study.cells[0].scientific)
-    quantities = [key for m in found.measurements for key in (m.quantity.name, f"{m.quantity.name}.expected")]
-    columns = {f"params.{key}": 60 + 7 * len(key) for key in names}
-    columns |= {f"metrics.{key}": 45 + 7 * len(key) for key in dict.fromkeys(quantities)}
-    return View(SUMMARY, "Study summary", TRIALS, "metrics.place", True, columns, ())
 
 
 def axes(found: Answer) -> list[str]:
@@ -160,17 +147,17 @@ def _numbers(cell: CellAnswer) -> list[Point]:
 
 def _curve_points(family: Family, cell: CellAnswer) -> list[Point]:
     """Objective and log10 lr of a cell's trials, in steps that name the lr: a study that goes on adds to them."""
-    key = _curve(family, cell.training.reduction)
+    name = _curve(family, cell.training.reduction)
     finite = [(math.log10(lr), o) for lr, o, _ in cell.points() if math.isfinite(o) and o > 0]
-    return [p for x, o in finite for p in ((key, o, round(1e6 * x)), ("curve/log10_lr", x, round(1e6 * x)))]
+    return [p for x, o in finite for p in ((name, o, round(1e6 * x)), ("curve/log10_lr", x, round(1e6 * x)))]
 
 
 def _law_points(family: Family) -> list[Point]:
     points: list[Point] = []
     for reduction in family.reductions():
         lines: dict[str, Callable[[CellAnswer], float | None]] = {
-            _key("best_lr", _title(family), reduction): lambda c: c.best.interval.value if c.best and c.fits else None,
-            _key("best_lr", _title(family), f"{reduction} theory"): lambda c: c.theory_lr,
+            key("best_lr", _title(family), reduction): lambda c: c.best.interval.value if c.best and c.fits else None,
+            key("best_lr", _title(family), f"{reduction} theory"): lambda c: c.theory_lr,
         }
         for cell in family.cells:
             if cell.training.reduction == reduction:
@@ -186,13 +173,8 @@ def _title(family: Family, *more: str) -> str:
 
 
 def _curve(family: Family, reduction: str) -> str:
-    return _key("curve", _title(family, reduction))
+    return key("curve", _title(family, reduction))
 
 
 def _sizes(family: Family) -> str:
-    return _key("best_lr", _title(family), "log10_batch_size")
-
-
-def _key(*parts: str) -> str:
-    """A metric's name, of characters that MLflow takes."""
-    return "/".join("".join(c if c.isalnum() or c in "_-. " else "_" for c in part) for part in parts if part)
+    return key("best_lr", _title(family), "log10_batch_size")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from lrscale.answer import Answer
 from lrscale.browse import HIDDEN, cell_points, study_points, views
 from lrscale.notes import study_note
+from lrscale.probe_view import Shown, hidden_metrics, probe_points
 from lrscale.records import TrialRecord
 from lrscale.tracking import Store
 from lrscale.views import tags
@@ -29,15 +30,14 @@ def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figu
     """
     study = found.study
     menu = views(found, trials)
-    places = {cell.id: float(i) for i, cell in enumerate(study.cells, start=1)}
-    points = cell_points(found) or {t.run_id: [("place", places[t.cell], 0)] for t in trials if t.cell in places}
-    store.mark_shown(study.experiment_id, [study.run_id, *points])
-    for run_id, curve in {study.run_id: [("place", 0.0, 0), *study_points(found)], **points}.items():
-        store.log_points(run_id, curve)
+    shown = {run_id: Shown(points, None) for run_id, points in cell_points(found).items()} or probe_points(found, trials)
+    store.mark_shown(study.experiment_id, [study.run_id, *shown])
+    for run_id, (points, colour) in {study.run_id: Shown([("place", 0.0, 0), *study_points(found)], INK), **shown}.items():
+        store.log_points(run_id, points, {COLOUR: colour} if colour else {})
     note = study_note(found, menu, sorted(path for path in figures if path.startswith(MAIN)))
-    saved = tags(menu, HIDDEN, int(time.time() * 1000))
+    saved = tags(menu, [*HIDDEN, *hidden_metrics(found)], int(time.time() * 1000))
     store.tag_experiment(study.experiment_id, {**saved, **noted(note, store.experiment_tags(study.experiment_id))})
-    store.tag_run(study.run_id, {COLOUR: INK, **noted(note, store.run_tags(study.run_id))})
+    store.tag_run(study.run_id, noted(note, store.run_tags(study.run_id)))
 
 
 def noted(note: str, now: Mapping[str, str]) -> dict[str, str]:

@@ -110,6 +110,12 @@ def _along(found: Sequence[Measurement], below: str | None) -> list[Measurement]
     return sorted(found, key=lambda m: float(m.cell.scientific[below])) if below else list(found)
 
 
+def logarithmic(found: Sequence[Measurement]) -> bool:
+    """Whether values, measured and expected, are positive and spread over more than a decade."""
+    numbers = [v for _, q in found for v in (q.value, q.expected) if v is not None]
+    return min(numbers) > 0 and max(numbers) > 20 * min(numbers)
+
+
 def words(axis: str, value: Any) -> str:
     """A value of an axis, as in `B = 16`, `no bias` or `adam`.
 

@@ -207,12 +207,13 @@ class Store(Reader):
         now = int(time.time() * 1000)
         self.client.log_batch(run_id, [Metric(*m, now, 0) for m in metrics.items()])
 
-    def log_points(self, run_id: str, points: Iterable[tuple[str, float, int]]) -> None:
-        """Adds points of metrics (name, value, step) to a run; the same point again changes nothing."""
+    def log_points(self, run_id: str, points: Iterable[tuple[str, float, int]], tags: Mapping[str, str]) -> None:
+        """Adds points of metrics (name, value, step) to a run, and tags; the same again changes nothing."""
         now = self.client.get_run(run_id).info.start_time
         metrics = [Metric(key, rounded(value), now, step) for key, value, step in points]
+        labels = [RunTag(*tag) for tag in tags.items()]
         for start in range(0, len(metrics), 1000):
-            self.client.log_batch(run_id, metrics[start : start + 1000])
+            self.client.log_batch(run_id, metrics[start : start + 1000], tags=labels if start == 0 else [])
 
     def mark_shown(self, experiment: str, run_ids: Sequence[str]) -> None:
         """Marks the runs that a study's summary shows, and these alone."""

@@ -20,16 +20,26 @@ KIND, SHOWN = "lrscale.kind", "lrscale.summary"
 SUMMARY = "lrscale-summary"
 """The view that a study opens with."""
 NAME = "attributes.`Run Name`"
+TRIALS = f"tags.`{KIND}` = 'trial'"
+BEST = f"tags.`{SHOWN}` = 'yes'"
+BEST_TRIALS = f"{TRIALS} and {BEST}"
+"""Filters: all trials; what the summary shows; without the parent run."""
+Point = tuple[str, float, int]
+"""A metric, its value and its step."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Metrics `y` as lines over the step or another metric `x`, or as points over it. MLflow titles it with its metrics."""
+    """Metrics `y` as lines over the step or another metric `x`, or as points over it, or the first of them as a bar a run.
+
+    MLflow titles it with its metrics.
+    """
 
     y: tuple[str, ...]
     x: str = "step"
     log: bool = True
     points: bool = False
+    bars: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,11 @@ def column(name: str) -> str:
     """A column's id, as in metrics.`objective`."""
     kind, _, key = name.partition(".")
     return f"{kind}.`{key}`"
+
+
+def key(*parts: str) -> str:
+    """A metric's name, of characters that MLflow takes."""
+    return "/".join("".join(c if c.isalnum() or c in "_-. " else "_" for c in part) for part in parts if part)
 
 
 def tags(views: Sequence[View], hidden: Sequence[str], now: int) -> dict[str, str]:
@@ -136,6 +151,8 @@ def _card(chart: Chart, place: int, section: int) -> dict[str, Any]:
     shared["runsCountToCompare"] = LIMIT
     if chart.points:
         return {**shared, "type": "SCATTER", "xaxis": _axis(chart.x), "yaxis": _axis(chart.y[0])}
+    if chart.bars:
+        return {**shared, "type": "BAR", "metricKey": chart.y[0], "dataAccessKey": chart.y[0]}
     return {
         **shared,
         "type": "LINE",
