@@ -23,7 +23,7 @@ DOORS = {
 }
 CORE = {
     "rules", "spec", "streams", "models", "tasks", "modules", "reduction", "minibatches", "optim", "train", "results",
-    "theory", "edges", "intervals", "estimate", "forms", "ladder", "plan", "records", "homogeneity", "translate",
+    "theory", "edges", "intervals", "estimate", "forms", "ladder", "strides", "plan", "records", "homogeneity", "translate",
     "sweepfile", "quantity", "probes", "plain", "views",
 }  # fmt: skip
 SHELL_PROBES = {"probes.gradient_scale"}

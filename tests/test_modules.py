@@ -59,9 +59,13 @@ FAST: dict[str, tuple[Model, Task]] = {
 }
 
 
-@pytest.mark.parametrize("weights", [0.5, torch.rand(1, EXAMPLES).double(), torch.rand(SEEDS, EXAMPLES).double()])
+WEIGHTS = [0.5, *(torch.rand(*shape).double() for shape in [(1, 1, EXAMPLES), (SEEDS, 1, EXAMPLES), (1, TRIALS, 1)])]
+
+
+@pytest.mark.parametrize("beta", [0, 1])
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", FAST)
-def test_closed_forms_are_what_autograd_finds(name: str, weights: float | Tensor) -> None:
+def test_closed_forms_are_what_autograd_finds(name: str, weights: float | Tensor, beta: int) -> None:
     fast, task = FAST[name]
     x, y = (tensor.view(SEEDS, EXAMPLES, *tensor.shape[1:]) for tensor in task.data[:2])
     stream = torch.Generator().manual_seed(2)
@@ -71,10 +75,25 @@ def test_closed_forms_are_what_autograd_finds(name: str, weights: float | Tensor
     assert_close(fast.losses(quick, x, y), task.model.losses(slow, x, y))
     if fast.errors is not None and task.model.errors is not None:
         assert_array_equal(fast.errors(quick, x, y), task.model.errors(slow, x, y))
-    room = [torch.full_like(parameter, torch.nan) for parameter in quick]
-    found = task.model.gradients(slow, x, y, weights, slow)
-    for ours, theirs in zip(fast.gradients(quick, x, y, weights, room), found, strict=True):
-        assert_close(ours, theirs.view_as(ours))
+    ours, theirs = ([torch.full_like(p, 3.0 if beta else torch.nan) for p in of] for of in (quick, slow))
+    fast.gradients(quick, x, y, weights, ours, beta)
+    task.model.gradients(slow, x, y, weights, theirs, beta)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one, other.view_as(one))
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_gradients_added_to_the_parameters_are_those_before_the_step(name: str) -> None:
+    fast, task = FAST[name]
+    x, y = (tensor.view(SEEDS, EXAMPLES, *tensor.shape[1:]) for tensor in task.data[:2])
+    stream = torch.Generator().manual_seed(2)
+    start = [w.expand(SEEDS, TRIALS, *w.shape).clone() for w in fast.initial(stream)]
+    gradients = [torch.empty_like(w) for w in start]
+    fast.gradients(start, x, y, -0.1, gradients, 0)
+    expected = [w + g for w, g in zip(start, gradients, strict=True)]
+    fast.gradients(start, x, y, -0.1, start, 1)
+    for one, other in zip(start, expected, strict=True):
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize("task", ["d2l", "softmax", "mlp"])

@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-NUMBERS = 2
+NUMBERS = 3
 """Bumped whenever equal configs start to give other numbers; part of every cell's identity."""

@@ -1,6 +1,7 @@
 """The order of the data: which examples a seed's run sees at each step, the same for every lr and reduction."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from lrscale.models import Weights
 from lrscale.reduction import example_weights
 from lrscale.spec import Training
 from lrscale.streams import generator
+from lrscale.strides import STRIDE, Stride, couplings
 from lrscale.tasks import Task
 
 BLOCK_BYTES = 32 * 2**20
@@ -18,7 +20,7 @@ BLOCK_BYTES = 32 * 2**20
 
 
 class Minibatch(NamedTuple):
-    """What one step sees: features [seed, example, ...], targets [seed, example], and the examples' loss weights."""
+    """What one step sees: features [seed, example, ...], targets [seed, example], and the losses' weights."""
 
     x: Tensor
     y: Tensor
@@ -33,30 +35,60 @@ def batch_order(seed: int, epoch: int, examples: int) -> Tensor:
 
 def minibatches(training: Training, task: Task) -> Iterator[Minibatch]:
     """Yields one minibatch a step, epoch after epoch, without end."""
+    for x, y, places in _blocks(training, task):
+        yield from _singles(training, task, x, y, places)
+
+
+def strides(training: Training, task: Task, alone: AbstractSet[int]) -> Iterator[Minibatch | Stride]:
+    """Yields what `minibatches` does, but whole strides of steps where none of them is to be taken alone."""
+    count, step = training.step_examples, 0
+    size = STRIDE * count
+    weight = _weights(training, torch.ones(1, count, dtype=task.data.x.dtype))
+    assert isinstance(weight, float)
+    for x, y, places in _blocks(training, task, beside=2 * size):
+        once, twice = couplings(x, count)
+        for k, (xs, ys) in enumerate(zip(x.split(size, 1), y.split(size, 1), strict=True)):
+            if xs.shape[1] == size and alone.isdisjoint(range(step + 1, step + STRIDE + 1)):
+                yield Stride(xs, ys, weight, once[k], twice[k])
+                step += STRIDE
+            else:
+                for minibatch in _singles(training, task, xs, ys, places[:, k * size : (k + 1) * size]):
+                    yield minibatch
+                    step += 1
+
+
+def _blocks(training: Training, task: Task, beside: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Features, targets and places in the data of the examples of many steps, [seed, example, ...], none across epochs.
+
+    `beside`: numbers that are kept for each example beside its features.
+    """
     data, count = task.data, training.step_examples
     stop = training.steps_per_epoch * count if training.drop_last else training.examples
-    step_bytes = count * data.x[0].numel() * data.x.element_size() * len(training.seeds)
+    step_bytes = count * (data.x[0].numel() + beside) * data.x.element_size() * len(training.seeds)
     block = count * max(1, BLOCK_BYTES // step_bytes)
-    ones = torch.ones(1, count, dtype=data.x.dtype)
-    same = {size: _weights(training, ones[:, :size]) for size in {count, stop % count or count}}
     epoch = 0
     while True:
         orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
         for start in range(0, stop, block):
             places = orders[:, start : min(start + block, stop)]
-            xs, ys = data.x[places].split(count, 1), data.y[places].split(count, 1)
-            if task.terms is None:  # every example counts 1: weights depend on the number of examples alone
-                last = len(xs) - 1
-                for k in range(last):
-                    yield Minibatch(xs[k], ys[k], same[count])
-                yield Minibatch(xs[last], ys[last], same[xs[last].shape[1]])
-            else:
-                for x, y, terms in zip(xs, ys, task.terms[places].split(count, 1), strict=True):
-                    yield Minibatch(x, y, _weights(training, terms))
+            flat = places.flatten()
+            yield data.x.index_select(0, flat).unflatten(0, places.shape), data.y.index_select(0, flat).view_as(places), places
         epoch += 1
+
+
+def _singles(training: Training, task: Task, x: Tensor, y: Tensor, places: Tensor) -> Iterator[Minibatch]:
+    """The minibatches of a block's examples."""
+    count, terms = training.step_examples, task.terms
+    xs, ys = x.split(count, 1), y.split(count, 1)
+    if terms is not None:
+        weights = [_weights(training, part) for part in terms[places].split(count, 1)]
+    else:  # every example counts 1: weights depend on the number of examples alone
+        ones = torch.ones(1, count, dtype=x.dtype)
+        weights = [_weights(training, ones)] * (len(xs) - 1) + [_weights(training, ones[:, : xs[-1].shape[1]])]
+    return map(Minibatch, xs, ys, weights)
 
 
 def _weights(training: Training, terms: Tensor) -> Weights:
     """Weight x terms of a step's examples; a number where all are the same."""
     weights = example_weights(training.reduction, terms, training.batch_size) * terms
-    return weights if bool((weights != weights[0, 0]).any()) else float(weights[0, 0])
+    return weights.unsqueeze(1) if bool((weights != weights[0, 0]).any()) else float(weights[0, 0])

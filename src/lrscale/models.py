@@ -13,8 +13,8 @@ from torch import Tensor
 Parameters = Sequence[Tensor]
 Losses = Callable[[Parameters, Tensor, Tensor], Tensor]
 Weights = Tensor | float
-"""Of the examples in a step, [seed or 1, example]; a number where all are the same."""
-Gradients = Callable[[Parameters, Tensor, Tensor, Weights, Parameters], list[Tensor]]
+"""Of the losses in a step, [seed or 1, trial or 1, example or 1]; a number where all are the same."""
+Gradients = Callable[[Parameters, Tensor, Tensor, Weights, Parameters, int], None]
 
 
 class Model(NamedTuple):
@@ -22,8 +22,9 @@ class Model(NamedTuple):
 
     `initial(generator)`: one run's weights, float64, without the leading axes.
     `losses(parameters, x, y)`: per-example losses [seed, trial, example].
-    `gradients(parameters, x, y, weights, room)`: the gradients of their sum weighted by `weights`, one a parameter;
-    they may be written into `room`, tensors like the parameters, which spares making new ones at every step.
+    `gradients(parameters, x, y, weights, out, beta)`: takes the gradients of their sum weighted by `weights`; each of
+    `out`, tensors like the parameters, becomes beta x itself + its gradient, beta 0 or 1. With `out` the parameters
+    themselves, beta 1 and -lr among the weights, that is a step of plain SGD.
     `errors`: like `losses`, 1 where the most probable class is wrong; None without classes.
     `width`: numbers kept per example and run while a gradient is taken.
     """
@@ -39,16 +40,17 @@ def linear_regression(features: int, bias: bool) -> Model:
     """1/2 (w.x + b - y)^2, starting at w ~ N(0, .01^2), b = 0 as the book does; b multiplies a last feature of ones."""
 
     def residuals(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        return torch.baddbmm(y.unsqueeze(-1), x, parameters[0].mT, beta=-1)
+        return torch.bmm(x, parameters[0].mT).mT.sub_(y.unsqueeze(1))
 
     def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        return residuals(parameters, x, y).square().div(2).transpose(1, 2)
+        return residuals(parameters, x, y).square_().div_(2)
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, room: Parameters) -> list[Tensor]:
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int) -> None:
         residual = residuals(parameters, x, y)
         if isinstance(weights, Tensor):
-            return [torch.bmm((residual * weights.unsqueeze(-1)).mT, x, out=room[0])]
-        return [torch.baddbmm(parameters[0], residual.mT, x, beta=0, alpha=weights, out=room[0])]
+            out[0].baddbmm_(residual.mul_(weights), x, beta=beta)
+        else:
+            out[0].baddbmm_(residual, x, beta=beta, alpha=weights)
 
     def initial(generator: torch.Generator) -> list[Tensor]:
         weights = 0.01 * torch.randn(features, generator=generator, dtype=torch.float64)
@@ -68,42 +70,50 @@ def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
       hidden: width of the hidden layer; None for softmax regression.
     """
 
-    def wide(parameters: Parameters, x: Tensor) -> Tensor:
-        """The first layer of all trials as one product per seed, [seed, trial, example, unit]."""
+    def first(parameters: Parameters, x: Tensor) -> Tensor:
+        """The first layer of all trials as one product per seed, [seed, trial, unit, example]."""
         weight, bias = parameters[0], parameters[1]
-        seeds, trials, units, _ = weight.shape
-        first = torch.bmm(x, weight.reshape(seeds, trials * units, -1).mT)
-        return first.view(seeds, -1, trials, units).transpose(1, 2) + bias.unsqueeze(2)
+        products = torch.bmm(weight.flatten(1, 2), x.mT)
+        return products.view(*weight.shape[:3], -1).add_(bias.unsqueeze(-1))
+
+    def second(parameters: Parameters, active: Tensor) -> Tensor:
+        return active if hidden is None else (parameters[2] @ active).add_(parameters[3].unsqueeze(-1))
 
     def logits(parameters: Parameters, x: Tensor) -> Tensor:
-        out = wide(parameters, x)
-        return out if hidden is None else out.relu_() @ parameters[2].mT + parameters[3].unsqueeze(2)
+        """[seed, trial, class, example]: what follows runs along the examples."""
+        out = first(parameters, x)
+        return second(parameters, out if hidden is None else out.relu_())
 
     def targets(y: Tensor, out: Tensor) -> Tensor:
-        return y.unsqueeze(1).expand(out.shape[:-1]).unsqueeze(-1)
+        return y.unsqueeze(1).unsqueeze(2).expand(*out.shape[:2], 1, out.shape[3])
 
     def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         out = logits(parameters, x)
-        return out.logsumexp(-1) - out.gather(-1, targets(y, out)).squeeze(-1)
+        return out.logsumexp(2) - out.gather(2, targets(y, out)).squeeze(2)
 
     def errors(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         out = logits(parameters, x)
-        return (out.argmax(-1) != y.unsqueeze(1)).to(out.dtype)
+        return (out.argmax(2) != y.unsqueeze(1)).to(out.dtype)
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, room: Parameters) -> list[Tensor]:
-        active = wide(parameters, x) if hidden is None else wide(parameters, x).relu_()
-        out = active if hidden is None else active @ parameters[2].mT + parameters[3].unsqueeze(2)
-        slope = out.softmax(-1)  # of the losses over the logits, once 1 is taken off at the targets
-        slope.scatter_add_(-1, targets(y, out), slope.new_full((1,), -1.0).expand(*slope.shape[:-1], 1))
-        slope *= weights.view(-1, 1, weights.shape[-1], 1) if isinstance(weights, Tensor) else weights
-        later = []
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int) -> None:
+        active = first(parameters, x) if hidden is None else first(parameters, x).relu_()
+        slope = second(parameters, active).softmax(2)  # of the losses over the logits, once 1 is taken off at the targets
+        at = targets(y, slope)
+        slope.scatter_add_(2, at, slope.new_full((1,), -1.0).expand(at.shape))
+        slope *= weights.unsqueeze(2) if isinstance(weights, Tensor) else weights
         if hidden is not None:
-            later = [slope.mT @ active, slope.sum(2)]
-            slope = (slope @ parameters[2]).mul_(active > 0)
-        seeds, trials, count, units = slope.shape
-        narrow = slope.transpose(1, 2).reshape(seeds, count, trials * units)
-        torch.bmm(narrow.mT, x, out=room[0].view(seeds, trials * units, -1))
-        return [room[0], slope.sum(2), *later]
+            below = (parameters[2].mT @ slope).mul_(active > 0)
+            out[2].flatten(0, 1).baddbmm_(slope.flatten(0, 1), active.flatten(0, 1).mT, beta=beta)
+            add_sum(out[3], slope, beta)
+            slope = below
+        out[0].flatten(1, 2).baddbmm_(slope.flatten(1, 2), x, beta=beta)
+        add_sum(out[1], slope, beta)
+
+    def add_sum(out: Tensor, slope: Tensor, beta: int) -> None:
+        if beta:
+            out += slope.sum(-1)
+        else:
+            torch.sum(slope, -1, out=out)
 
     def layer(generator: torch.Generator, outputs: int, fan_in: int) -> list[Tensor]:
         bound = fan_in**-0.5

@@ -69,11 +69,12 @@ def module_task(
     def weighted(weights: list[Tensor], x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
         return (loss(functional_call(template, dict(zip(names, weights, strict=True)), (x,)), y) * counts).sum()
 
-    of_all_runs = vmap(vmap(grad(weighted), (0, None, None, None)))
+    of_all_runs = vmap(vmap(grad(weighted), (0, None, None, 0)))
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, room: Parameters) -> list[Tensor]:
-        counts = torch.as_tensor(weights, dtype=x.dtype).expand(x.shape[:2])
-        return list(of_all_runs(list(parameters), x, y, counts))
+    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int) -> None:
+        counts = torch.as_tensor(weights, dtype=x.dtype).expand(*parameters[0].shape[:2], x.shape[1])
+        for held, gradient in zip(out, of_all_runs(list(parameters), x, y, counts), strict=True):
+            _ = held.add_(gradient) if beta else held.copy_(gradient)
 
     def initial(generator: torch.Generator) -> list[Tensor]:
         fresh = dict(_module(make, generator).named_parameters())

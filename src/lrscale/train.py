@@ -8,13 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrscale.minibatches import BLOCK_BYTES, Minibatch, minibatches
+from lrscale.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
 from lrscale.models import Losses
 from lrscale.optim import OPTIMIZERS
 from lrscale.rules import Refusal
 from lrscale.spec import OPTIMIZERS as RULES
 from lrscale.spec import TUNABLE, Training
 from lrscale.streams import generator
+from lrscale.strides import LARGEST, STRIDE, Stride, take
 from lrscale.tasks import Task
 
 Array = NDArray[np.float64]
@@ -41,7 +42,7 @@ class Curves(NamedTuple):
     steps_to_target: Array
 
 
-def train(training: Training, task: Task, loss_weights: Array | None = None) -> Curves:
+def train(training: Training, task: Task) -> Curves:
     """Trains every trial with every seed.
 
     All trials of a seed share its initial weights and minibatches. A run never sees its neighbours:
@@ -52,7 +53,6 @@ def train(training: Training, task: Task, loss_weights: Array | None = None) -> 
     Args:
       training: what to train.
       task: its task, from `make_task`.
-      loss_weights: factor on each trial's loss, [trial]; 1 if left out.
 
     Returns:
       Curves, over run = trial x number of seeds + place of the seed.
@@ -71,11 +71,11 @@ def train(training: Training, task: Task, loss_weights: Array | None = None) -> 
     size = trials_in_memory(training, task)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
-        return _train_chunk(training, task, chunks[0], loss_weights)
+        return _train_chunk(training, task, chunks[0])
     points, runs, seeds = recording_steps(training), training.trials * len(training.seeds), len(training.seeds)
     whole = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(4)), *(np.empty(runs) for _ in range(3)))
     for chunk in chunks:
-        for kept, made in zip(whole[1:], _train_chunk(training, task, chunk, loss_weights)[1:], strict=True):
+        for kept, made in zip(whole[1:], _train_chunk(training, task, chunk)[1:], strict=True):
             kept[..., chunk.start * seeds : chunk.stop * seeds] = made
     return whole
 
@@ -136,19 +136,43 @@ class _Runs:
             torch.stack(weights).to(task.data.x.dtype).unsqueeze(1).repeat(1, trials, *[1] * weights[0].ndim)
             for weights in zip(*starts, strict=True)
         ]
-        self.room = [torch.empty_like(parameter) for parameter in self.parameters]
+        self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
         self.optimizer = OPTIMIZERS[training.optimizer.name]
         self.hypers = [per_trial(training, chunk, parameter) for parameter in self.parameters]
         self.states = [self.optimizer.state(p, h) for p, h in zip(self.parameters, self.hypers, strict=True)]
+        options = training.optimizer.options
+        self.plain_sgd = training.optimizer.name == "sgd" and options["momentum"] == 0 and options["weight_decay"] == 0
+        self.lrs = torch.tensor(options["lr"][chunk], dtype=task.data.x.dtype).view(1, -1, 1)
+        self.factors: dict[float, Tensor] = {}
 
     def minibatch_loss(self, minibatch: Minibatch) -> Tensor:
         """Mean loss over a minibatch, [seed, trial]."""
         with torch.no_grad():
             return self.task.model.losses(self.parameters, minibatch.x, minibatch.y).mean(-1)
 
-    def update(self, gradients: list[Tensor], step: int) -> None:
-        for k, gradient in enumerate(gradients):
+    def step(self, minibatch: Minibatch, step: int) -> None:
+        """Updates the parameters, and leaves the gradients in `gradients`."""
+        self.task.model.gradients(self.parameters, *minibatch, self.gradients, 0)
+        for k, gradient in enumerate(self.gradients):
             self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
+
+    def step_unseen(self, minibatch: Minibatch, step: int) -> None:
+        """The same update where nobody looks at the gradients: plain SGD's go into the parameters at once, times -lr."""
+        x, y, weight = minibatch
+        if self.plain_sgd and isinstance(weight, float):
+            self.task.model.gradients(self.parameters, x, y, self.factor(weight), self.parameters, 1)
+        else:
+            self.step(minibatch, step)
+
+    def stride(self, stride: Stride) -> None:
+        """Takes several unseen steps at once."""
+        take(self.parameters[0], stride, self.factor(stride.weight))
+
+    def factor(self, weight: float) -> Tensor:
+        """-lr x weight of each trial, [1, trial, 1]."""
+        if weight not in self.factors:
+            self.factors[weight] = -weight * self.lrs
+        return self.factors[weight]
 
     def train_loss(self) -> tuple[Tensor, Tensor]:
         """Mean loss over the training data, and its excess over the minimum, [seed, trial] each."""
@@ -164,7 +188,7 @@ def weights_after(training: Training, task: Task, steps: int) -> list[Tensor]:
     """Each run's weights after so many steps, [seed, trial, *shape]; as `train` has them, all trials at once."""
     runs = _Runs(training, task, slice(None))
     for step, minibatch in zip(range(1, steps + 1), minibatches(training, task), strict=False):
-        runs.update(task.model.gradients(runs.parameters, *minibatch, runs.room), step)
+        runs.step_unseen(minibatch, step)
     return runs.parameters
 
 
@@ -183,9 +207,12 @@ class _Target:
     def _log_above(self, loss: Tensor) -> Tensor:
         return torch.log(loss.double().clamp(min=1e-300) / self.loss)
 
+    def looks_at(self, step: int) -> bool:
+        return bool(step % self.every == 0)
+
     def all_finished(self, step: int, runs: _Runs) -> bool:
         """Checks when it is time; true once every run has reached the target or diverged."""
-        if step % self.every != 0:
+        if not self.looks_at(step):
             return False
         above = self._log_above(runs.train_loss()[0])
         now = (above <= 0) & self.reached.isinf()
@@ -194,38 +221,47 @@ class _Target:
         return bool((self.reached.isfinite() | ~above.isfinite()).all())
 
 
-def _train_chunk(training: Training, task: Task, chunk: slice, loss_weights: Array | None) -> Curves:
+def _train_chunk(training: Training, task: Task, chunk: slice) -> Curves:
     runs = _Runs(training, task, chunk)
-    trials = runs.parameters[0].shape[1]
     target = _Target(training, runs) if training.budget.name == "target" else None
-    scales = None if loss_weights is None else torch.tensor(loss_weights[chunk], dtype=task.data.x.dtype)
     points, last = recording_steps(training), training.steps
-    due = set(points)
+    due = set(points) | {1}
     recorded: dict[int, tuple[Tensor, ...]] = {}
-    unseen, gradients_of = torch.empty(0), task.model.gradients
-    for step, minibatch in enumerate(minibatches(training, task), start=1):
-        seen = step in due or step == 1 or target is not None
-        minibatch_loss = runs.minibatch_loss(minibatch) if seen else unseen
-        gradients = gradients_of(runs.parameters, *minibatch, runs.room)
-        if scales is not None:
-            gradients = [g * scales.view(1, -1, *[1] * (g.ndim - 2)) for g in gradients]
-        if step == 1:
-            recorded[0] = (*runs.train_loss(), minibatch_loss, _norm(gradients))
-        runs.update(gradients, step)
+    step, together = 0, runs.plain_sgd and target is None and _can_stride(training, task)
+    for minibatch in strides(training, task, due) if together else minibatches(training, task):
+        if isinstance(minibatch, Stride):
+            runs.stride(minibatch)
+            step += STRIDE
+            continue
+        step += 1
+        if step not in due and not (target is not None and target.looks_at(step)):
+            runs.step_unseen(minibatch, step)
+            continue
+        minibatch_loss = runs.minibatch_loss(minibatch)
+        before = runs.train_loss() if step == 1 else None
+        runs.step(minibatch, step)
+        if before is not None:
+            recorded[0] = (*before, minibatch_loss, _norm(runs.gradients))
         finished = step == last or (target is not None and target.all_finished(step, runs))
         if finished or step in due:
-            recorded[step] = (*runs.train_loss(), minibatch_loss, _norm(gradients))
+            recorded[step] = (*runs.train_loss(), minibatch_loss, _norm(runs.gradients))
         if finished:
             break
     held = [recorded[step if step in recorded else max(recorded)] for step in points]
     lines = [torch.stack(values).double().transpose(1, 2).flatten(1).numpy() for values in zip(*held, strict=True)]
-    reached = torch.full((len(training.seeds), trials), math.nan) if target is None else target.reached
+    reached = torch.full(runs.parameters[0].shape[:2], math.nan) if target is None else target.reached
     return Curves(np.array(points), *lines, *_ends(runs, reached))
+
+
+def _can_stride(training: Training, task: Task) -> bool:
+    """Least squares whose examples all count 1, in steps that are shorter together."""
+    return task.optimum is not None and task.terms is None and training.step_examples <= LARGEST
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:
     """Norm of each run's gradient over all parameters, [seed, trial]."""
-    return torch.stack([g.flatten(2).double().square().sum(-1) for g in gradients]).sum(0).sqrt()
+    norms: list[Tensor] = [torch.linalg.vector_norm(g.flatten(2), dim=-1, dtype=torch.float64) for g in gradients]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
 
 def _ends(runs: _Runs, reached: Tensor) -> list[Array]:

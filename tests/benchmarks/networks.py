@@ -12,22 +12,24 @@ import numpy as np
 import torch
 
 from lrscale.datasets import read_files
-from lrscale.tasks import make_task
+from lrscale.tasks import Task, make_task
 from lrscale.train import train
 from tests.configs import make
 from tests.plain import train_plainly
 
-CASES: dict[str, tuple[dict[str, Any], list[tuple[int, int]], int]] = {
+CASES: dict[str, tuple[dict[str, Any], list[tuple[int, int]], int, int]] = {  # changes, layers, runs, steps to time
     "digits mlp 64-64-10, B = 32, 64 runs": (
         {"task": "digits", "task__model": "mlp", "batch_size": 32},
         [(64, 64), (64, 10)],
         64,
+        1000,
     ),
-    "Fashion-MNIST softmax, B = 256, 64 runs": ({"task": "fashion_mnist", "batch_size": 256}, [(784, 10)], 64),
+    "Fashion-MNIST softmax, B = 256, 64 runs": ({"task": "fashion_mnist", "batch_size": 256}, [(784, 10)], 64, 300),
     "Fashion-MNIST mlp, B = 256, 16 runs": (
         {"task": "fashion_mnist", "task__model": "mlp", "batch_size": 256},
         [(784, 256), (256, 10)],
         16,
+        60,
     ),
 }
 
@@ -47,10 +49,9 @@ def matrix_rate() -> float:
     return 2 * 1024**3 / best(lambda: a @ b, 20)
 
 
-def step_seconds(train_for: Callable[[int], object]) -> float:
+def step_seconds(train_for: Callable[[int], object], steps: int) -> float:
     """Seconds a step; the difference of two lengths leaves out what surrounds the steps."""
-    long, short = (best(partial(train_for, steps)) for steps in (60, 20))
-    return (long - short) / 40
+    return (best(partial(train_for, steps + 10)) - best(partial(train_for, 10))) / steps
 
 
 def main() -> None:
@@ -58,24 +59,25 @@ def main() -> None:
         torch.set_num_threads(threads)
         rate = matrix_rate()
         print(f"{threads} threads: {rate / 1e9:.0f} GFLOP/s in a product of 1024 x 1024 matrices")
-        for name, (changes, layers, runs) in CASES.items():
-            ours = step_seconds(partial(_at_once, changes, runs))
-            plain = step_seconds(partial(_plain, changes))
+        for name, (changes, layers, runs, steps) in CASES.items():
+            made = make(**changes, points=2, budget="steps")
+            task = make_task(made, read_files(made.task))
+            ours = step_seconds(partial(_at_once, task, changes, runs), steps)
+            plain = step_seconds(partial(_plain, task, changes), steps)
             passes = [2 if i == 0 else 3 for i in range(len(layers))]  # forward, weights' gradient, inputs' gradient
             products = runs * changes["batch_size"] * sum(2 * p * i * o for p, (i, o) in zip(passes, layers, strict=True))
             share = products / ours / rate
             print(f"  {name:42s} {1e3 * ours:7.2f} ms a step  {share:5.0%} of it   plain loop x {plain * runs / ours:.1f}")
 
 
-def _at_once(changes: dict[str, Any], runs: int, steps: int) -> None:
+def _at_once(task: Task, changes: dict[str, Any], runs: int, steps: int) -> None:
     lrs = np.geomspace(0.01, 0.2, runs).tolist()
-    made = make(**changes, optimizer__lr=lrs, points=2, budget="steps", budget__steps=steps)
-    train(made, make_task(made, read_files(made.task)))
+    train(make(**changes, optimizer__lr=lrs, points=2, budget="steps", budget__steps=steps), task)
 
 
-def _plain(changes: dict[str, Any], steps: int) -> None:
+def _plain(task: Task, changes: dict[str, Any], steps: int) -> None:
     made = make(**changes, optimizer__lr=0.05, budget="steps", budget__steps=steps)
-    train_plainly(made, make_task(made, read_files(made.task)), 0, points=frozenset())
+    train_plainly(made, task, 0, points=frozenset())
 
 
 if __name__ == "__main__":

@@ -94,7 +94,9 @@ def gradient_norms(task: Task, weights: Parameters, count: int, size: int, *name
 def batch_gradients(task: Task, weights: Parameters, x: Tensor, y: Tensor) -> list[Tensor]:
     """Gradients of the mean loss over each batch at one point, [batch, 1, *shape] each."""
     parameters = [w.expand(len(x), *w.shape) for w in weights]
-    return task.model.gradients(parameters, x, y, 1 / x.shape[1], [p.new_empty(p.shape) for p in parameters])
+    out = [torch.empty_like(parameter) for parameter in parameters]
+    task.model.gradients(parameters, x, y, 1 / x.shape[1], out, 0)
+    return out
 
 
 def _batches_in_memory(task: Task, weights: Parameters, size: int) -> int:
