@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lrscale.answer import Measurement
+from lrscale.answer import Answer, Measurement
 from lrscale.claims import PROBE_MEASURES, Verdict
+from lrscale.laws import laws
 from lrscale.probes import PROBES
 from lrscale.published import views
 from lrscale.quantity import Quantity
-from lrscale.records import CellRecord
+from lrscale.records import CellRecord, StudyRecord
 from lrscale.rules import integer
 from lrscale.spec import PROBES as RULES
 from lrscale.spec import Training
@@ -74,7 +75,11 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
     found = json.loads(here(study, "report", "double", "--format", "json"))
     assert [(q["probe.number"], q["value"], q["expected"]) for q in found["quantities"][::2]] == [(1, 2, 2), (2, 4, 4), (4, 8, 8)]
     assert [claim["holds"] for claim in found["claims"]] == [True, True, False]
-    assert found["law"] == ["2 of 3 claims hold, over 6 cells. Failing: it is large."]
+    assert found["law"] == [
+        "It is: twice within 0. It grows as the number: 1.0000 [1.0000, 1.0000]. It is large: 2 (FAILS). "
+        "2 of 3 claims hold, over 6 cells."
+    ]
+    assert found["law"][0] in " ".join(said.split())
     assert "2 [1.9, 2.1]" in said and ">= 3" in said and "FAILS" in said
     assert (study / "studies/double/figures/quantities.png").stat().st_size > 10_000
     assert "twice" in here(study, "report", "double", "--format", "html")
@@ -87,12 +92,12 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
 def test_a_finished_probe_is_not_measured_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here(study, "run", "-m", "sweeps=double")
     monkeypatch.setitem(PROBES, "doubled", lambda training, task: pytest.fail("measured again"))
-    assert "2 of 3 claims hold" in here(study, "run", "-m", "sweeps=double")
+    assert "2 of 3 claims hold" in " ".join(here(study, "run", "-m", "sweeps=double").split())
 
 
 def test_claims_that_select_by_an_axis_narrowed_to_one_value_are_left_out(study: Path) -> None:
     said = here(study, "run", "-m", "sweeps=double", "probe.number=2", "batch_size=8,16")
-    assert "2 of 2 claims hold, over 2 cells." in said
+    assert "2 of 2 claims hold, over 2 cells." in " ".join(said.split())
 
 
 def test_one_cell_alone_is_printed(folder: Path) -> None:
@@ -144,6 +149,17 @@ def measured(*values: float, expected: float | None = None, wide: float = 0.0) -
 def test_measures(measure: str, found: list[Measurement], value: float) -> None:
     interval = PROBE_MEASURES[measure](found, {"against": "batch_size"})
     assert interval is not None and interval.value == value
+
+
+def test_the_answer_says_how_what_was_measured_goes_with_what_is_expected() -> None:
+    pairs = ((1, 1.0), (2, 2.02), (4, 4.0), (8, 8.0))
+    found = tuple(Measurement(CellRecord(str(b), f"b{b}", {"b": b}, {}), Quantity("c", v, expected=float(b))) for b, v in pairs)
+    claims = ({"name": "c is B", "measure": "log_deviation", "quantity": "c", "at_most": 0.02},)
+    study = StudyRecord(
+        "r", "1", "s", "Why?", "excess_risk", 1, {}, claims, tuple(m.cell for m in found), {}, "c", "FINISHED", 1.0
+    )
+    [said] = laws(Answer(study, (), found))
+    assert said == "C is B: within 1 %, measured = expected^0.999 [0.982, 1.015]. 1 of 1 claims hold, over 4 cells."
 
 
 @pytest.mark.parametrize("measure", PROBE_MEASURES)

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from lrscale.answer import Answer, Family, Measurement, law
+from lrscale.answer import Answer, Family, Measurement
 from lrscale.estimate import pooled_slope
 from lrscale.forms import form_residual
 from lrscale.intervals import Interval
@@ -247,20 +247,13 @@ def verdicts(answer: Answer) -> list[Verdict]:
     return out
 
 
-def laws(found: Answer) -> list[str]:
-    """The answer in sentences: a law for each family, or which of a probe's claims hold."""
-    if found.families:
-        return [law(family) for family in found.families]
-    checked = verdicts(found)
-    failing = "; ".join(v.name for v in checked if not v.holds)
-    cells = len({m.cell.id for m in found.measurements})
-    held = f"{sum(v.holds for v in checked)} of {len(checked)} claims hold, over {cells} cells"
-    return [f"{held}. Failing: {failing}." if failing else f"{held}."]
-
-
 def _of_cells(answer: Answer, claim: Mapping[str, Any]) -> Interval | None:
-    chosen = [m for m in answer.measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
-    return PROBE_MEASURES[claim["measure"]](chosen, claim)
+    return PROBE_MEASURES[claim["measure"]](selected(answer, claim), claim)
+
+
+def selected(answer: Answer, claim: Mapping[str, Any]) -> list[Measurement]:
+    """What a claim on a probe is about."""
+    return [m for m in answer.measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
 
 
 def _selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:

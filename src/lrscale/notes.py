@@ -25,7 +25,7 @@ def study_note(found: "Answer", views: Sequence[View], figures: Sequence[str]) -
       views: linked in this order.
       figures: paths of artifacts of the parent run, shown in this order.
     """
-    from lrscale.claims import laws  # scipy: only where there is an answer
+    from lrscale.laws import laws  # scipy: only where there is an answer
 
     study = found.study
     trials = sum(len(cell.trials) for cell in found.cells)

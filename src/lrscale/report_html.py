@@ -4,7 +4,8 @@ import base64
 from collections.abc import Mapping
 
 from lrscale.answer import Answer
-from lrscale.claims import laws, verdicts
+from lrscale.claims import verdicts
+from lrscale.laws import laws
 from lrscale.records import StudyRecord
 from lrscale.report_text import cell_table, claim_row, slope_rows
 

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from lrscale.answer import Answer, CellAnswer, Family
-from lrscale.claims import laws, verdicts
+from lrscale.claims import verdicts
 from lrscale.intervals import Interval
+from lrscale.laws import laws
 from lrscale.results import mean_objective
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lrscale.answer import Answer, CellAnswer, Measurement
-from lrscale.claims import Verdict, laws, verdicts
+from lrscale.claims import Verdict, verdicts
+from lrscale.laws import laws
 from lrscale.quantity import Quantity
 from lrscale.report_json import as_json, least_objective
 

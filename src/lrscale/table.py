@@ -1,11 +1,12 @@
 """README's table of published studies, made from their files alone."""
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from lrscale.wording import put
 
 MARKERS = re.compile(r"(<!-- studies -->\n).*?(<!-- /studies -->)", re.S)
 HEAD = "| question | law | measured | repeat it |\n|---|---|---|---|\n"
@@ -55,36 +56,16 @@ def measured(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str
 
 def _numbers(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
     """The numbers of one claim, over families of cells; where there are many, the extremes and those that fail."""
-    put = WORDS.get(claim["measure"], _interval)
     listed = list(verdicts) if len(verdicts) <= LISTED else [v for v in verdicts if not v["holds"]]
     texts = []
     if len(verdicts) > LISTED:
         held = sorted((v for v in verdicts if v["holds"]), key=lambda v: float(v["measured"]))
-        texts = [f"{put(held[0])} to {put(held[-1])} in {len(held)} cases"] if held else []
+        texts = [f"{put(claim['measure'], held[0])} to {put(claim['measure'], held[-1])} in {len(held)} cases"] if held else []
     for verdict in listed:
-        number = "nothing measured" if verdict["measured"] is None else put(verdict)
+        number = put(claim["measure"], verdict)
         of = escaped(verdict["name"].removeprefix(claim["name"]))
         texts.append(f"{number}{of}{'' if verdict['holds'] else ' **fails**'}")
     return ", ".join(texts)
-
-
-def _interval(verdict: Mapping[str, Any]) -> str:
-    """A value and its interval, to the digits that the interval's width gives it."""
-    value = verdict["measured"]
-    low, high = verdict["ci"] or (value, value)
-    if low == high:
-        return f"{value:.3g}"
-    digits = max(0, 1 - math.floor(math.log10(high - low)))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "theory": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
-    "log_deviation": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
-    "deviation": lambda verdict: f"within {verdict['measured']:.2g}",
-    "coverage": lambda verdict: f"{100 * verdict['measured']:.0f} % of intervals",
-}
-"""How a measure's number is put; of others it is the number with its interval."""
 
 
 def escaped(text: str) -> str:
