@@ -43,7 +43,7 @@ def strides(training: Training, task: Task, alone: AbstractSet[int]) -> Iterator
     """Yields what `minibatches` does, but whole strides of steps where none of them is to be taken alone."""
     count, step = training.step_examples, 0
     size = STRIDE * count
-    weight = _weights(training, torch.ones(1, count, dtype=task.data.x.dtype))
+    weight = _even_weights(training.reduction, training.batch_size, count, task.data.x.dtype)
     assert isinstance(weight, float)
     for x, y, places in _blocks(training, task, beside=2 * size):
         once, twice = couplings(x, count)
@@ -78,17 +78,23 @@ def _blocks(training: Training, task: Task, beside: int = 0) -> Iterator[tuple[T
 
 def _singles(training: Training, task: Task, x: Tensor, y: Tensor, places: Tensor) -> Iterator[Minibatch]:
     """The minibatches of a block's examples."""
-    count, terms = training.step_examples, task.terms
+    count, terms, described = training.step_examples, task.terms, (training.reduction, training.batch_size)
     xs, ys = x.split(count, 1), y.split(count, 1)
     if terms is not None:
-        weights = [_weights(training, part) for part in terms[places].split(count, 1)]
-    else:  # every example counts 1: weights depend on the number of examples alone
-        ones = torch.ones(1, count, dtype=x.dtype)
-        weights = [_weights(training, ones)] * (len(xs) - 1) + [_weights(training, ones[:, : xs[-1].shape[1]])]
+        weights = [_weights(*described, part) for part in terms[places].split(count, 1)]
+    else:
+        whole, last = (_even_weights(*described, size, x.dtype) for size in (count, xs[-1].shape[1]))
+        weights = [whole] * (len(xs) - 1) + [last]
     return map(Minibatch, xs, ys, weights)
 
 
-def _weights(training: Training, terms: Tensor) -> Weights:
+@lru_cache(maxsize=128)
+def _even_weights(reduction: str, batch_size: int, count: int, dtype: torch.dtype) -> Weights:
+    """The weights of a step's examples where each example counts 1."""
+    return _weights(reduction, batch_size, torch.ones(1, count, dtype=dtype))
+
+
+def _weights(reduction: str, batch_size: int, terms: Tensor) -> Weights:
     """Weight x terms of a step's examples; a number where all are the same."""
-    weights = example_weights(training.reduction, terms, training.batch_size) * terms
+    weights = example_weights(reduction, terms, batch_size) * terms
     return weights.unsqueeze(1) if bool((weights != weights[0, 0]).any()) else float(weights[0, 0])

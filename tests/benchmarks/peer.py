@@ -37,23 +37,31 @@ def describe(batch_size: int, reduction: str) -> Training:
 
 
 @jax.jit
-@partial(jax.vmap, in_axes=(0, None, 0, 0, None, None, None, None))  # seeds
-def run(w: Any, lrs: Any, order: Any, _: Any, points: Any, scale: Any, data: Any, optimum: Any) -> Any:
-    """All lrs of one seed: w [feature], lrs [lr], order [step, example]; excess risk at each step, 0 between points."""
-    x, y = data
-    best, gram = optimum
+@partial(jax.vmap, in_axes=(0, None, 0, None, None, None, None))  # seeds
+def run(w: Any, lrs: Any, order: Any, points: Any, scale: Any, data: Any, optimum: Any) -> Any:
+    """All lrs of one seed: w [feature], lrs [lr], order [step, example]; what lrscale records too.
 
-    def excess(w: Any) -> Any:
-        off = w - best
-        return 0.5 * off @ gram @ off
+    At each step, 0 between points: excess risk after it, loss of its minibatch and norm of its gradient; and the
+    validation loss at the end.
+    """
+    x, y, x_valid, y_valid = data
+    best, gram = optimum
 
     def step(w: Any, at: Any) -> Any:
         places, seen = at
-        gradient = jax.vmap(lambda one: scale * (x[places] @ one - y[places]) @ x[places])(w)
-        w = w - lrs[:, None] * gradient
-        return w, jax.lax.cond(seen, jax.vmap(excess), lambda w: jnp.zeros(w.shape[0]), w)
+        residual = w @ x[places].T - y[places]
+        gradient = scale * residual @ x[places]
+        after = w - lrs[:, None] * gradient
 
-    return jax.lax.scan(step, jnp.broadcast_to(w, (len(lrs), *w.shape)), (order, points))[1]
+        def look(after: Any) -> Any:
+            off = after - best
+            excess = 0.5 * ((off @ gram) * off).sum(1)
+            return excess, 0.5 * (residual**2).mean(1), jnp.sqrt((gradient**2).sum(1))
+
+        return after, jax.lax.cond(seen, look, lambda w: (jnp.zeros(len(lrs)),) * 3, after)
+
+    w, lines = jax.lax.scan(step, jnp.broadcast_to(w, (len(lrs), *w.shape)), (order, points))
+    return lines, 0.5 * ((w @ x_valid.T - y_valid) ** 2).mean(1)
 
 
 def by_jax(made: Training, task: Task) -> np.ndarray:
@@ -68,9 +76,9 @@ def by_jax(made: Training, task: Task) -> np.ndarray:
     scale = np.float32(1 if made.reduction == "sum" else 1 / count)
     lrs = np.array(made.optimizer.options["lr"], np.float32)
     optimum = (task.optimum.weights.float().numpy(), task.optimum.gram.float().numpy())
-    data = (task.data.x.numpy(), task.data.y.numpy())
-    found = np.asarray(run(starts, lrs, np.stack(orders), np.zeros(len(orders)), due, scale, data, optimum))
-    return found[:, due].transpose(1, 2, 0).reshape(int(due.sum()), -1)  # [point, run]
+    lines, _ = jax.block_until_ready(run(starts, lrs, np.stack(orders), due, scale, tuple(map(np.asarray, task.data)), optimum))
+    excess, *_ = (np.asarray(line)[:, due].transpose(1, 2, 0).reshape(int(due.sum()), -1) for line in lines)  # [point, run]
+    return excess
 
 
 def timed(action: Callable[[Training, Task], object], grid: list[tuple[Training, Task]]) -> list[float]:
