@@ -42,7 +42,8 @@ def study_note(found: "Answer", views: Sequence[View], figures: Sequence[str]) -
         " · ".join(links),
         *(f"![{plain(name)}]({image(study.run_id, path)})" for name, path in ((p.split("/")[-1], p) for p in figures)),
         f"Repeat it: `{study.command}`, report it: `lrscale report {study.study}`, "
-        f"its Optuna studies, [here]({DASHBOARD}) while this runs: `lrscale ui {study.study} --optuna`.",
+        f"its Optuna studies, [here]({DASHBOARD}) "
+        f"while this runs on port 8080: `lrscale ui {study.study} --optuna`.",
     ]
     return "\n\n".join(line for line in lines if line)
 
@@ -55,7 +56,7 @@ def trial_note(study: str, cell: Cell, number: int, params: Mapping[str, float],
     lines = [
         f"{plain(trial_label(cell.label, params))}: {outcome}, {seeds}",
         f"[Optuna]({DASHBOARD}): trial {number} of the study `{study_name(study, cell.label, cell.id)}`, "
-        f"served by `lrscale ui {study} --optuna`",
+        f"served by `lrscale ui {study} --optuna` (the link holds for port 8080; where that is taken, it prints its own)",
         f"Overrides: `{' '.join(overrides)}`",
         f"```yaml\n{yaml(with_values(cell.config, params))}\n```",
     ]

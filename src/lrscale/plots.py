@@ -36,6 +36,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "lrscale",
     "svg.fonttype": "path",
 }
+DEEPEST = 1e-12
+"""Losses are shown down to so much of the largest."""
 REDUCTION_LOOK = {"mean": ("#0072b2", "o"), "sum": ("#d55e00", "s"), "sum_over_nominal": ("#009e73", "^")}
 NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
@@ -61,9 +63,19 @@ def panels(
 
 
 def _plain_log(axis: Axis) -> None:
-    """Ticks at whole powers of ten only: minor ones take longer to draw than the curves."""
-    axis.set_major_locator(LogLocator(numticks=9))
+    """Ticks at whole powers of ten only, minor ones take longer to draw than the curves; where few fit, at 2 and 5 times them."""
+    low, high = axis.get_view_interval()
+    if low > 0 and high < 50 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    else:
+        axis.set_major_locator(LogLocator(numticks=9))
     axis.set_minor_locator(NullLocator())
+
+
+def _of(family: Family) -> str:
+    """What a family's cells share, as the end of a title."""
+    return "".join(f", {value}" for value in family.of.values())
 
 
 def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
@@ -90,11 +102,11 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.training.batch_size)
             for cell in cells:
                 _objective_curve(axes, cell, palette[cell.training.batch_size], top)
-            axes.set(xscale="log", yscale="log", title=f"reduction = {reduction}", xlabel="learning rate")
-            _plain_log(axes.xaxis)
-            _plain_log(axes.yaxis)
+            axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="learning rate")
             if finite:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
+            _plain_log(axes.xaxis)
+            _plain_log(axes.yaxis)
         drawn[0].set_ylabel(NAMES[answer.study.objective])
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
@@ -157,7 +169,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         if family.ratio is not None:
             r = family.ratio
             ratio = r"$\mathrm{lr}^*_\mathrm{sum}\,/\,\mathrm{lr}^*_\mathrm{mean}$"
-            axes.set_title(f"{ratio} $= c^{{{r.value:.3f}}}$   [{r.low:.3f}, {r.high:.3f}]")
+            axes.set_title(f"{ratio} $= c^{{{r.value:.3f}}}$   [{r.low:.3f}, {r.high:.3f}]{_of(family)}")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -197,10 +209,11 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
                 if cell.training.reduction == reduction and line is not None:
                     pairs = [(s, drawable(v)) for s, v in zip(line.steps, line.values, strict=True) if s > 0]
                     axes.plot(*zip(*pairs, strict=True), color=palette[cell.training.batch_size], lw=1.5)
-            axes.set(xscale="log", yscale="log", title=f"reduction = {reduction}", xlabel="examples seen")
+            axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="examples seen")
+            least, most = axes.get_ylim()
+            axes.set_ylim(bottom=max(least, most * DEEPEST))  # beyond its target a loss may fall to rounding
             _plain_log(axes.xaxis)
             _plain_log(axes.yaxis)
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
         drawn[0].set_ylabel(f"{NAMES.get(name, name)}\nat the best lr tried")
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
         figure.legend(handles=handles, loc="outside right upper")
