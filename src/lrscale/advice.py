@@ -28,7 +28,7 @@ def published(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted(folder.glob("*/report.json")):
         try:
-            found[file.parent.name] = json.loads(file.read_text())
+            found[file.parent.name] = json.loads(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise Failure(f"{file} cannot be read ({error}). Restore it from the repository.") from None
     return found

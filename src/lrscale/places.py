@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,16 @@ def can_write(folder: Path) -> bool:
             return True
     except OSError as error:
         return error.errno == errno.ENOSPC
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Writes a file in one move: a kill leaves the old one or the new, and a link in its place is replaced, not followed."""
+    made = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        made.write_bytes(content if isinstance(content, bytes) else content.encode())
+        made.replace(file)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def reason(error: BaseException) -> str:

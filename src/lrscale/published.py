@@ -19,6 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from lrscale.answer import Answer, answer
+from lrscale.document import plan_of
+from lrscale.places import safe_name, write_whole
 from lrscale.provenance import commit
 from lrscale.reading import STUDY_FILE
 from lrscale.records import StudyRecord, TrialRecord
@@ -58,16 +60,18 @@ def publish(study: str | None, uri: str) -> None:
     """
     store = Store.existing(uri)
     kept, found = stored(store, store.study(study))
+    plan_of(kept.document, uri, "optuna.journal")  # refuses what lrscale reproduce would refuse
     folder = RESULTS / found.study.study
-    if folder.parent != RESULTS:
+    if safe_name(found.study.study) != found.study.study or folder.is_symlink():
         raise Refusal(f"`STUDY` must be a name that a folder can have, got {found.study.study}. Set hydra.sweeper.study_name.")
+    texts = {"record.json": _json(kept.record), **kept.files, **views(as_json(found))}
+    contents = {**main_figures(found), **{name: text.encode() for name, text in texts.items()}}
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        old.unlink()
-    for name, text in {"record.json": _json(kept.record), **kept.files, **views(as_json(found))}.items():
-        (folder / name).write_text(text)
-    for name, content in main_figures(found).items():
-        (folder / name).write_bytes(content)
+        if old.name not in contents:
+            old.unlink()
+    for name, content in contents.items():
+        write_whole(folder / name, content)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"published {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
     if write_table(Path("README.md"), RESULTS):
@@ -134,10 +138,10 @@ def read(name: str) -> Published:
         )
     folder = next(folder / name for folder in _folders() if (folder / name / "record.json").is_file())
     try:
-        record = json.loads((folder / "record.json").read_text())
-        texts = {file: (folder / file).read_text() for file in NUMBERS_IN if (folder / file).is_file()}
+        record = json.loads((folder / "record.json").read_text("utf-8"))
+        texts = {file: (folder / file).read_text("utf-8") for file in NUMBERS_IN if (folder / file).is_file()}
         tables = views(json.loads(texts["report.json"]))
-        unlike = [file for file, text in tables.items() if (folder / file).read_text() != text]
+        unlike = [file for file, text in tables.items() if (folder / file).read_text("utf-8") != text]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise Refusal(f"{folder} must hold the files of a published study: {type(error).__name__}, {error!s:.200}") from None
     if unlike:

@@ -10,7 +10,7 @@ from rich.console import Console
 from lrscale.answer import Answer, answer
 from lrscale.claims import check_claims, verdicts
 from lrscale.gallery import put_on_show
-from lrscale.places import safe_name
+from lrscale.places import safe_name, write_whole
 from lrscale.records import Line, StudyRecord
 from lrscale.report_html import as_html
 from lrscale.report_json import as_json
@@ -79,12 +79,12 @@ def _write(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> Path:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, files in figures.items():
         for suffix, content in files.items():
-            (folder / "figures" / f"{name}.{suffix}").write_bytes(content)
+            write_whole(folder / "figures" / f"{name}.{suffix}", content)
     document = as_json(found)
-    (folder / "report.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
-    (folder / "report.html").write_text(as_html(found, figures))
+    write_whole(folder / "report.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_whole(folder / "report.html", as_html(found, figures))
     for name, text in attachments(found, document["cells"] or document["quantities"]).items():
-        (folder / name).write_text(text)
+        write_whole(folder / name, text)
     return folder
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrscale.places import write_whole
 from lrscale.wording import put
 
 MARKERS = re.compile(r"(<!-- studies -->\n).*?(<!-- /studies -->)", re.S)
@@ -16,17 +17,17 @@ LISTED = 4
 
 def write_table(readme: Path, results: Path) -> bool:
     """Puts the table of all studies in `results` between a file's markers; False where there is no such place."""
-    if not readme.is_file() or not MARKERS.search(text := readme.read_text()):
+    if not readme.is_file() or not MARKERS.search(text := readme.read_text("utf-8")):
         return False
     made = table(results)
-    readme.write_text(MARKERS.sub(lambda found: f"{found[1]}{made}{found[2]}", text))
+    write_whole(readme, MARKERS.sub(lambda found: f"{found[1]}{made}{found[2]}", text))
     return True
 
 
 def table(results: Path) -> str:
     """The table, a row for each folder of `results`, by name."""
     folders = sorted(file.parent for file in results.glob("*/record.json"))
-    rows = [row(json.loads((f / "record.json").read_text()), json.loads((f / "report.json").read_text())) for f in folders]
+    rows = [row(*(json.loads((f / name).read_text("utf-8")) for name in ("record.json", "report.json"))) for f in folders]
     return HEAD + "".join(rows)
 
 
@@ -70,4 +71,5 @@ def _numbers(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) ->
 
 def escaped(text: str) -> str:
     """A text as it stands in a cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("*", "\\*")
+    plain = text.replace("|", "\\|").replace("*", "\\*").replace("](", "]\\(")
+    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", plain)
