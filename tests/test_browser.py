@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Error
 
-from lrscale.palette import colours
+from lrscale.palette import colours, shades
 from lrscale.tracking import Store
 from lrscale.views import SUMMARY, TAG
 from tests.browser import Visit, chromium, columns, rows, served, visit
@@ -19,20 +19,22 @@ SHOTS = Path(os.environ.get("LRSCALE_SCREENSHOTS", "studies/screenshots")).resol
 """Where pictures of every page are kept; a folder that git ignores."""
 SIZES = (1, 16, 256)
 PALETTE = colours(SIZES)
+SCALES = ("1", "0.0001", "1e-08", "1e-12")
 USUAL = ["objective", "lr", "batch_size", "reduction", "diverged", "steps"]
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder of a small study."""
+    """The working folder of a small study, experiment 1, and a small probe, experiment 2."""
     folder = tmp_path_factory.mktemp("browser")
     here(folder, "run", "-m", "sweeps=quickstart", "batch_size=1,16,256", "hydra.sweeper.n_trials=20")
+    here(folder, "run", "-m", "sweeps=homogeneity", "probe.optimizer=sgd,adam")
     return folder
 
 
 @pytest.fixture(scope="module")
 def link(study: Path) -> Iterator[str]:
-    with served(study) as found:
+    with served(study, "quickstart") as found:
         yield found
 
 
@@ -147,6 +149,29 @@ def test_a_view_whose_tag_is_gone_does_not_open(browser: Browser, link: str, stu
     finally:
         store.tag_experiment("1", {tag: kept})
     visit(browser, link, "lrscale-best").page.close()
+
+
+def test_a_probe_opens_at_its_answer_and_curves_and_not_without_its_tag(browser: Browser, link: str, study: Path) -> None:
+    link = link.replace("/experiments/1/", "/experiments/2/")
+    seen = visit(browser, link, SUMMARY, charts=True)
+    page = seen.page
+    page.get_by_text("The first update answers as the update rule says", exact=False).first.wait_for()
+    page.get_by_text("Measured, expected against log10 probe.size").wait_for()
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == 3")
+    page.wait_for_function("document.querySelectorAll('path.js-line').length >= 8")
+    strokes = {rgb(text) for text in page.evaluate("[...document.querySelectorAll('path.js-line')].map(e => e.style.stroke)")}
+    assert strokes == set(shades(["sgd", "adam"]).values())
+    assert [name for name, _ in rows(page)] == [f"{name} size{size}" for name in ("sgd", "adam") for size in SCALES]
+    seen.check()
+    keep(seen, "probe")
+    store = Store.existing(f"sqlite:///{study}/mlflow.db")
+    kept = store.experiment_tags("2")[TAG + SUMMARY]
+    store.client.delete_experiment_tag("2", TAG + SUMMARY)
+    try:
+        with pytest.raises(Error, match=r"ag-row"):
+            visit(browser, link, SUMMARY, charts=True, wait=4000)
+    finally:
+        store.tag_experiment("2", {TAG + SUMMARY: kept})
 
 
 def test_a_trials_page_tells_its_config_and_its_optuna_trial(browser: Browser, link: str, study: Path) -> None:
