@@ -165,3 +165,21 @@ def test_studies_of_different_names_have_different_folders() -> None:
     made = [safe_name(name) for name in names]
     assert len(set(made)) == len(made)
     assert all(name.strip(".") and "/" not in name and len(name) < 100 for name in made)
+
+
+@pytest.mark.parametrize("mark", ["?", "#", "%20"])
+def test_a_folder_that_mlflow_would_take_for_another_is_refused(folder: Path, mark: str) -> None:
+    place = folder / f"a{mark}b"
+    place.mkdir()
+    for command in (["run", "-m", *TINY], ["run"]):
+        said = here(place, *command, status=2, empty=False)
+        assert said.count("\n") == 1 and "tracking.uri" in said
+    assert [path.name for path in folder.rglob("*")] == [place.name]
+
+
+def test_a_folder_with_spaces_and_letters_of_any_alphabet_is_one_like_others(folder: Path, tiny: Path) -> None:
+    place = folder / "a ü жы 'b'"
+    place.mkdir()
+    here(place, "run", "-m", *TINY)
+    assert lrs_of(place) == lrs_of(tiny) and "lr_sum*" in here(place, "report")
+    assert [path.name for path in folder.iterdir()] == [place.name]

@@ -137,6 +137,8 @@ def check_uri(uri: object) -> None:
         if not answers(uri):
             raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}. Start it: mlflow server.")
         return
+    if any(mark in str(file) for mark in "?#%"):  # MLflow takes them for parts of an URL, and writes elsewhere
+        raise Refusal(f"`tracking.uri` must lie in a folder without ?, # and % in its path, got {file}. Take another folder.")
     if not file.parent.is_dir():
         raise Refusal(f"`tracking.uri` must lie in a folder that exists, got {uri}. Make {file.parent} first.")
     if not can_write(file.parent):
