@@ -15,7 +15,7 @@ from lrscale.client import make_database
 from lrscale.journal import Journal
 from lrscale.places import held, safe_name
 from lrscale.rules import Refusal
-from tests.commands import STUDY, TINY, at_work, here
+from tests.commands import STUDY, TINY, at_work, here, lrscale
 from tests.test_study import lrs_of, optuna_states
 
 
@@ -183,3 +183,10 @@ def test_a_folder_with_spaces_and_letters_of_any_alphabet_is_one_like_others(fol
     here(place, "run", "-m", *TINY)
     assert lrs_of(place) == lrs_of(tiny) and "lr_sum*" in here(place, "report")
     assert [path.name for path in folder.iterdir()] == [place.name]
+
+
+def test_a_terminal_without_the_letters_of_a_study_shows_the_rest(folder: Path) -> None:
+    here(folder, "run", "-m", *TINY, "hydra.sweeper.study_name='ü'")
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "TERM": "dumb"}
+    said = lrscale(folder, "report", **ascii_only)
+    assert "lr_sum*" in said and said.isascii()

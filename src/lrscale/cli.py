@@ -1,6 +1,7 @@
 """The command line: `run`, `report`, `status`, `ui` and the rest. Heavy imports wait until a command needs them."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -146,6 +147,9 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 refused, 130 stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if arguments is None and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know fewer letters than a study's name has
     try:
         return _status(list(sys.argv[1:] if arguments is None else arguments))
     finally:
