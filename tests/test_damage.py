@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lrscale import report
 from lrscale.client import make_database
 from lrscale.journal import Journal
 from lrscale.places import held, safe_name
@@ -190,3 +191,15 @@ def test_a_terminal_without_the_letters_of_a_study_shows_the_rest(folder: Path) 
     ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "TERM": "dumb"}
     said = lrscale(folder, "report", **ascii_only)
     assert "lr_sum*" in said and said.isascii()
+
+
+def test_a_disk_that_fills_while_the_report_is_written_costs_files_and_no_answer(
+    disk: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "draw", lambda *given, draw=report.draw: (draw(*given), fill(disk))[0])
+        said = here(disk, "run", "-m", *TINY, status=1)
+    assert "lr_sum* = lr_mean*" in said and said.splitlines()[-1].startswith("lrscale: ") and "Traceback" not in said
+    (disk / "filler").unlink()
+    here(disk, "run", "-m", *TINY)
+    assert lrs_of(disk) == lrs_of(tiny) and (disk / "studies" / STUDY / "report.html").stat().st_size > 10_000
