@@ -14,7 +14,7 @@ Parameters = Sequence[Tensor]
 Losses = Callable[[Parameters, Tensor, Tensor], Tensor]
 Weights = Tensor | float
 """Of the losses in a step, [seed or 1, trial or 1, example or 1]; a number where all are the same."""
-Gradients = Callable[[Parameters, Tensor, Tensor, Weights, Parameters, int], None]
+Gradients = Callable[[Parameters, Tensor, Tensor, Weights, Parameters, int], Callable[[], Tensor]]
 
 
 class Model(NamedTuple):
@@ -24,7 +24,8 @@ class Model(NamedTuple):
     `losses(parameters, x, y)`: per-example losses [seed, trial, example].
     `gradients(parameters, x, y, weights, out, beta)`: takes the gradients of their sum weighted by `weights`; each of
     `out`, tensors like the parameters, becomes beta x itself + its gradient, beta 0 or 1. With `out` the parameters
-    themselves, beta 1 and -lr among the weights, that is a step of plain SGD.
+    themselves, beta 1 and -lr among the weights, that is a step of plain SGD. Returns what gives `losses` of the same
+    arguments at less cost, as long as the parameters are the same.
     `errors`: like `losses`, 1 where the most probable class is wrong; None without classes.
     `width`: numbers kept per example and run while a gradient is taken.
     """
@@ -42,15 +43,21 @@ def linear_regression(features: int, bias: bool) -> Model:
     def residuals(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         return torch.bmm(x, parameters[0].mT).mT.sub_(y.unsqueeze(1))
 
-    def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        return residuals(parameters, x, y).square_().div_(2)
+    def halved(residual: Tensor) -> Tensor:
+        return residual.square().div_(2)
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int) -> None:
+    def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        return halved(residuals(parameters, x, y))
+
+    def gradients(
+        parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int
+    ) -> Callable[[], Tensor]:
         residual = residuals(parameters, x, y)
         if isinstance(weights, Tensor):
-            out[0].baddbmm_(residual.mul_(weights), x, beta=beta)
+            out[0].baddbmm_(residual * weights, x, beta=beta)
         else:
             out[0].baddbmm_(residual, x, beta=beta, alpha=weights)
+        return lambda: halved(residual)
 
     def initial(generator: torch.Generator) -> list[Tensor]:
         weights = 0.01 * torch.randn(features, generator=generator, dtype=torch.float64)
@@ -87,17 +94,22 @@ def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
     def targets(y: Tensor, out: Tensor) -> Tensor:
         return y.unsqueeze(1).unsqueeze(2).expand(*out.shape[:2], 1, out.shape[3])
 
-    def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        out = logits(parameters, x)
+    def entropy(out: Tensor, y: Tensor) -> Tensor:
         return out.logsumexp(2) - out.gather(2, targets(y, out)).squeeze(2)
+
+    def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        return entropy(logits(parameters, x), y)
 
     def errors(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         out = logits(parameters, x)
         return (out.argmax(2) != y.unsqueeze(1)).to(out.dtype)
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int) -> None:
+    def gradients(
+        parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int
+    ) -> Callable[[], Tensor]:
         active = first(parameters, x) if hidden is None else first(parameters, x).relu_()
-        slope = second(parameters, active).softmax(2)  # of the losses over the logits, once 1 is taken off at the targets
+        top = second(parameters, active)
+        slope = top.softmax(2)  # of the losses over the logits, once 1 is taken off at the targets
         at = targets(y, slope)
         slope.scatter_add_(2, at, slope.new_full((1,), -1.0).expand(at.shape))
         slope *= weights.unsqueeze(2) if isinstance(weights, Tensor) else weights
@@ -108,6 +120,7 @@ def classifier(inputs: int, classes: int, hidden: int | None) -> Model:
             slope = below
         out[0].flatten(1, 2).baddbmm_(slope.flatten(1, 2), x, beta=beta)
         add_sum(out[1], slope, beta)
+        return lambda: entropy(top, y)
 
     def add_sum(out: Tensor, slope: Tensor, beta: int) -> None:
         if beta:

@@ -71,17 +71,22 @@ def module_task(
 
     of_all_runs = vmap(vmap(grad(weighted), (0, None, None, 0)))
 
-    def gradients(parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int) -> None:
+    losses = over_runs(loss)
+
+    def gradients(
+        parameters: Parameters, x: Tensor, y: Tensor, weights: Weights, out: Parameters, beta: int
+    ) -> Callable[[], Tensor]:
         counts = torch.as_tensor(weights, dtype=x.dtype).expand(*parameters[0].shape[:2], x.shape[1])
         for held, gradient in zip(out, of_all_runs(list(parameters), x, y, counts), strict=True):
             _ = held.add_(gradient) if beta else held.copy_(gradient)
+        return lambda: losses(parameters, x, y)
 
     def initial(generator: torch.Generator) -> list[Tensor]:
         fresh = dict(_module(make, generator).named_parameters())
         return [fresh[name].detach().double() for name in names]
 
     width = _numbers_kept(template, loss, data)
-    return Task(data, terms, Model(initial, over_runs(loss), gradients, wrong and over_runs(wrong), width), None, None)
+    return Task(data, terms, Model(initial, losses, gradients, wrong and over_runs(wrong), width), None, None)
 
 
 def _module(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:

@@ -145,14 +145,15 @@ class _Runs:
         self.lrs = torch.tensor(options["lr"][chunk], dtype=task.data.x.dtype).view(1, -1, 1)
         self.factors: dict[float, Tensor] = {}
 
-    def minibatch_loss(self, minibatch: Minibatch) -> Tensor:
-        """Mean loss over a minibatch, [seed, trial]."""
+    def step(self, minibatch: Minibatch, step: int) -> Tensor:
+        """Updates the parameters; leaves the gradients in `gradients` and returns the minibatch's mean loss, [seed, trial]."""
+        losses = self.task.model.gradients(self.parameters, *minibatch, self.gradients, 0)
         with torch.no_grad():
-            return self.task.model.losses(self.parameters, minibatch.x, minibatch.y).mean(-1)
+            mean = losses().mean(-1)
+        self._update(step)
+        return mean
 
-    def step(self, minibatch: Minibatch, step: int) -> None:
-        """Updates the parameters, and leaves the gradients in `gradients`."""
-        self.task.model.gradients(self.parameters, *minibatch, self.gradients, 0)
+    def _update(self, step: int) -> None:
         for k, gradient in enumerate(self.gradients):
             self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
 
@@ -162,7 +163,8 @@ class _Runs:
         if self.plain_sgd and isinstance(weight, float):
             self.task.model.gradients(self.parameters, x, y, self.factor(weight), self.parameters, 1)
         else:
-            self.step(minibatch, step)
+            self.task.model.gradients(self.parameters, x, y, weight, self.gradients, 0)
+            self._update(step)
 
     def stride(self, stride: Stride) -> None:
         """Takes several unseen steps at once."""
@@ -237,9 +239,8 @@ def _train_chunk(training: Training, task: Task, chunk: slice) -> Curves:
         if step not in due and not (target is not None and target.looks_at(step)):
             runs.step_unseen(minibatch, step)
             continue
-        minibatch_loss = runs.minibatch_loss(minibatch)
         before = runs.train_loss() if step == 1 else None
-        runs.step(minibatch, step)
+        minibatch_loss = runs.step(minibatch, step)
         if before is not None:
             recorded[0] = (*before, minibatch_loss, _norm(runs.gradients))
         finished = step == last or (target is not None and target.all_finished(step, runs))
