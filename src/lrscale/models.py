@@ -17,6 +17,10 @@ Weights = Tensor | float
 Gradients = Callable[[Parameters, Tensor, Tensor, Weights, Parameters, int], Callable[[], Tensor]]
 
 
+MANY = 64
+"""Examples in a step from which the product laid out along them is the faster one."""
+
+
 class Model(NamedTuple):
     """What a model computes.
 
@@ -25,7 +29,7 @@ class Model(NamedTuple):
     `gradients(parameters, x, y, weights, out, beta)`: takes the gradients of their sum weighted by `weights`; each of
     `out`, tensors like the parameters, becomes beta x itself + its gradient, beta 0 or 1. With `out` the parameters
     themselves, beta 1 and -lr among the weights, that is a step of plain SGD. Returns what gives `losses` of the same
-    arguments at less cost, as long as the parameters are the same.
+    arguments at less cost, to be called once at most.
     `errors`: like `losses`, 1 where the most probable class is wrong; None without classes.
     `width`: numbers kept per example and run while a gradient is taken.
     """
@@ -41,10 +45,12 @@ def linear_regression(features: int, bias: bool) -> Model:
     """1/2 (w.x + b - y)^2, starting at w ~ N(0, .01^2), b = 0 as the book does; b multiplies a last feature of ones."""
 
     def residuals(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        return torch.bmm(x, parameters[0].mT).mT.sub_(y.unsqueeze(1))
+        weights = parameters[0]
+        products = torch.bmm(weights, x.mT) if x.shape[1] >= MANY else torch.bmm(x, weights.mT).mT
+        return products.sub_(y.unsqueeze(1))
 
     def halved(residual: Tensor) -> Tensor:
-        return residual.square().div_(2)
+        return residual.square_().div_(2)
 
     def losses(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         return halved(residuals(parameters, x, y))
