@@ -38,6 +38,8 @@ STYLE: dict[Any, Any] = {
 }
 DEEPEST = 1e-12
 """Losses are shown down to so much of the largest."""
+ASIDE = 0.14
+"""Octaves of batch size between the points of two reductions, so that equal ones do not hide each other."""
 REDUCTION_LOOK = {"mean": ("#0072b2", "o"), "sum": ("#d55e00", "s"), "sum_over_nominal": ("#009e73", "^")}
 NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
@@ -147,14 +149,16 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
     """Best lr against batch size, reductions together: measured points with error bars, theory as a line."""
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panels(1, width=6.4, height=4.3)
-        for reduction in family.reductions():
+        reductions = family.reductions()
+        for place, reduction in enumerate(reductions):
             colour, marker = REDUCTION_LOOK[reduction]
+            aside = 2 ** (ASIDE * (place - (len(reductions) - 1) / 2))
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
-            theory = [(c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
+            theory = [(aside * c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
             if theory:
                 axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.4, alpha=0.6, label=f"{reduction}, theory")
             for fits, face, name in ((True, colour, reduction), (False, "white", f"{reduction}, at an edge")):
-                chosen = [(c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits == fits]
+                chosen = [(aside * c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits == fits]
                 if chosen:
                     sizes, intervals = zip(*chosen, strict=True)
                     values = [i.value for i in intervals]
