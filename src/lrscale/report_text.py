@@ -20,38 +20,44 @@ def show(found: Answer, console: Console) -> None:
     columns, rows = cell_table(found)
     title: str | None = study.question or study.study
     for part in fitting(columns, rows, console.width):
-        cells = Table(
-            title=title,
-            title_justify="left",
-            title_style="bold",
-            box=SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
-        for i in part:
-            width = max(len(row[i]) for row in rows) if rows else None
-            cells.add_column(columns[i], justify="left" if columns[i] in ("cell", "") else "right", min_width=width)
-        for row in rows:
-            cells.add_row(*(row[i] for i in part))
-        console.print(cells)
+        _print(console, title, [columns[i] for i in part], [[row[i] for i in part] for row in rows])
         title = None
     if found.families:
         console.print(f"objective: {study.objective}", style="dim italic" if console.is_terminal else None)
-    for heading, rows in (
-        ("slope of log lr* over log B", slope_rows(found)),
-        ("claims", [claim_row(v) for v in verdicts(found)]),
+    for heading, of, lines in (
+        ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(found)),
+        (None, CLAIM_COLUMNS, [claim_row(v) for v in verdicts(found)]),
     ):
-        if rows:
-            table = Table(title=heading, title_justify="left", show_header=False, box=None)
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
+        if lines:
+            console.print()
+            _print(console, heading, of, lines)
+    console.print()
     for sentence in laws(found):
         console.print(sentence, style="bold" if console.is_terminal else None)
     seeds = {len(t.objectives) for cell in found.cells for t in cell.trials}
     if seeds == {1}:
         console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")
+
+
+def _print(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table; columns of words are ranged left, numbers right, and claims alone may wrap."""
+    style = "bold" if console.is_terminal else ""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style=style,
+        header_style=style,
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for i, column in enumerate(columns):
+        width = None if column == CLAIM_COLUMNS[0] else max((len(row[i]) for row in rows), default=0)
+        table.add_column(column, justify="left" if column in WORDS else "right", min_width=width)
+    for row in rows:
+        table.add_row(*row, style="bold red" if console.is_terminal and row[-1] == FAILS else None)
+    console.print(table)
 
 
 def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
@@ -80,6 +86,11 @@ def cell_table(found: Answer) -> tuple[list[str], list[list[str]]]:
     return columns[:shown], [row[:shown] for row in rows]
 
 
+SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
+CLAIM_COLUMNS = ("claim", "expected", "measured", "")
+WORDS = ("cell", "cells", "batch sizes", "claim", "")
+"""Columns that hold words."""
+FAILS = "FAILS"
 COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
 
 
@@ -145,7 +156,7 @@ def slope_rows(found: Answer) -> list[list[str]]:
 
 def claim_row(verdict: Verdict) -> list[str]:
     """A claim in the table: name, expected, measured, holds or fails."""
-    return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else "FAILS"]
+    return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else FAILS]
 
 
 def number(value: float | None, digits: int = 3) -> str:
