@@ -11,7 +11,7 @@ from lrscale.report_text import cell_table, claim_row, slope_rows
 
 FIGURE_TEXTS = {
     "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction, "
-    "with 95 % intervals and theory's line.",
+    "with 95 % intervals, and theory's line where there is one.",
     "objective_against_lr": "Objective against learning rate: one curve a batch size, a panel a reduction; "
     "stars mark the best lr, crosses divergence.",
     "steps_against_batch_size": "Steps to the target against batch size at the best lr, with 95 % intervals over seeds, "
