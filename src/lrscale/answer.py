@@ -13,6 +13,7 @@ from lrscale.estimate import BestLr, best_lr, mean_slope, ratio_slope, slope
 from lrscale.forms import TradeOff, TurnOver, trade_off, turn_over
 from lrscale.intervals import Array, Interval
 from lrscale.optim import OPTIMIZERS
+from lrscale.plan import in_words
 from lrscale.quantity import Quantity
 from lrscale.records import CellRecord, StudyRecord, TrialRecord
 from lrscale.reduction import gradient_scale
@@ -70,6 +71,11 @@ class Family:
     ratio: Interval | None
     turn_over: TurnOver | None
     trade_off: TradeOff | None
+
+    @property
+    def name(self) -> str:
+        """What its cells share, in words; empty where there is one family only."""
+        return ", ".join(in_words(self.of))
 
     def by_reduction(self, reduction: str) -> list[CellAnswer]:
         """Cells of one reduction that take part in fits, by batch size."""
@@ -213,8 +219,7 @@ def _trade_off_law(family: Family) -> str:
 
 def _ratio_law(family: Family) -> str:
     """One sentence on the ratio of sum to mean, and where lr_sum* turns over."""
-    of = ", ".join(str(value) for value in family.of.values())
-    where = f" ({of})" if of else ""
+    where = f" ({family.name})" if family.name else ""
     r = family.ratio
     if r is None:
         return (

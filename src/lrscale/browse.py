@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from lrscale.answer import Answer, CellAnswer, Family
+from lrscale.plan import in_words
 from lrscale.probe_view import probe_view
 from lrscale.records import TrialRecord
 from lrscale.results import mean_objective
@@ -169,7 +170,7 @@ def _law_points(family: Family) -> list[Point]:
 
 
 def _title(family: Family, *more: str) -> str:
-    return " ".join([*(str(value) for value in family.of.values()), *more])
+    return " ".join([*in_words(family.of), *more])
 
 
 def _curve(family: Family, reduction: str) -> str:

@@ -238,11 +238,10 @@ def verdicts(answer: Answer) -> list[Verdict]:
         return [_verdict(str(c["name"]), c, _of_cells(answer, c)) for c in claims if c["measure"] in PROBE_MEASURES]
     out = []
     for family in answer.families:
-        shared = ", ".join(str(value) for value in family.of.values())
         for claim in claims:
             if not _selects(claim, family.of):
                 continue
-            name = f"{claim['name']} ({shared})" if shared else str(claim["name"])
+            name = f"{claim['name']} ({family.name})" if family.name else str(claim["name"])
             out.append(_verdict(name, claim, MEASURES[claim["measure"]](answer, family, claim)))
     return out
 

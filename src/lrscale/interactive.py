@@ -43,7 +43,7 @@ def figure(found: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     }
     seen: set[int] = set()
     for row, family in enumerate(families):
-        title = "".join(f", {value}" for value in family.of.values())
+        title = f", {family.name}" if family.name else ""
         top = 3 * max((o for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)), default=1.0)
         for column, reduction in enumerate(family.reductions()):
             place = row * columns + column + 1

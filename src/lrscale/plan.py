@@ -87,6 +87,16 @@ def cell_label(scientific: Mapping[str, Any]) -> str:
     return " ".join(parts) or "all"
 
 
+def in_words(shared: Mapping[str, Any]) -> list[str]:
+    """What cells share, each with its name where it is a number.
+
+    Example:
+      >>> in_words({"optimizer": "adam", "task.features": 8})
+      ['adam', 'features 8']
+    """
+    return [value if isinstance(value, str) else f"{key.rpartition('.')[2]} {value}" for key, value in shared.items()]
+
+
 def study_name(study: str, label: str, cell: str) -> str:
     """The name of the Optuna study of a cell, by its label and id."""
     return f"{study} / {label} / {cell}"

@@ -77,7 +77,7 @@ def _plain_log(axis: Axis) -> None:
 
 def _of(family: Family) -> str:
     """What a family's cells share, as the end of a title."""
-    return "".join(f", {value}" for value in family.of.values())
+    return f", {family.name}" if family.name else ""
 
 
 def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
@@ -211,8 +211,7 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
             for cell in family.cells:
                 line = lines.get(cell.record.id)
                 if cell.training.reduction == reduction and line is not None:
-                    pairs = [(s, drawable(v)) for s, v in zip(line.steps, line.values, strict=True) if s > 0]
-                    axes.plot(*zip(*pairs, strict=True), color=palette[cell.training.batch_size], lw=1.5)
+                    axes.plot(*zip(*_moving(line), strict=True), color=palette[cell.training.batch_size], lw=1.5)
             axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="examples seen")
             least, most = axes.get_ylim()
             axes.set_ylim(bottom=max(least, most * DEEPEST))  # beyond its target a loss may fall to rounding
@@ -222,6 +221,14 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
         figure.legend(handles=handles, loc="outside right upper")
     return figure
+
+
+def _moving(line: Line) -> list[tuple[int, float]]:
+    """A curve's points on log axes, without the last ones that only repeat the end: a run that reached its target stops."""
+    pairs = [(step, drawable(value)) for step, value in zip(line.steps, line.values, strict=True) if step > 0]
+    while len(pairs) > 1 and pairs[-1][1] == pairs[-2][1]:
+        pairs.pop()
+    return pairs
 
 
 def files(figure: Figure) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from lrscale.answer import Answer, CellAnswer, Measurement
 from lrscale.claims import Verdict, verdicts
 from lrscale.laws import laws
+from lrscale.plan import in_words
 from lrscale.quantity import Quantity
 from lrscale.report_json import as_json, least_objective
 
@@ -140,7 +141,7 @@ def slope_rows(found: Answer) -> list[list[str]]:
     for entry in as_json(found)["slopes"]:
         if entry["slope"] is None:
             continue
-        family = ", ".join(str(v) for v in entry["of"].values())
+        family = ", ".join(in_words(entry["of"]))
         low, high = entry["ci"]
         span = entry["range"] if entry["range"] == "all" else f"{entry['range']} (B {entry['low']:g} to {entry['high']:g})"
         rows.append(
