@@ -1,5 +1,6 @@
 """The studies that README publishes: its table is made from their files, and what fails is known to."""
 
+import csv
 import json
 import re
 
@@ -12,6 +13,7 @@ README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "sweeps" / "results"
 PUBLISHED = sorted(file.parent.name for file in RESULTS.glob("*/record.json"))
 FAILING: dict[str, set[str]] = {
+    "adam": {"lr_sum*/lr_mean* is 1 at every B (adagrad)"},
     "digits": {
         "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)",
         "B_c is within a factor of 5 of B_simple = 141 (digits, sgd)",
@@ -23,6 +25,10 @@ FAILING: dict[str, set[str]] = {
     },
 }
 """Claims that are published as failing, by study."""
+
+
+def cells(study: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((RESULTS / study / "cells.csv").read_text().splitlines()))
 
 
 def test_readmes_table_is_that_of_the_files() -> None:
@@ -50,6 +56,19 @@ def test_the_first_lines_quote_the_quickstart() -> None:
     small = next(s for s in found["slopes"] if s["reduction"] == "sum" and s["range"] == "small")
     assert f"(slope {small['slope']:.2f} [{small['ci'][0]:.2f}, {small['ci'][1]:.2f}])" in first
     assert f"{len(found['cells'])} cells, {sum(cell['n_trials'] for cell in found['cells'])} trials of 8 seeds" in first
+
+
+def test_the_limits_quote_the_records() -> None:
+    limits = README.partition("\n## Limits\n")[2]
+    headline = cells("headline")
+    over = {(r["batch_size"], r["reduction"]): float(r["lr_best"]) / float(r["lr_theory"]) - 1 for r in headline}
+    below_n, at_n = (max(v for (b, _), v in over.items() if (b == "1024") is whole) for whole in (False, True))
+    assert f"up to {100 * below_n:.0f} % above it while B < N, and {100 * at_n:.0f} % at B = N" in limits
+
+    best = {(int(r["batch_size"]), r["reduction"]): float(r["lr_best"]) for r in cells("adam") if r["optimizer"] == "adagrad"}
+    assert "from B = 64 its lr_sum\\* and lr_mean\\* agree to 1 %, but at B = 4 and 16 both lie above 1" in limits
+    assert all(best[b, "sum"] == pytest.approx(best[b, "mean"], rel=0.01) for b in (64, 256, 1024))
+    assert min(best[b, reduction] for b in (4, 16) for reduction in ("sum", "mean")) > 1
 
 
 def test_a_row_names_what_fails_and_counts_what_holds() -> None:
