@@ -228,7 +228,7 @@ def _ratio_law(family: Family) -> str:
         )
     fits = "as" if r.holds(-family.homogeneity) else "not as"
     text = (
-        f"lr_sum* = lr_mean* x c^{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]{where}, c the number of summed terms: "
+        f"lr_sum* = lr_mean* x c^{r.value:z.3f} [{r.low:z.3f}, {r.high:z.3f}]{where}, c the number of summed terms: "
         f"{fits} theory says (c^{-family.homogeneity:g})"
     )
     return f"{text}{_regime(family) if family.homogeneity == 1 else ''}."

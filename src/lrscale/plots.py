@@ -172,8 +172,10 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         _plain_log(axes.yaxis)
         if family.ratio is not None:
             r = family.ratio
-            ratio = r"$\mathrm{lr}^*_\mathrm{sum}\,/\,\mathrm{lr}^*_\mathrm{mean}$"
-            axes.set_title(f"{ratio} $= c^{{{r.value:.3f}}}$   [{r.low:.3f}, {r.high:.3f}]{_of(family)}")
+            law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$"
+            axes.set_title(
+                f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_of(family)}", loc="left"
+            )  # a long one goes on over the legend
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
