@@ -38,6 +38,8 @@ STYLE: dict[Any, Any] = {
 }
 DEEPEST = 1e-12
 """Losses are shown down to so much of the largest."""
+TITLE = 36
+"""Letters of a family's name in a title: more would leave no room for the axes."""
 ASIDE = 0.14
 """Octaves of batch size between the points of two reductions, so that equal ones do not hide each other."""
 REDUCTION_LOOK = {"mean": ("#0072b2", "o"), "sum": ("#d55e00", "s"), "sum_over_nominal": ("#009e73", "^")}
@@ -76,8 +78,9 @@ def _plain_log(axis: Axis) -> None:
 
 
 def _of(family: Family) -> str:
-    """What a family's cells share, as the end of a title."""
-    return f", {family.name}" if family.name else ""
+    """What a family's cells share, as the end of a title, in which it has a place of so many letters."""
+    name = family.name if len(family.name) <= TITLE else family.name[: TITLE - 1] + "…"
+    return f", {name}" if name else ""
 
 
 def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
