@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from lrscale.attachments import as_csv
 from lrscale.browse import Point, cell_points, study_points, views
 from lrscale.gallery import NOTE, WRITTEN, noted
 from lrscale.interactive import figure, page
+from lrscale.laws import laws
 from lrscale.notes import plain, study_note, yaml
 from lrscale.palette import colours
 from lrscale.records import CellRecord, StudyRecord, TrialRecord
@@ -131,6 +133,29 @@ def test_the_notes_first_line_is_the_answer_and_every_view_is_linked() -> None:
     assert all(f"viewStateShareKey={view.id}" in note for view in menu)
     assert "![a b.png](get-artifact?path=figures%2Fa%20b.png&run_uuid=parent)" in note
     assert record.command in note and len(note) < 8000
+
+
+def test_a_study_of_many_families_has_a_note_that_mlflow_takes() -> None:
+    one = study([1, 4])
+    cells = []
+    for i in range(60):
+        for cell in one.cells:
+            optimizer = {**CONFIG["optimizer"], "weight_decay": i / 1000}
+            scientific = {"optimizer.weight_decay": i / 1000, **cell.scientific}
+            cells.append(CellRecord(f"{cell.id}{i}", f"{i} {cell.label}", scientific, {**cell.config, "optimizer": optimizer}))
+    record = replace(one, cells=tuple(cells), command="lrscale run -m " + 9900 * "x")
+    trials = trials_of(record, 9)
+    found = answer(record, trials)
+    figures = [f"figures/objective_against_lr_{i}.png" for i in range(1, 61)]
+    note = study_note(found, views(found, trials), figures)
+    assert len(note) < 20_000  # characters: MAX_EXPERIMENT_TAG_VAL_LENGTH of MLflow
+    assert note.splitlines()[0].endswith("and 40 more in the report") and record.command in note
+
+    bare = answer(record, [trial for trial in trials if trial.cell.startswith("mean")])
+    assert laws(bare) == [
+        "No ratio of sum to mean can be stated (weight_decay 0.0, weight_decay 0.001, weight_decay 0.002 and 57 more): "
+        "it takes both reductions at one batch size above 1, their best lrs not at an edge."
+    ]
 
 
 def test_a_config_reads_as_yaml() -> None:

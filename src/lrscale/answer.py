@@ -21,6 +21,9 @@ from lrscale.results import mean_objective
 from lrscale.spec import Training, training
 from lrscale.tasks import Population, population
 
+NAMED = 3
+"""So many of many families are named in a sentence."""
+
 
 @dataclass(frozen=True)
 class CellAnswer:
@@ -202,9 +205,26 @@ def _soonest_lr(made: Training, source: Population, start: Array) -> float:
     return theory.soonest_lr(target, spectrum, source.bias, size, start)
 
 
-def law(family: Family) -> str:
-    """The law which a family's cells show, with its slope and interval, and the trade-off where there is one."""
-    return " ".join(filter(None, (_ratio_law(family), _trade_off_law(family))))
+def family_laws(families: Sequence[Family]) -> list[str]:
+    """The law which each family's cells show, with its slope and interval; families without one share a sentence."""
+    stated = [" ".join(filter(None, (_ratio_law(family), _trade_off_law(family)))) for family in families]
+    bare = [family.name for family in families if family.ratio is None]
+    if bare:
+        stated.append(
+            f"No ratio of sum to mean can be stated{f' ({in_few(bare)})' if bare[0] else ''}: "
+            "it takes both reductions at one batch size above 1, their best lrs not at an edge."
+        )
+    return [text for text in stated if text]
+
+
+def in_few(names: Sequence[str]) -> str:
+    """The first of many names, and how many more there are.
+
+    Example:
+      >>> in_few(["lr 0.1", "lr 0.2", "lr 0.3", "lr 0.4", "lr 0.5"])
+      'lr 0.1, lr 0.2, lr 0.3 and 2 more'
+    """
+    return ", ".join(names) if len(names) <= NAMED + 1 else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
 def _trade_off_law(family: Family) -> str:
@@ -222,10 +242,7 @@ def _ratio_law(family: Family) -> str:
     where = f" ({family.name})" if family.name else ""
     r = family.ratio
     if r is None:
-        return (
-            f"No ratio of sum to mean can be stated{where}: "
-            "it takes both reductions at one batch size above 1, their best lrs not at an edge."
-        )
+        return ""
     fits = "as" if r.holds(-family.homogeneity) else "not as"
     text = (
         f"lr_sum* = lr_mean* x c^{r.value:z.3f} [{r.low:z.3f}, {r.high:z.3f}]{where}, c the number of summed terms: "

@@ -1,8 +1,10 @@
 """Hydra's door: composes configs, turns a multirun into a plan and its jobs, and runs a single training."""
 
+import errno
 import itertools
 import json
 import os
+import reprlib
 import shlex
 import sys
 import traceback
@@ -37,8 +39,11 @@ SETTINGS: dict[str, Rule] = {
     "profile": BOOLEAN,
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
+SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <= 10_000)
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
-OPTIONAL_TEXT = Rule("must be a text or null", lambda v: v is None or isinstance(v, str))
+OPTIONAL_TEXT = Rule(
+    "must be a text of at most 1000 characters or null", lambda v: v is None or (isinstance(v, str) and len(v) <= 1000)
+)
 TRACKING: dict[str, Rule] = {"uri": TEXT, "experiment": TEXT}
 STUDY: dict[str, Rule] = {
     "question": OPTIONAL_TEXT,
@@ -60,6 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
       Refusal: the command line, a config or a value cannot be used; nothing has been written.
     """
+    check("overrides", SHORT, " ".join(arguments), "Write a sweep file, sweeps/NAME.yaml, and take sweeps=NAME.")
     given, environment = sys.argv, dict(os.environ)
     sys.argv = ["lrscale run", *arguments]
     os.environ["LRSCALE_HOME"] = str(home())  # read by conf/config.yaml, in jobs that start elsewhere too
@@ -80,8 +86,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def _is_hydras(error: Exception) -> bool:
     """Whether an error is of Hydra's making: of its classes, or any that was raised in its reading of configs and overrides."""
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return True
+    if isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return True  # a choice of a group is looked for as a file of its name
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -98,6 +104,9 @@ class _Told(SystemExit):
 
 
 def _wording(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = reprlib.repr(Path(error.filename).stem)
+        return f"A group's choice must be a file's name, got {name}: {error.strerror}. lrscale run --help lists the choices."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "See https")))
     if "To append to your config use" in text:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lrscale.answer import Answer, law
+from lrscale.answer import Answer, family_laws
 from lrscale.claims import Verdict, selected, verdicts
 from lrscale.estimate import pooled_slope
 from lrscale.wording import put
@@ -16,9 +16,9 @@ STATED = 4
 
 
 def laws(found: Answer) -> list[str]:
-    """The answer: a law for each family, or what a probe's claims say with what was measured."""
+    """The answer: the families' laws, or what a probe's claims say with what was measured."""
     if found.families:
-        return [law(family) for family in found.families]
+        return family_laws(found.families)
     checked = verdicts(found)
     claims = {claim["name"]: claim for claim in found.study.claims}
     stated = [

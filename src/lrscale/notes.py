@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 DASHBOARD = "http://127.0.0.1:8080/dashboard/"
 """Where `lrscale ui --optuna` serves optuna-dashboard, unless that port is taken."""
 
+SHOWN = 20
+"""So many laws and figures stand in a note, which MLflow takes up to 20,000 characters of."""
+
 
 def study_note(found: "Answer", views: Sequence[View], figures: Sequence[str]) -> str:
     """The note of a study's experiment and of its parent run.
@@ -23,7 +26,7 @@ def study_note(found: "Answer", views: Sequence[View], figures: Sequence[str]) -
     Args:
       found: the answer, which is the first line.
       views: linked in this order.
-      figures: paths of artifacts of the parent run, shown in this order.
+      figures: paths of artifacts of the parent run, the first are shown in this order.
     """
     from lrscale.laws import laws  # scipy: only where there is an answer
 
@@ -35,12 +38,14 @@ def study_note(found: "Answer", views: Sequence[View], figures: Sequence[str]) -
     files = {"report": "report.html", "cells": "cells.csv"} if figures else {}
     files |= {"figure to point at": "interactive.html"} if figures and found.families else {}
     links += [f"[{words}]({run}/artifacts/{name}?workflowType=machine_learning)" for words, name in files.items()]
+    said = laws(found)
+    more = f"and {len(said) - SHOWN} more in the report" if len(said) > SHOWN else ""
     lines = [
-        " ".join(map(plain, laws(found))),
+        " ".join([*map(plain, said[:SHOWN]), more]).rstrip(),
         f"**{plain(study.question)}**" if study.question else "",
         f"{len(found.cells)} cells, {trials} trials, {runs} runs; objective {plain(study.objective)}." if trials else "",
         " · ".join(links),
-        *(f"![{plain(name)}]({image(study.run_id, path)})" for name, path in ((p.split("/")[-1], p) for p in figures)),
+        *(f"![{plain(name)}]({image(study.run_id, path)})" for name, path in ((p.split("/")[-1], p) for p in figures[:SHOWN])),
         f"Repeat it: `{study.command}`, report it: `lrscale report {study.study}`, "
         f"its Optuna studies, [here]({DASHBOARD}) "
         f"while this runs on port 8080: `lrscale ui {study.study} --optuna`.",
