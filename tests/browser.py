@@ -17,7 +17,7 @@ ARGUMENTS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
-WAIT = 60_000
+WAIT = 120_000
 """Milliseconds: a first page takes long where other work is going on."""
 SIZE: ViewportSize = {"width": 1500, "height": 1000}
 EXPECTED = ("users/current", "ResizeObserver")

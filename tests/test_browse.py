@@ -1,6 +1,7 @@
 """What MLflow's UI is told to show: views small enough to be loaded at once, and notes that respect a user's words."""
 
 import base64
+import io
 import json
 import random
 import zlib
@@ -8,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lrscale.answer import answer
 from lrscale.attachments import as_csv
@@ -18,6 +20,7 @@ from lrscale.laws import laws
 from lrscale.notes import plain, study_note, yaml
 from lrscale.palette import colours
 from lrscale.records import CellRecord, StudyRecord, TrialRecord
+from lrscale.report_text import show
 from lrscale.views import LIMIT, bound, tags
 
 CONFIG: dict[str, Any] = {
@@ -156,6 +159,17 @@ def test_a_study_of_many_families_has_a_note_that_mlflow_takes() -> None:
         "No ratio of sum to mean can be stated (weight_decay 0.0, weight_decay 0.001, weight_decay 0.002 and 57 more): "
         "it takes both reductions at one batch size above 1, their best lrs not at an edge."
     ]
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 140])
+def test_lrs_that_are_cells_are_not_tuned_and_the_table_says_so_in_full(width: int) -> None:
+    record, said = study([1, 512]), io.StringIO()
+    fixed = [replace(trial, params={}) for trial in trials_of(record, 3) if trial.number == 0]
+    show(answer(record, fixed), Console(file=said, width=width))
+    text = said.getvalue()
+    assert text.count("not tuned") == 5 and "mean b512" in text and "…" not in text
+    assert "'optimizer.lr=tag(log,interval(1e-4,1))'" in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_a_config_reads_as_yaml() -> None:

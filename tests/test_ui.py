@@ -15,7 +15,7 @@ from lrscale import tracking
 from lrscale.gallery import NOTE
 from lrscale.rules import Failure
 from lrscale.server import LOCAL, Server, free_port, is_free
-from lrscale.ui import ASKED, NAME, _allowed, _serving
+from lrscale.ui import ASKED, NAME, _allowed, _mlflow, _serving
 from lrscale.views import SUMMARY, TAG
 from tests.commands import TINY, here
 from tests.test_browse import study
@@ -110,6 +110,15 @@ def test_a_server_that_does_not_come_up_says_why() -> None:
 
 def test_pages_elsewhere_cannot_name_the_server() -> None:
     assert _allowed(LOCAL, 5000) == ["127.0.0.1:5000", "localhost:5000", f"{NAME}:5000"]
+
+
+def test_listening_elsewhere_says_what_that_exposes(capsys: pytest.CaptureFixture[str]) -> None:
+    _mlflow("sqlite:///mlflow.db", LOCAL, 5000)
+    assert "password" not in capsys.readouterr().out
+    server = _mlflow("sqlite:///mlflow.db", "0.0.0.0", 5000)
+    said = "whoever reaches 0.0.0.0:5000 can read, change and delete all that is in sqlite:///mlflow.db: there is no password"
+    assert said in capsys.readouterr().out
+    assert server.command[server.command.index("--host") + 1] == "0.0.0.0"
 
 
 def test_a_stop_while_starting_leaves_nothing(folder: Path) -> None:

@@ -23,6 +23,7 @@ from lrscale.tasks import Population, population
 
 NAMED = 3
 """So many of many families are named in a sentence."""
+NOT_TUNED = "the lr was not tuned, and its values are cells of their own. Take 'optimizer.lr=tag(log,interval(1e-4,1))'."
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class CellAnswer:
     @property
     def step_examples(self) -> int:
         return self.training.step_examples
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the lr was tuned in the cell, and not among what cells differ in, or fixed."""
+        return any("optimizer.lr" in trial.params for trial in self.trials)
 
     def points(self) -> list[tuple[float, float, int]]:
         """Lr, objective and number of diverged runs of each trial, by lr."""
@@ -209,10 +215,11 @@ def family_laws(families: Sequence[Family]) -> list[str]:
     """The law which each family's cells show, with its slope and interval; families without one share a sentence."""
     stated = [" ".join(filter(None, (_ratio_law(family), _trade_off_law(family)))) for family in families]
     bare = [family.name for family in families if family.ratio is None]
+    tuned = any(cell.tuned for family in families for cell in family.cells)
     if bare:
         stated.append(
             f"No ratio of sum to mean can be stated{f' ({in_few(bare)})' if bare[0] else ''}: "
-            "it takes both reductions at one batch size above 1, their best lrs not at an edge."
+            + ("it takes both reductions at one batch size above 1, their best lrs not at an edge." if tuned else NOT_TUNED)
         )
     return [text for text in stated if text]
 

@@ -1,6 +1,7 @@
 """The report as text: tables of cells, slopes and claims, and the law in a sentence."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -53,9 +54,11 @@ def _print(console: Console, title: str | None, columns: Sequence[str], rows: Se
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for i, column in enumerate(columns):
-        width = None if column == CLAIM_COLUMNS[0] else max((len(row[i]) for row in rows), default=0)
-        table.add_column(column, justify="left" if column in WORDS else "right", min_width=width)
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(columns))]
+    narrow = sum(max(pair) + GAP for pair in zip(widths, map(len, columns), strict=True)) > console.width
+    for column, width in zip(columns, widths, strict=True):
+        header = "\n".join(textwrap.wrap(column, max(width, *map(len, column.split(" "))))) if narrow and column else column
+        table.add_column(header, justify="left" if column in WORDS else "right", no_wrap=column != CLAIM_COLUMNS[0])
     for row in rows:
         table.add_row(*row, style="bold red" if console.is_terminal and row[-1] == FAILS else None)
     console.print(table)
@@ -68,10 +71,10 @@ def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
       >>> list(fitting(["cell", "a long name", "b"], [["sum b4", "1.25", "0.5"]], 16)), list(fitting(["cell"], [], 9))
       ([[0, 1], [0, 2]], [[0]])
     """
-    needed = [max(map(len, (*title.split(" "), *(row[i] for row in rows)))) + 1 for i, title in enumerate(columns)]
+    needed = [max(map(len, (*title.split(" "), *(row[i] for row in rows)))) + GAP for i, title in enumerate(columns)]
     part = [0]
     for i in range(1, len(columns)):
-        if len(part) > 1 and sum(needed[k] for k in (*part, i)) > width - 2:
+        if len(part) > 1 and sum(needed[k] for k in (*part, i)) > width:
             yield part
             part = [0]
         part.append(i)
@@ -87,6 +90,8 @@ def cell_table(found: Answer) -> tuple[list[str], list[list[str]]]:
     return columns[:shown], [row[:shown] for row in rows]
 
 
+GAP = 2
+"""Between columns."""
 SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
 CLAIM_COLUMNS = ("claim", "expected", "measured", "")
 WORDS = ("cell", "cells", "batch sizes", "claim", "")
@@ -101,7 +106,10 @@ def cell_row(cell: CellAnswer) -> list[str]:
     interval = best.interval if best else None
     diverged = sum(sum(t.diverged) for t in cell.trials)
     runs = sum(len(t.objectives) for t in cell.trials)
-    remark = "no trials" if not cell.trials else "diverged" if best is None else "edge" if best.at_edge else ""
+    if best is None:
+        remark = "no trials" if not cell.trials else "diverged" if cell.tuned else "not tuned"
+    else:
+        remark = "edge" if best.at_edge else ""
     return [
         cell.record.label,
         number(interval.value if interval else None),
