@@ -55,7 +55,7 @@ def _print(console: Console, title: str | None, columns: Sequence[str], rows: Se
         padding=(0, 1, 0, 0),
     )
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(columns))]
-    narrow = sum(max(pair) + GAP for pair in zip(widths, map(len, columns), strict=True)) > console.width
+    narrow = sum(max(pair) + GAP for pair in zip(widths, map(len, columns), strict=True)) - GAP > console.width
     for column, width in zip(columns, widths, strict=True):
         header = "\n".join(textwrap.wrap(column, max(width, *map(len, column.split(" "))))) if narrow and column else column
         table.add_column(header, justify="left" if column in WORDS else "right", no_wrap=column != CLAIM_COLUMNS[0])
@@ -74,7 +74,7 @@ def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     needed = [max(map(len, (*title.split(" "), *(row[i] for row in rows)))) + GAP for i, title in enumerate(columns)]
     part = [0]
     for i in range(1, len(columns)):
-        if len(part) > 1 and sum(needed[k] for k in (*part, i)) > width:
+        if len(part) > 1 and sum(needed[k] for k in (*part, i)) - GAP > width:
             yield part
             part = [0]
         part.append(i)
