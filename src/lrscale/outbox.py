@@ -17,6 +17,7 @@ Deliver = Callable[[Entry, bool], object]
 """Delivers an entry; told whether it may have been delivered already."""
 RETRY_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
+LAST_LOOK_SECONDS = 2.0
 TRIES = 20
 """Of a server that answers and yet takes a record not."""
 
@@ -110,6 +111,7 @@ class Courier(threading.Thread):
                 self._away_since = self._away_since or time.monotonic()
                 while not self._stopped.wait(RETRY_SECONDS) and not self._answers():
                     tries = 0
+                self._away_since = 0.0  # it is back, as far as anybody knows
         else:
             self._stopped.set()  # what it does not take waits on disk, with all that follows
             return
@@ -121,9 +123,10 @@ class Courier(threading.Thread):
 
     def settle(self, seconds: float = float("inf")) -> int:
         """Waits until all is delivered, the server stays away or the time is over; returns how many records still wait."""
-        until = time.monotonic() + seconds
-        while self._waiting and self.is_alive() and time.monotonic() < until:
-            if self._away_since and time.monotonic() > self._away_since + PATIENCE_SECONDS:
+        begun = time.monotonic()
+        while self._waiting and self.is_alive() and time.monotonic() < begun + seconds:
+            away = self._away_since
+            if away and time.monotonic() > max(away + PATIENCE_SECONDS, begun + LAST_LOOK_SECONDS):
                 break
             time.sleep(0.02)
         return len(self._waiting)
