@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lrscale import job, single
-from lrscale.outbox import Outbox
-from lrscale.rules import Refusal
+from lrscale.outbox import Courier, Entry, Outbox
+from lrscale.rules import Failure, Refusal
 from lrscale.tracking import Store
 from tests.commands import STUDY, TINY, _empty_store, at_work, here
 from tests.servers import Server, free_port
@@ -116,3 +118,22 @@ def test_a_record_cut_off_while_it_was_put_into_the_outbox_is_taken_back(folder:
     Path("x.outbox").write_text("garbage\n")
     with pytest.raises(Refusal, match="line 1"):
         outbox.entries()
+
+
+def test_a_server_that_was_away_for_long_and_is_back_at_the_end_gets_what_waits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lrscale.outbox.PATIENCE_SECONDS", 0.1)
+    back, got = threading.Event(), []
+
+    def deliver(entry: Entry, in_doubt: bool) -> None:
+        if not back.is_set():
+            raise Failure("away")
+        got.append(entry["uid"])
+
+    courier = Courier(Outbox(folder / "x.outbox"), "http://x", "x", deliver, back.is_set)
+    courier.put({"kind": "run"})
+    time.sleep(0.3)
+    back.set()
+    assert courier.settle() == 0 and len(got) == 1
+    courier.stop()

@@ -17,7 +17,9 @@ Deliver = Callable[[Entry, bool], object]
 """Delivers an entry; told whether it may have been delivered already."""
 RETRY_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
+"""From when a server went away until a study that has ended no longer waits for it."""
 LAST_LOOK_SECONDS = 2.0
+"""At least so long it waits, as the server may be back already."""
 TRIES = 20
 """Of a server that answers and yet takes a record not."""
 
