@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tiny study has been run without interruption; to read, or to copy."""
-    from tests.commands import TINY, here  # they import the program, which not every test needs
+    from tests.program import TINY, here  # they import the program, which not every test needs
 
     folder = tmp_path_factory.mktemp("tiny")
     here(folder, "run", "-m", *TINY)

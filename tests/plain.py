@@ -2,11 +2,11 @@
 
 import torch
 
-from lrscale.minibatches import batch_order
-from lrscale.plain import losses as each_loss
-from lrscale.plain import make_module
 from lrscale.spec import Training
-from lrscale.tasks import Task
+from lrscale.tasks.task import Task
+from lrscale.training.minibatches import batch_order
+from lrscale.training.reference_loop import losses as each_loss
+from lrscale.training.reference_loop import make_module
 
 CLASSES = {
     "sgd": torch.optim.SGD,

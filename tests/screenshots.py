@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, ViewportSize
 
 from tests.browser import chromium, served, visit
-from tests.commands import here
+from tests.program import here
 from tests.configs import ROOT
 
 FOLDER = ROOT / "sweeps" / "results" / "pictures"

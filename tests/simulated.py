@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lrscale import theory
-from lrscale.estimate import BestLr, best_lr
-from lrscale.ladder import first_rungs, lr_at, next_rungs
+from lrscale.estimate.best_lr import BestLr, best_lr
+from lrscale.law import least_squares as theory
+from lrscale.search.ladder import first_rungs, lr_at, next_rungs
 
 Array = NDArray[np.float64]
 LEVEL, TILT, WAVES = 0.1, 0.25, 0.05

@@ -26,7 +26,7 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from lrscale.app import sweep
+        from lrscale.hydra_app.app import sweep
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         return sweep(self.settings, self.config, self.hydra_context.config_loader, self.launcher, arguments)

@@ -14,8 +14,8 @@ class SweepFiles(file_config_source.FileConfigSource):
         return "sweeps"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        from lrscale.rules import Refusal
-        from lrscale.sweepfile import check_sweep
+        from lrscale.errors import Refusal
+        from lrscale.hydra_app.sweep_file import check_sweep
 
         try:
             found = super().load_config(config_path)

@@ -2,6 +2,6 @@
 
 import sys
 
-from lrscale.cli import main
+from lrscale.commands.cli import main
 
 sys.exit(main())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrscale import NUMBERS
+from lrscale.errors import Refusal
 from lrscale.rules import (
     BETAS,
     BOOLEAN,
@@ -14,7 +15,6 @@ from lrscale.rules import (
     NOT_NEGATIVE,
     POSITIVE,
     TEXT,
-    Refusal,
     Rule,
     check,
     check_keys,

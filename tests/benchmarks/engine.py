@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrscale.modules import module_task
-from lrscale.tasks import make_task
-from lrscale.train import recording_steps, train
+from lrscale.tasks.module import module_task
+from lrscale.tasks.task import make_task
+from lrscale.training.engine import recording_steps, train
 from tests.configs import make
 from tests.plain import train_plainly
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrscale.tasks import make_task
-from lrscale.train import train
+from lrscale.tasks.task import make_task
+from lrscale.training.engine import train
 from tests.configs import make
 
 AXES: dict[str, list[int]] = {

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrscale.tasks import make_task
-from lrscale.train import recording_steps
+from lrscale.tasks.task import make_task
+from lrscale.training.engine import recording_steps
 from tests.configs import make
 
 

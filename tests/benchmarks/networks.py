@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrscale.datasets import read_files
-from lrscale.tasks import Task, make_task
-from lrscale.train import weights_after
+from lrscale.tasks.images import read_files
+from lrscale.tasks.task import Task, make_task
+from lrscale.training.engine import weights_after
 from tests.configs import make
 from tests.plain import train_plainly
 

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from lrscale.minibatches import batch_order
 from lrscale.spec import Training
 from lrscale.streams import generator
-from lrscale.tasks import Task, make_task
-from lrscale.train import recording_steps, train
+from lrscale.tasks.task import Task, make_task
+from lrscale.training.engine import recording_steps, train
+from lrscale.training.minibatches import batch_order
 from tests.configs import make
 
 SIZES = [2**k for k in range(11)]

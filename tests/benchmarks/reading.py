@@ -19,8 +19,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from lrscale.tracking import Store
-from tests.commands import lrscale
+from lrscale.tracking.store import Store
+from tests.program import lrscale
 from tests.servers import Server
 
 TRIALS = 10_000

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from lrscale.cli import main
-from lrscale.client import Client
-from lrscale.journal import Journal
-from lrscale.tracking import Store
-from tests.commands import TINY, _empty_store, lrscale
-from tests.test_study import lrs_of, optuna_states
+from lrscale.commands.cli import main
+from lrscale.search.journal import Journal
+from lrscale.tracking.client import Client
+from lrscale.tracking.store import Store
+from tests.program import TINY, _empty_store, lrscale
+from tests.run.test_study import lrs_of, optuna_states
 
 MOMENTS, STUDIES, SEED = 25, 5, 20261125
 WRITES = 60

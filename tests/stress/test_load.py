@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from lrscale.tracking import Store
+from lrscale.tracking.store import Store
 from tests.benchmarks.reading import TRIALS, fill
-from tests.commands import TINY, lrscale
+from tests.program import TINY, lrscale
 
 STUDY = [
     "task=linear", "task.features=2", "task.examples=64", "budget=steps", "budget.steps=20", "points=2",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_numbers import SAMPLERS, WORST, assert_divergence
+from tests.faults.test_numbers import SAMPLERS, WORST, assert_divergence
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

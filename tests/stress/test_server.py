@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import at_work
+from tests.program import at_work
 from tests.servers import Server, proxy
-from tests.test_server import assert_delivered, run, server, tmp
+from tests.tracking.test_outbox import assert_delivered, run, server, tmp
 
 __all__ = ["server"]  # a fixture
 CALL_SECONDS = 0.1

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from lrscale.probes import gradient_scale, homogeneity, last_batch, noise_scale, stability, translate
-from lrscale.quantity import Quantity
 from lrscale.spec import Training
-from lrscale.tasks import Task
+from lrscale.tasks.task import Task
+from lrscale.training.quantity import Quantity
 
 Probe = Callable[[Training, Task], list[Quantity]]
 """Measures a cell; its options are `training.probe.options`. The same cell gives the same numbers."""

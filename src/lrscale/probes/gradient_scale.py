@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lrscale.plain import make_module, module_of
-from lrscale.quantity import Quantity
-from lrscale.ranks import in_ranks
+from lrscale.law.translation import Batch
 from lrscale.spec import Training
 from lrscale.streams import generator
-from lrscale.tasks import Task
-from lrscale.translate import Batch
+from lrscale.tasks.task import Task
+from lrscale.training.process_group import in_ranks
+from lrscale.training.quantity import Quantity
+from lrscale.training.reference_loop import make_module, module_of
 
 CLASSES, IGNORED = 10, -100
 CLASS_WEIGHTS = torch.linspace(0.1, 1.9, CLASSES, dtype=torch.float64)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrscale.homogeneity import RESPONSES
-from lrscale.quantity import Quantity
+from lrscale.law.homogeneity import RESPONSES
 from lrscale.spec import Training
 from lrscale.streams import generator
-from lrscale.tasks import Task
+from lrscale.tasks.task import Task
+from lrscale.training.quantity import Quantity
 
 RATIO = 2.0
 STEPS = 50

@@ -6,13 +6,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lrscale.estimate import best_lr
-from lrscale.intervals import seed_draws
-from lrscale.quantity import Quantity
+from lrscale.estimate.best_lr import best_lr
+from lrscale.estimate.intervals import seed_draws
+from lrscale.law.least_squares import moment_map
 from lrscale.spec import Choice, Training
-from lrscale.tasks import Population, Task
-from lrscale.theory import moment_map
-from lrscale.train import train
+from lrscale.tasks.task import Population, Task
+from lrscale.training.engine import train
+from lrscale.training.quantity import Quantity
 
 Array = NDArray[np.float64]
 GRID = 2 ** (np.arange(-8, 13) / 4)

@@ -7,17 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrscale import forms, theory
-from lrscale.estimate import best_lr
-from lrscale.intervals import Interval
-from lrscale.minibatches import BLOCK_BYTES
-from lrscale.models import Parameters
-from lrscale.quantity import Quantity
-from lrscale.reduction import gradient_scale
+from lrscale.estimate import fits as forms
+from lrscale.estimate.best_lr import best_lr
+from lrscale.estimate.intervals import Interval
+from lrscale.law import least_squares as theory
 from lrscale.spec import Training
 from lrscale.streams import generator
-from lrscale.tasks import Task, draw
-from lrscale.train import full_data_mean, weights_after
+from lrscale.tasks.models import Parameters
+from lrscale.tasks.task import Task, draw
+from lrscale.training.engine import full_data_mean, weights_after
+from lrscale.training.minibatches import BLOCK_BYTES
+from lrscale.training.quantity import Quantity
+from lrscale.training.reduction import gradient_scale
 
 Array = NDArray[np.float64]
 JUDGED = 2000

@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrscale import edges, theory
-from lrscale.intervals import Interval, jackknife
-from lrscale.quantity import Quantity
-from lrscale.reduction import gradient_scale
+from lrscale.estimate.intervals import Interval, jackknife
+from lrscale.law import least_squares as theory
+from lrscale.law import stability as edges
 from lrscale.spec import Choice, Training
 from lrscale.streams import generator
-from lrscale.tasks import Population, Task, draw
-from lrscale.train import train
+from lrscale.tasks.task import Population, Task, draw
+from lrscale.training.engine import train
+from lrscale.training.quantity import Quantity
+from lrscale.training.reduction import gradient_scale
 
 Array = NDArray[np.float64]
 PARTS = 20
@@ -39,7 +40,7 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     whole data: the edge of training with the probe's `momentum`.
 
     Source:
-      `theory` for what is expected; `tests/test_probes_stability.py`.
+      `theory` for what is expected; `tests/probes/test_stability.py`.
     """
     source, size = task.population, training.step_examples
     assert source is not None and training.probe is not None

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrscale.plain import make_module, trajectory, whole_batches
-from lrscale.quantity import Quantity
+from lrscale.law.translation import Batch, translate
 from lrscale.spec import Training
-from lrscale.tasks import Task
-from lrscale.translate import Batch, translate
+from lrscale.tasks.task import Task
+from lrscale.training.quantity import Quantity
+from lrscale.training.reference_loop import make_module, trajectory, whole_batches
 
 STEPS = 50
 PENALTIES = {"l1": 0.2, "l2": 0.2}

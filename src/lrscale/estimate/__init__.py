@@ -1,0 +1,1 @@
+"""What numbers say: the best lr, fits and their intervals. Imports numpy, scipy and the root."""

@@ -1,0 +1,96 @@
+"""What a sweep file may say: values. It comes from anyone, and can neither run code nor say where anything is written."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from lrscale.errors import Refusal
+from lrscale.spec import KEYS
+
+GROUPS = ("task", "optimizer", "budget", "probe")
+SECTIONS = ("defaults", "study", "hydra")
+SWEEPER = ("sampler", "direction", "study_name", "n_trials", "max_failure_rate", "profile", "params")
+NAME, NAMES, KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
+WAY_OUT = "A sweep file holds values only; the rest goes on the command line."
+
+
+def check_sweep(path: str, found: Any, package: str | None) -> None:
+    """Checks a sweep file before Hydra acts on it.
+
+    Args:
+      path: its name.
+      found: what is in it, interpolations unresolved.
+      package: where its header puts it in the config.
+
+    Raises:
+      Refusal: it has a key or a value that a sweep file may not have.
+    """
+    if package not in ("_global_", None) or not isinstance(found, Mapping):
+        _refuse(path, "must be a mapping with the header `# @package _global_`", package)
+    _check_values(path, "", found)
+    _only(path, "", found, (*KEYS, *SECTIONS))
+    for line in _list(path, "defaults", found.get("defaults")):
+        _check_default(path, line)
+    hydra = _mapping(path, "hydra", found.get("hydra"))
+    _only(path, "hydra.", hydra, ("mode", "sweeper"))
+    if hydra.get("mode", "MULTIRUN") not in ("MULTIRUN", "RUN"):
+        _refuse(path, "`hydra.mode` must be MULTIRUN or RUN", hydra["mode"])
+    sweeper = _mapping(path, "hydra.sweeper", hydra.get("sweeper"))
+    _only(path, "hydra.sweeper.", sweeper, SWEEPER)
+    for key, value in _mapping(path, "hydra.sweeper.params", sweeper.get("params")).items():
+        _check_param(path, key, value)
+
+
+def _check_default(path: str, line: Any) -> None:
+    if line == "_self_":
+        return
+    groups = {f"override /{group}" for group in GROUPS}
+    if not isinstance(line, Mapping) or not all(k in groups and NAME.fullmatch(str(v)) for k, v in line.items()):
+        _refuse(path, f"`defaults` must choose by name in {', '.join(GROUPS)}, as in `override /task: d2l`", line)
+
+
+def _check_param(path: str, key: Any, value: Any) -> None:
+    if not KEY.fullmatch(key) or key.partition(".")[0] not in KEYS:
+        _refuse(path, f"`hydra.sweeper.params` must be of {', '.join(KEYS)}", key)
+    names = value if isinstance(value, list) else [value]
+    if key in GROUPS and not all(NAMES.fullmatch(str(name)) for name in names):
+        _refuse(path, f"`hydra.sweeper.params.{key}` must be names", value)
+
+
+def _check_values(path: str, where: str, value: Any) -> None:
+    """Plain values all the way down: no key that Hydra would act on, nothing to be resolved, nothing a terminal would obey."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str) or key.startswith("_") or not key.isprintable() or "${" in key:
+                _refuse(path, f"`{where or 'keys'}` must have plain names for keys", key)
+            _check_values(path, f"{where}.{key}".lstrip("."), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_values(path, where, inner)
+    elif isinstance(value, str):
+        if "${" in value or not value.isprintable():
+            _refuse(path, f"`{where}` must be printable and hold no interpolation", value)
+    elif not isinstance(value, bool | int | float | None):
+        _refuse(path, f"`{where}` must be a text, a number or a list of them", value)
+
+
+def _only(path: str, prefix: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            _refuse(path, f"`{prefix}{key}` is not known here. Known: {', '.join(known)}", given[key])
+
+
+def _mapping(path: str, where: str, value: Any) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        _refuse(path, f"`{where}` must be a mapping", value)
+    return value or {}
+
+
+def _list(path: str, where: str, value: Any) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        _refuse(path, f"`{where}` must be a list", value)
+    return value or []
+
+
+def _refuse(path: str, rule: str, got: Any) -> NoReturn:
+    raise Refusal(f"{path}: {rule}, got {got!r:.80}. {WAY_OUT}")

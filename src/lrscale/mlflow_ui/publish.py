@@ -1,0 +1,56 @@
+"""Puts a study on show in MLflow's UI: views, colours, curves and notes, rewritten whenever the study is reported."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+
+from lrscale.mlflow_ui.notes import study_note
+from lrscale.mlflow_ui.probe_views import Shown, hidden_metrics, probe_points
+from lrscale.mlflow_ui.saved_views import tags
+from lrscale.mlflow_ui.study_views import HIDDEN, cell_points, study_points, views
+from lrscale.study.answer import Answer
+from lrscale.study.records import TrialRecord
+from lrscale.tracking.store import Store
+
+NOTE, WRITTEN = "mlflow.note.content", "lrscale.note"
+"""Tags: what MLflow shows; the hash of what was written there last."""
+COLOUR, INK = "mlflow.runColor", "#1c1c1e"
+
+MAIN = ("figures/objective_against_lr", "figures/quantities")
+
+
+def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figures: Sequence[str]) -> None:
+    """Writes views, curves and notes of a study.
+
+    Args:
+      store: where the study is.
+      found: its answer.
+      trials: all trials of its experiment.
+      figures: paths of the parent run's figures, of which the notes show the main ones.
+    """
+    study = found.study
+    menu = views(found, trials)
+    shown = {run_id: Shown(points, None) for run_id, points in cell_points(found).items()} or probe_points(found, trials)
+    store.mark_shown(study.experiment_id, [study.run_id, *shown])
+    for run_id, (points, colour) in {study.run_id: Shown([("place", 0.0, 0), *study_points(found)], INK), **shown}.items():
+        store.log_points(run_id, points, {COLOUR: colour} if colour else {})
+    note = study_note(found, menu, sorted(path for path in figures if path.startswith(MAIN)))
+    saved = tags(menu, [*HIDDEN, *hidden_metrics(found)], int(time.time() * 1000))
+    store.tag_experiment(study.experiment_id, {**saved, **noted(note, store.experiment_tags(study.experiment_id))})
+    store.tag_run(study.run_id, noted(note, store.run_tags(study.run_id)))
+
+
+def noted(note: str, now: Mapping[str, str]) -> dict[str, str]:
+    """Tags that write a note; none where a user has edited it.
+
+    Args:
+      note: the new text.
+      now: the tags that are there.
+    """
+    if NOTE in now and now.get(WRITTEN) != _hash(now[NOTE]):
+        return {}
+    return {NOTE: note, WRITTEN: _hash(note)}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The figures: the only folder that imports matplotlib and plotly."""

@@ -1,0 +1,249 @@
+"""Figures of a study: objective against lr, best lr against batch size, loss against examples seen."""
+
+import io
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("agg")
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from lrscale.estimate.intervals import seed_means
+from lrscale.report.figures.palette import colours
+from lrscale.study.answer import Answer, CellAnswer, Family
+from lrscale.study.records import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STYLE: dict[Any, Any] = {
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.hashsalt": "lrscale",
+    "svg.fonttype": "path",
+}
+DEEPEST = 1e-12
+"""Losses are shown down to so much of the largest."""
+TITLE = 36
+"""Letters of a family's name in a title: more would leave no room for the axes."""
+ASIDE = 0.14
+"""Octaves of batch size between the points of two reductions, so that equal ones do not hide each other."""
+REDUCTION_LOOK = {"mean": ("#0072b2", "o"), "sum": ("#d55e00", "s"), "sum_over_nominal": ("#009e73", "^")}
+NAMES = {
+    "excess_risk": "excess of the training loss over its minimum",
+    "train_loss": "training loss",
+    "valid_loss": "validation loss",
+    "valid_error": "validation error",
+    "steps_to_target": "steps to the target loss",
+}
+
+
+def panels(
+    count: int, width: float = 4.4, height: float = 4.0, share: bool = True, across: int = 99
+) -> tuple[Figure, "Sequence[Axes]"]:
+    """A figure with panels of a size, at most so many beside each other."""
+    across = min(max(1, count), across)
+    down = math.ceil(max(1, count) / across)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(across * width + 0.6, down * height), layout="constrained")
+        drawn = figure.subplots(down, across, sharey=share, squeeze=False).flatten().tolist()
+    for axes in drawn[max(1, count) :]:
+        axes.remove()
+    return figure, drawn[: max(1, count)]
+
+
+def _plain_log(axis: Axis) -> None:
+    """Ticks at whole powers of ten only, minor ones take longer to draw than the curves; where few fit, at 2 and 5 times them."""
+    low, high = axis.get_view_interval()
+    if low > 0 and high < 50 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    else:
+        axis.set_major_locator(LogLocator(numticks=9))
+    axis.set_minor_locator(NullLocator())
+
+
+def _of(family: Family) -> str:
+    """What a family's cells share, as the end of a title, in which it has a place of so many letters."""
+    name = family.name if len(family.name) <= TITLE else family.name[: TITLE - 1] + "…"
+    return f", {name}" if name else ""
+
+
+def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
+    axes.set_xscale("log", base=2)
+    step = math.ceil(len(sizes) / 8)
+    axes.set_xticks(sizes[::step], [str(size) for size in sizes[::step]])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def drawable(value: float) -> float:
+    """A value that a log axis can show: an objective may be exactly zero."""
+    return min(max(value, 1e-300), 1e300)
+
+
+def objective_against_lr(answer: Answer, family: Family) -> Figure:
+    """Objective against lr: a panel a reduction, a curve a batch size, optimum and stability edge marked."""
+    palette = colours(cell.training.batch_size for cell in answer.cells)
+    reductions = family.reductions()
+    finite = [drawable(o) for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)]
+    top = 3 * max(finite, default=1.0)
+    with matplotlib.rc_context(STYLE):
+        figure, drawn = panels(len(reductions))
+        for axes, reduction in zip(drawn, reductions, strict=False):
+            cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.training.batch_size)
+            for cell in cells:
+                _objective_curve(axes, cell, palette[cell.training.batch_size], top)
+            axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="learning rate")
+            if finite:
+                axes.set_ylim(min(finite) * 0.5, top * 2)
+            _plain_log(axes.xaxis)
+            _plain_log(axes.yaxis)
+        drawn[0].set_ylabel(NAMES[answer.study.objective])
+        handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
+        handles += [
+            matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
+            matplotlib.lines.Line2D([], [], color="#444", marker="x", ms=6, ls="", label="diverged"),
+        ]
+        if any(cell.theory_edge for cell in family.cells):
+            handles.append(
+                matplotlib.lines.Line2D([], [], color="#444", marker="|", ms=12, ls="", label="stability edge\n(theory)")
+            )
+        figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def _objective_curve(axes: Axes, cell: CellAnswer, colour: str, top: float) -> None:
+    points = cell.points()
+    shown = [(lr, drawable(o)) for lr, o, _ in points if math.isfinite(o)]
+    if shown:
+        axes.plot(*zip(*shown, strict=True), "-o", color=colour, ms=3, lw=1.3, alpha=0.9)
+    gone = [lr for lr, o, _ in points if not math.isfinite(o)]
+    axes.plot(gone, [top] * len(gone), "x", color=colour, ms=6)
+    if cell.best is not None:
+        axes.plot(
+            cell.best.interval.value,
+            drawable(math.exp(cell.best.log_objective)),
+            "*",
+            color=colour,
+            ms=13,
+            mec="white",
+            mew=0.8,
+            zorder=5,
+        )
+    if cell.theory_edge is not None:
+        axes.plot([cell.theory_edge], [top], "|", color=colour, ms=12, mew=2)
+
+
+def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
+    """Best lr against batch size, reductions together: measured points with error bars, theory as a line."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = panels(1, width=6.4, height=4.3)
+        reductions = family.reductions()
+        for place, reduction in enumerate(reductions):
+            colour, marker = REDUCTION_LOOK[reduction]
+            aside = 2 ** (ASIDE * (place - (len(reductions) - 1) / 2))
+            cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
+            theory = [(aside * c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
+            if theory:
+                axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.4, alpha=0.6, label=f"{reduction}, theory")
+            for fits, face, name in ((True, colour, reduction), (False, "white", f"{reduction}, at an edge")):
+                chosen = [(aside * c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits == fits]
+                if chosen:
+                    sizes, intervals = zip(*chosen, strict=True)
+                    values = [i.value for i in intervals]
+                    bars = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
+                    axes.errorbar(sizes, values, bars, fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
+        turn = family.turn_over
+        if turn is not None and family.turns():
+            axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"turn-over, B = {turn.b_c.value:.0f}")
+        _batch_ticks(axes, sorted({c.step_examples for c in family.cells}))
+        axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
+        _plain_log(axes.yaxis)
+        if family.ratio is not None:
+            r = family.ratio
+            law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$"
+            axes.set_title(
+                f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_of(family)}", loc="left"
+            )  # a long one goes on over the legend
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def steps_against_batch_size(family: Family) -> Figure:
+    """Steps to the target against batch size, with the fitted trade-off and its two ends: E_min/B and S_min."""
+    fit, (sizes, steps) = family.trade_off, zip(*family.steps(), strict=True)
+    assert fit is not None
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = panels(1, width=6.4, height=4.3)
+        fine = np.geomspace(min(sizes), max(sizes), 200)
+        axes.plot(fine, fit.s_min.value * (1 + fit.b_crit.value / fine), color="#0072b2", lw=1.4, label="fit of the trade-off")
+        axes.plot(fine, fit.e_min.value / fine, "--", color="#777", lw=1, label=r"perfect scaling, $E_\mathrm{min}/B$")
+        axes.axhline(fit.s_min.value, color="#777", lw=1, ls="-.", label=r"fewest steps, $S_\mathrm{min}$")
+        axes.axvline(fit.b_crit.value, color="#777", lw=1, ls=":", label=rf"$B_\mathrm{{crit}}$ = {fit.b_crit.value:.3g}")
+        means, ends = seed_means(np.array(steps))
+        axes.errorbar(sizes, means, np.abs(ends - means), fmt="o", color="#0072b2", ms=6, capsize=3, label="measured")
+        _batch_ticks(axes, sorted(sizes))
+        axes.set(xlabel="batch size B (examples per step)", ylabel=NAMES["steps_to_target"])
+        axes.set_yscale("log", base=2)
+        axes.set_ylim(bottom=fit.s_min.value / 2)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Line], name: str) -> Figure:
+    """Loss against examples seen at each cell's best trial; `lines` by cell id, their steps counted in examples."""
+    palette = colours(cell.training.batch_size for cell in answer.cells)
+    reductions = family.reductions()
+    with matplotlib.rc_context(STYLE):
+        figure, drawn = panels(len(reductions))
+        for axes, reduction in zip(drawn, reductions, strict=False):
+            for cell in family.cells:
+                line = lines.get(cell.record.id)
+                if cell.training.reduction == reduction and line is not None:
+                    axes.plot(*zip(*_moving(line), strict=True), color=palette[cell.training.batch_size], lw=1.5)
+            axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="examples seen")
+            least, most = axes.get_ylim()
+            axes.set_ylim(bottom=max(least, most * DEEPEST))  # beyond its target a loss may fall to rounding
+            _plain_log(axes.xaxis)
+            _plain_log(axes.yaxis)
+        drawn[0].set_ylabel(f"{NAMES.get(name, name)}\nat the best lr tried")
+        handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
+        figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def _moving(line: Line) -> list[tuple[int, float]]:
+    """A curve's points on log axes, without the last ones that only repeat the end: a run that reached its target stops."""
+    pairs = [(step, drawable(value)) for step, value in zip(line.steps, line.values, strict=True) if step > 0]
+    while len(pairs) > 1 and pairs[-1][1] == pairs[-2][1]:
+        pairs.pop()
+    return pairs
+
+
+def files(figure: Figure) -> dict[str, bytes]:
+    """A figure as PNG and SVG; the same figure gives the same bytes."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # keeps what the constrained layout found, which takes as long as drawing
+    content = {}
+    for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format=form, dpi=130, metadata=metadata)
+        content[form] = buffer.getvalue()
+    return content

@@ -1,0 +1,115 @@
+"""The report as JSON: every number of an answer, under the keys that other programs rely on."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from lrscale.estimate.intervals import Interval
+from lrscale.study.answer import Answer, CellAnswer, Family
+from lrscale.study.claims import verdicts
+from lrscale.study.statements import laws
+from lrscale.training.results import mean_objective
+
+
+def as_json(found: Answer) -> dict[str, Any]:
+    """The report as one document; other programs rely on its keys."""
+    ratios = [
+        {"of": dict(f.of), "slope": _value(f.ratio), "ci": _pair(f.ratio), "expected": -f.homogeneity} for f in found.families
+    ]
+    slopes = []
+    for family in found.families:
+        for reduction in family.reductions():
+            for name, (low, high) in found.ranges().items():
+                measured = family.slope(reduction, low, high)
+                ends = {"low": low, "high": high} if math.isfinite(high) else {"low": None, "high": None}
+                slopes.append(
+                    {
+                        "of": dict(family.of),
+                        "reduction": reduction,
+                        "range": name,
+                        **ends,
+                        "slope": _value(measured),
+                        "ci": _pair(measured),
+                    }
+                )
+    return {
+        "study": found.study.study,
+        "question": found.study.question,
+        "objective": found.study.objective,
+        "law": laws(found),
+        "cells": [_cell_json(cell) for cell in found.cells],
+        "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in found.measurements],
+        "ratio": ratios[0] if len(ratios) == 1 else None,
+        "ratios": ratios,
+        "slopes": slopes,
+        "turn_over": [_turn_over_json(family) for family in found.families],
+        "trade_off": [_trade_off_json(family) for family in found.families if family.trade_off],
+        "claims": [
+            {
+                "name": v.name,
+                "expected": v.expected,
+                "measured": v.measured,
+                "ci": _pair(v.interval),
+                "tolerance": v.tolerance,
+                "at_least": v.at_least,
+                "at_most": v.at_most,
+                "holds": v.holds,
+            }
+            for v in verdicts(found)
+        ],
+        "command": found.study.command,
+        "made_by": dict(found.study.made_by),
+    }
+
+
+def _cell_json(cell: CellAnswer) -> dict[str, Any]:
+    best = cell.best
+    return {
+        **cell.record.scientific,
+        "label": cell.record.label,
+        "c": cell.c,
+        "lr_best": _value(best.interval if best else None),
+        "lr_best_ci": _pair(best.interval if best else None),
+        "objective": least_objective(cell),
+        "lr_theory": cell.theory_lr,
+        "at_edge": best.at_edge if best else None,
+        "n_trials": len(cell.trials),
+        "n_runs": sum(len(t.objectives) for t in cell.trials),
+        "n_diverged": sum(sum(t.diverged) for t in cell.trials),
+    }
+
+
+def least_objective(cell: CellAnswer) -> float | None:
+    """The objective of the best trial of a cell."""
+    trial = cell.best_trial()
+    return None if trial is None else mean_objective(trial.objectives)
+
+
+def _turn_over_json(family: Family) -> dict[str, Any]:
+    turn = family.turn_over
+    if turn is None:
+        return {"of": dict(family.of), "b_c": None, "ci": None}
+    return {
+        "of": dict(family.of),
+        "b_c": turn.b_c.value,
+        "ci": _pair(turn.b_c),
+        "eta_max": turn.eta_max.value,
+        "residual": turn.residual,
+        "at_bound": turn.at_bound,
+    }
+
+
+def _trade_off_json(family: Family) -> dict[str, Any]:
+    fit = family.trade_off
+    assert fit is not None
+    intervals = {"s_min": fit.s_min, "e_min": fit.e_min, "b_crit": fit.b_crit}
+    numbers = {name: i.value for name, i in intervals.items()} | {f"{name}_ci": _pair(i) for name, i in intervals.items()}
+    return {"of": dict(family.of), **numbers, "residual": fit.residual, "at_bound": fit.at_bound}
+
+
+def _pair(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def _value(interval: Interval | None) -> float | None:
+    return None if interval is None else interval.value

@@ -1,0 +1,175 @@
+"""The report as text: tables of cells, slopes and claims, and the law in a sentence."""
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lrscale.report.json import as_json, least_objective
+from lrscale.study.answer import Answer, CellAnswer, Measurement
+from lrscale.study.claims import Verdict, verdicts
+from lrscale.study.plan import in_words
+from lrscale.study.statements import laws
+from lrscale.training.quantity import Quantity
+
+
+def show(found: Answer, console: Console) -> None:
+    """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
+    study = found.study
+    columns, rows = cell_table(found)
+    title: str | None = study.question or study.study
+    for part in fitting(columns, rows, console.width):
+        _print(console, title, [columns[i] for i in part], [[row[i] for i in part] for row in rows])
+        title = None
+    if found.families:
+        console.print(f"objective: {study.objective}", style="dim italic" if console.is_terminal else None)
+    for heading, of, lines in (
+        ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(found)),
+        (None, CLAIM_COLUMNS, [claim_row(v) for v in verdicts(found)]),
+    ):
+        if lines:
+            console.print()
+            _print(console, heading, of, lines)
+    console.print()
+    for sentence in laws(found):
+        console.print(sentence, style="bold" if console.is_terminal else None)
+    seeds = {len(t.objectives) for cell in found.cells for t in cell.trials}
+    if seeds == {1}:
+        console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")
+
+
+def _print(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table; columns of words are ranged left, numbers right, and claims alone may wrap."""
+    style = "bold" if console.is_terminal else ""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style=style,
+        header_style=style,
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(columns))]
+    narrow = sum(max(pair) + GAP for pair in zip(widths, map(len, columns), strict=True)) - GAP > console.width
+    for column, width in zip(columns, widths, strict=True):
+        header = "\n".join(textwrap.wrap(column, max(width, *map(len, column.split(" "))))) if narrow and column else column
+        table.add_column(header, justify="left" if column in WORDS else "right", no_wrap=column != CLAIM_COLUMNS[0])
+    for row in rows:
+        table.add_row(*row, style="bold red" if console.is_terminal and row[-1] == FAILS else None)
+    console.print(table)
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Columns that fit a width together, the first one in each part; headers break between words.
+
+    Example:
+      >>> list(fitting(["cell", "a long name", "b"], [["sum b4", "1.25", "0.5"]], 16)), list(fitting(["cell"], [], 9))
+      ([[0, 1], [0, 2]], [[0]])
+    """
+    needed = [max(map(len, (*title.split(" "), *(row[i] for row in rows)))) + GAP for i, title in enumerate(columns)]
+    part = [0]
+    for i in range(1, len(columns)):
+        if len(part) > 1 and sum(needed[k] for k in (*part, i)) - GAP > width:
+            yield part
+            part = [0]
+        part.append(i)
+    yield part
+
+
+def cell_table(found: Answer) -> tuple[list[str], list[list[str]]]:
+    """The table of cells: its columns and rows."""
+    if not found.families:
+        return quantity_table(found.measurements)
+    columns, rows = list(COLUMNS), [cell_row(cell) for cell in found.cells]
+    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    return columns[:shown], [row[:shown] for row in rows]
+
+
+GAP = 2
+"""Between columns."""
+SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
+CLAIM_COLUMNS = ("claim", "expected", "measured", "")
+WORDS = ("cell", "cells", "batch sizes", "claim", "")
+"""Columns that hold words."""
+FAILS = "FAILS"
+COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
+
+
+def cell_row(cell: CellAnswer) -> list[str]:
+    """A cell in the table: name, best lr, interval, theory, objective, trials, diverged runs, remark."""
+    best = cell.best
+    interval = best.interval if best else None
+    diverged = sum(sum(t.diverged) for t in cell.trials)
+    runs = sum(len(t.objectives) for t in cell.trials)
+    if best is None:
+        remark = "no trials" if not cell.trials else "diverged" if cell.tuned else "not tuned"
+    else:
+        remark = "edge" if best.at_edge else ""
+    return [
+        cell.record.label,
+        number(interval.value if interval else None),
+        f"{number(interval.low)} - {number(interval.high)}" if interval else "-",
+        number(cell.theory_lr),
+        number(least_objective(cell)),
+        str(len(cell.trials)),
+        f"{diverged}/{runs}",
+        remark,
+    ]
+
+
+def quantity_table(found: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
+    """What a probe measured: a row a cell, a column a quantity, beside it what is expected where that is known."""
+    names = list(dict.fromkeys(m.quantity.name for m in found))
+    known = {m.quantity.name for m in found if m.quantity.expected is not None}
+    rows: dict[str, dict[str, Quantity]] = {}
+    for m in found:
+        rows.setdefault(m.cell.label, {})[m.quantity.name] = m.quantity
+    columns = ["cell", *(title for name in names for title in ([name, "expected"] if name in known else [name]))]
+    return columns, [
+        [label, *(text for name in names for text in _quantity_texts(quantities.get(name), name in known))]
+        for label, quantities in rows.items()
+    ]
+
+
+def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]:
+    if quantity is None:
+        return ["-", "-"] if with_expected else ["-"]
+    interval = "" if quantity.low is None else f" [{number(quantity.low)}, {number(quantity.high)}]"
+    return [number(quantity.value) + interval, *([number(quantity.expected)] if with_expected else [])]
+
+
+def slope_rows(found: Answer) -> list[list[str]]:
+    """Slopes of log lr* over log B, per reduction and declared range."""
+    rows = []
+    for entry in as_json(found)["slopes"]:
+        if entry["slope"] is None:
+            continue
+        family = ", ".join(in_words(entry["of"]))
+        low, high = entry["ci"]
+        span = entry["range"] if entry["range"] == "all" else f"{entry['range']} (B {entry['low']:g} to {entry['high']:g})"
+        rows.append(
+            [
+                " ".join([family, entry["reduction"]]).strip(),
+                span,
+                number(entry["slope"]),
+                f"{number(low)} to {number(high)}",
+            ]
+        )
+    return rows
+
+
+def claim_row(verdict: Verdict) -> list[str]:
+    """A claim in the table: name, expected, measured, holds or fails."""
+    return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else FAILS]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for reading."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}g}"

@@ -1,0 +1,267 @@
+"""Claims: what a study expects, decided before the run, held against what was measured.
+
+A claim has a name, a measure and a bound: `expected` with a `tolerance` (without one the measured interval must hold
+it), `at_least` or `at_most`. Of tuned studies, for each family of cells (that `where` selects):
+
+    ratio_slope    slope of log(lr_sum*/lr_mean*) over log c
+    slope          slope of log lr* over log B under a `reduction`, in a `range` of batch sizes
+    theory         largest |ln(lr*/theory)| in a `range`
+    steps_slope    slope of log steps at the best lr over log B, in a `range`
+    b_crit         B_crit of the trade-off of steps against examples
+    b_c            B_c of the fit lr_sum* = eta_max/(B + B_c)
+    form_residual  root-mean-square residual of that fit, in ln lr
+    trade_off_residual   root-mean-square residual of that fit, in ln S
+
+Of probes, over the cells that `where` selects, for one `quantity`:
+
+    deviation      largest |value - expected|
+    log_deviation  largest |ln(value/expected)|
+    least          smallest value
+    largest        largest value
+    coverage       share of cells whose interval holds what is expected
+    slope_of       slope of log value over log `against`, a numeric axis, one intercept for each combination of the others
+    form_residual  largest root-mean-square residual of ln value against v_max/(1 + B_c/B), B the axis `against`
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lrscale.errors import Refusal
+from lrscale.estimate.best_lr import pooled_slope
+from lrscale.estimate.fits import form_residual
+from lrscale.estimate.intervals import Interval
+from lrscale.rules import Rule, check, is_number
+from lrscale.study.answer import Answer, Family, Measurement
+from lrscale.study.plan import Plan, has
+from lrscale.study.records import StudyRecord
+
+BOUNDS = ("expected", "at_least", "at_most")
+KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
+AGAINST = ("slope_of", "form_residual")
+NUMBER = Rule("must be a finite number", is_number)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim with its outcome. `measured` and `interval` are None where nothing could be measured: it then fails."""
+
+    name: str
+    expected: float | None
+    tolerance: float | None
+    at_least: float | None
+    at_most: float | None
+    measured: float | None
+    interval: Interval | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound is kept; an expected value without a tolerance must lie in the interval."""
+        if self.measured is None:
+            return False
+        if self.expected is None:
+            low, high = self.at_least, self.at_most
+            return bool((low is None or self.measured >= low) and (high is None or self.measured <= high))
+        if self.tolerance is not None:
+            return bool(abs(self.measured - self.expected) <= self.tolerance)
+        return self.interval is not None and self.interval.holds(self.expected)
+
+    @property
+    def bound(self) -> str:
+        """The bound in words, as in `-1 ± 0.02`."""
+        if self.expected is not None:
+            return f"{self.expected:g}" + (f" ± {self.tolerance:g}" if self.tolerance is not None else "")
+        ends = ((">=", self.at_least), ("<=", self.at_most))
+        return " and ".join(f"{sign} {end:g}" for sign, end in ends if end is not None)
+
+
+def _ratio_slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.ratio
+
+
+def _slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    low, high = answer.ranges()[claim.get("range", "all")]
+    return family.slope(claim["reduction"], low, high)
+
+
+def _theory(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    low, high = answer.ranges()[claim.get("range", "all")]
+    cells = [cell for cell in family.cells if low <= cell.training.batch_size <= high]
+    pairs = [(cell.best.log_lr, cell.theory_lr) for cell in cells if cell.best and cell.fits and cell.theory_lr]
+    return _alone([abs(log_lr - math.log(lr)) for log_lr, lr in pairs], max)
+
+
+def _steps_slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.steps_slope(*answer.ranges()[claim.get("range", "all")])
+
+
+def _b_crit(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.trade_off.b_crit if family.trade_off and not family.trade_off.at_bound else None
+
+
+def _trade_off_residual(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([family.trade_off.residual] if family.trade_off else [], max)
+
+
+def _b_c(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.turn_over.b_c if family.turn_over and not family.turn_over.at_bound else None
+
+
+def _turn_over_residual(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([family.turn_over.residual] if family.turn_over else [], max)
+
+
+def _alone(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> Interval | None:
+    """One of some values, as an interval of no width; None for none."""
+    return Interval(*(choose(values),) * 3) if values else None
+
+
+def _deviation(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([abs(q.value - q.expected) for _, q in found if q.expected is not None], max)
+
+
+def _log_deviation(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    pairs = [(q.value, q.expected) for _, q in found if q.expected is not None]
+    return _alone([abs(math.log(value / expected)) if value * expected > 0 else math.inf for value, expected in pairs], max)
+
+
+def _least(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([q.value for _, q in found], min)
+
+
+def _largest(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _alone([q.value for _, q in found], max)
+
+
+def _coverage(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    held = [float(q.holds_expected()) for _, q in found if q.expected is not None]
+    return _alone(held, lambda values: math.fsum(values) / len(values))
+
+
+def _slope_of(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    rows = [(m.cell.scientific, m.quantity.value) for m in found if m.quantity.value > 0]
+    others = [repr(sorted((k, v) for k, v in axes.items() if k != claim["against"])) for axes, _ in rows]
+    x = np.log([float(axes[claim["against"]]) for axes, _ in rows])
+    return pooled_slope(x, np.log([value for _, value in rows]), others)
+
+
+def _form_residual(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for m in found:
+        others = repr(sorted((k, v) for k, v in m.cell.scientific.items() if k != claim["against"]))
+        groups.setdefault(others, []).append((float(m.cell.scientific[claim["against"]]), m.quantity.value))
+    residuals = [form_residual(*np.array(pairs).T) for pairs in groups.values()]
+    return _alone([residual for residual in residuals if residual is not None], max)
+
+
+OfFamily = Callable[[Answer, Family, Mapping[str, Any]], Interval | None]
+OfCells = Callable[[Sequence[Measurement], Mapping[str, Any]], Interval | None]
+MEASURES: dict[str, OfFamily] = {
+    "ratio_slope": _ratio_slope,
+    "slope": _slope,
+    "theory": _theory,
+    "steps_slope": _steps_slope,
+    "b_crit": _b_crit,
+    "b_c": _b_c,
+    "form_residual": _turn_over_residual,
+    "trade_off_residual": _trade_off_residual,
+}
+PROBE_MEASURES: dict[str, OfCells] = {
+    "deviation": _deviation,
+    "log_deviation": _log_deviation,
+    "least": _least,
+    "largest": _largest,
+    "coverage": _coverage,
+    "slope_of": _slope_of,
+    "form_residual": _form_residual,
+}
+
+
+def check_claims(plan: Plan | StudyRecord) -> None:
+    """Raises Refusal where a claim or a range of a plan, or of a study's record, is not well formed."""
+    for name, ends in plan.ranges.items():
+        if not (isinstance(ends, list | tuple) and len(ends) == 2 and all(is_number(e) for e in ends) and ends[0] < ends[1]):
+            raise Refusal(f"`study.ranges.{name}` must be two numbers, low < high, got {ends!r:.60}.")
+    probed = any(cell.config.get("probe") is not None for cell in plan.cells)
+    known = PROBE_MEASURES if probed else MEASURES
+    for i, claim in enumerate(plan.claims):
+        field = f"study.claims[{i}]"
+        if not isinstance(claim, Mapping) or not isinstance(claim.get("name"), str):
+            raise Refusal(f"`{field}` must have a name, got {claim!r:.60}.")
+        for key in claim:
+            if key not in KEYS:
+                raise Refusal(f"`{field}.{key}` is not known. Known: {', '.join(KEYS)}.")
+        if claim.get("measure") not in known:
+            raise Refusal(f"`{field}.measure` must be one of {', '.join(known)}, got {claim.get('measure')!r:.60}.")
+        _check_bound(field, claim)
+        _check_selection(field, claim, plan, probed)
+        if claim["measure"] == "slope" and claim.get("reduction") not in ("mean", "sum", "sum_over_nominal"):
+            raise Refusal(f"`{field}.reduction` must be mean, sum or sum_over_nominal, got {claim.get('reduction')!r:.60}.")
+        if claim.get("range", "all") not in (*plan.ranges, "all"):
+            raise Refusal(f"`{field}.range` must be one of {', '.join([*plan.ranges, 'all'])}, got {claim['range']!r:.60}.")
+
+
+def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
+    given = [key for key in BOUNDS if claim.get(key) is not None]
+    if not given or ("expected" in given and len(given) > 1):
+        raise Refusal(f"`{field}` must have a bound, expected alone or at_least or at_most, got {', '.join(given) or 'none'}.")
+    for key in (*given, *(["tolerance"] if claim.get("tolerance") is not None else [])):
+        check(f"{field}.{key}", NUMBER, claim[key])
+
+
+def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRecord, probed: bool) -> None:
+    """What a claim selects: of a probe a quantity's name, and axes of the study; the lr's claims by what families share.
+
+    An axis that is narrowed to one value is none any more: the claims that select by it are then left out.
+    """
+    if probed and not isinstance(claim.get("quantity"), str):
+        raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")
+    axes = [axis for axis in plan.cells[0].scientific if probed or axis not in ("reduction", "batch_size")]
+    where = claim.get("where") or {}
+    if not isinstance(where, Mapping):
+        raise Refusal(f"`{field}.where` must give values of axes, as in {{batch_size: [1, 2]}}, got {where!r:.60}.")
+    config = plan.cells[0].config
+    for key in (*where, *([claim.get("against")] if probed and claim["measure"] in AGAINST else [])):
+        narrowed = key not in plan.cells[0].scientific and (key in config or has(config, str(key)))
+        if key not in axes and not narrowed:
+            raise Refusal(f"`{field}` must select by axes of the study ({', '.join(axes) or 'none'}), got {key!r:.60}.")
+
+
+def verdicts(answer: Answer) -> list[Verdict]:
+    """Holds a study's claims against its answer; those on an lr family by family."""
+    named = [family.of for family in answer.families] or [m.cell.scientific for m in answer.measurements]
+    axes = {key for values in named for key in values}
+    claims = [c for c in answer.study.claims if {*(c.get("where") or {}), *filter(None, [c.get("against")])} <= axes]
+    if not answer.families:
+        return [_verdict(str(c["name"]), c, _of_cells(answer, c)) for c in claims if c["measure"] in PROBE_MEASURES]
+    out = []
+    for family in answer.families:
+        for claim in claims:
+            if not _selects(claim, family.of):
+                continue
+            name = f"{claim['name']} ({family.name})" if family.name else str(claim["name"])
+            out.append(_verdict(name, claim, MEASURES[claim["measure"]](answer, family, claim)))
+    return out
+
+
+def _of_cells(answer: Answer, claim: Mapping[str, Any]) -> Interval | None:
+    return PROBE_MEASURES[claim["measure"]](selected(answer, claim), claim)
+
+
+def selected(answer: Answer, claim: Mapping[str, Any]) -> list[Measurement]:
+    """What a claim on a probe is about."""
+    return [m for m in answer.measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
+
+
+def _selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
+    """Whether a claim's `where` holds for values of axes."""
+    where = {key: v if isinstance(v, list | tuple) else [v] for key, v in (claim.get("where") or {}).items()}
+    return all(str(axes.get(key)) in map(str, values) for key, values in where.items())
+
+
+def _verdict(name: str, claim: Mapping[str, Any], found: Interval | None) -> Verdict:
+    expected, tolerance, least, most = (claim.get(key) for key in ("expected", "tolerance", "at_least", "at_most"))
+    return Verdict(name, expected, tolerance, least, most, None if found is None else found.value, found)

@@ -1,0 +1,91 @@
+"""Every member of every group and every sweep is composed and runs, small."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.program import here
+from tests.configs import ROOT, load
+
+SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+SMALL = {
+    "d2l": [],
+    "linear": ["task.features=3", "task.examples=64"],
+    "digits": ["task.model=mlp", "task.hidden=4"],
+    "digits_mlp": ["task.hidden=4"],
+    "fashion_mnist": ["task.examples=100"],
+    "fashion_mnist_mlp": ["task.examples=100", "task.hidden=4"],
+}
+SMALL_SWEEPS = {
+    "gradient_scale": ["probe.ranks=1,2", "probe.loss=plain,ignored"],
+    "last_batch": ["task.examples=257,264,288"],
+    "homogeneity": ["probe.optimizer=sgd,adam"],
+    "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
+    "translate": ["probe.optimizer=sgd,adamw"],
+    "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512"],
+    "fashion_mnist": ["task.examples=200", "optimizer=sgd,adam", "reduction=sum", "batch_size=64,128"],
+    "stability": ["task.features=2,8", "probe.examples=16000"],
+}
+
+
+@pytest.mark.parametrize("task", SMALL)
+def test_each_task_trains(task: str, folder: Path) -> None:
+    said = here(folder, "run", f"task={task}", *SMALL[task], "budget.epochs=1", "batch_size=16", "seeds=2")
+    assert "epoch 1, loss" in said and "mean of 2 seeds" in said and "recorded as 'mean b16 lr1e-3'" in said
+
+
+@pytest.mark.parametrize("optimizer", sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml")))
+def test_each_optimizer_trains_with_torchs_defaults(optimizer: str, folder: Path) -> None:
+    import torch
+
+    classes = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
+    theirs = getattr(torch.optim, classes[optimizer])([torch.zeros(1)]).defaults
+    theirs |= {"momentum": 0.9} if optimizer == "momentum" else {}
+    options = load(f"optimizer/{optimizer}.yaml")
+    for key, value in options.items():
+        if key != "name":
+            assert (list(theirs[key]) if isinstance(theirs[key], tuple) else theirs[key]) == value
+    assert "epoch 1, loss" in here(folder, "run", f"optimizer={optimizer}", "budget.epochs=1")
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (["budget=epochs", "budget.epochs=2"], "epoch 2, loss"),
+        (["budget=steps", "budget.steps=7"], "step 7, loss"),
+        (["budget=target", "objective=steps_to_target", "budget.target=0.1", "optimizer.lr=0.03"], "steps_to_target"),
+    ],
+)
+def test_each_budget_trains(budget: list[str], says: str, folder: Path) -> None:
+    assert says in here(folder, "run", *budget)
+
+
+@pytest.mark.parametrize("tracking", ["local", "server"])
+def test_each_tracking_composes(tracking: str, folder: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "lrscale", "run", f"tracking={tracking}", "--cfg", "job"]
+    shown = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=True).stdout
+    assert "experiment: lrscale" in shown
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_each_sweep_opens_with_its_question_command_and_cost_and_runs_small(sweep: str, folder: Path) -> None:
+    lines = (ROOT / "sweeps" / f"{sweep}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert f"lrscale run -m sweeps={sweep}" in lines[1] and "?" in lines[1]
+    assert "runs" in lines[2] and lines[3].startswith("# Expected:")
+    small = ["seeds=2", "batch_size=4,16", "hydra.sweeper.n_trials=5", *SMALL_SWEEPS.get(sweep, [])]
+    said = here(folder, "run", "-m", f"sweeps={sweep}", *small)
+    assert "lrscale ui" in said
+
+
+def test_the_books_recipe_prints_the_books_losses(folder: Path) -> None:
+    said = here(folder, "run", "optimizer.lr=0.03", "batch_size=10", "reduction=sum_over_nominal")
+    losses = [float(line.rpartition(" ")[2]) for line in said.splitlines() if line.startswith("epoch")]
+    assert len(losses) == 3
+    assert losses[0] < 0.1 and losses[1] < 1e-3 and 4e-5 < losses[2] < 6e-5  # noise floor: 0.01^2 / 2
+    assert here(folder, "run", "optimizer.lr=0.003", "batch_size=10", "reduction=sum").splitlines()[:3] == said.splitlines()[:3]

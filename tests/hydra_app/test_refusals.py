@@ -1,0 +1,106 @@
+"""Whoever types a wrong thing gets one line and exit status 2, and nothing has been written."""
+
+from pathlib import Path
+
+import pytest
+
+from lrscale.commands.cli import main
+
+LR = "optimizer.lr=tag(log,interval(1e-4,1))"
+STUDY = ["run", "-m", "batch_size=8,64", "reduction=sum,mean", LR]
+BAD: list[tuple[list[str], str]] = [
+    (["run", "optimizer.lr=-0.1"], "`optimizer.lr` must be finite and > 0, got -0.1"),
+    (["run", "optimizer.lr=0"], "`optimizer.lr`"),
+    (["run", "optimizer.lr=nan"], "`optimizer.lr`"),
+    (["run", "optimizer.lr=inf"], "`optimizer.lr`"),
+    (["run", "optimizer.lr=1e999"], "`optimizer.lr`"),
+    (["run", "optimizer.lr=fast"], "`optimizer.lr`"),
+    (["run", "optimizer.lr=[0.1,0.2]"], "one number in a single training"),
+    (["run", "optimizer.lr=[]"], "`optimizer.lr`"),
+    (["run", "optimizer.lr=null"], "`optimizer.lr`"),
+    (["run", "batch_size=0"], "`batch_size`"),
+    (["run", "batch_size=1.5"], "`batch_size`"),
+    (["run", "batch_size=99999999999999999999"], "`batch_size`"),
+    (["run", "batch_size=1001"], "1000 training examples"),
+    (["run", "reduction=average"], "`reduction`"),
+    (["run", "objective=valid_error"], "`objective`"),
+    (["run", "seeds=[]"], "`seeds`"),
+    (["run", "seeds=-1"], "`seeds`"),
+    (["run", "task=cifar"], "task/cifar"),
+    (["run", "optimizer=lion"], "optimizer/lion"),
+    (["run", "optimiser=adam"], "optimiser"),
+    (["run", "optimizer.learning_rate=0.1"], "optimizer.learning_rate"),
+    (["run", "+optimizer.learning_rate=0.1"], "optimizer.learning_rate"),
+    (["run", "+foo=1"], "`foo`"),
+    (["run", "+budget.steps=10"], "got epochs and steps"),
+    (["run", "budget=target"], "belong together"),
+    (["run", "budget.epochs=null"], "got none"),
+    (["run", "budget.epochs=-3"], "`budget.epochs`"),
+    (["run", "task=fashion_mnist", "task.root=/nowhere"], "apt-get install dataset-fashion-mnist"),
+    (["run", "tracking.uri=sqlite:////nowhere/mlflow.db"], "`tracking.uri`"),
+    (["run", "tracking.uri=/tmp/mlruns"], "`tracking.uri`"),
+    (["run", "tracking.uri=http://127.0.0.1:9"], "`tracking.uri`"),
+    (["run", "optimizer.lr=0.1,0.2"], "multirun"),
+    (["run", "optimizer.lr"], "optimizer.lr"),
+    (["run", "optimizer.lr='"], "optimizer.lr"),
+    (["run", "-m", "sweeps=nosuch"], "quickstart"),
+    (["run", "task=" + 9000 * "a"], "must be a file's name"),
+    (["run", "task=" + 10_000 * "a"], "at most 10,000 characters"),
+    ([*STUDY, "study.question=" + 1001 * "a"], "`study.question` must be a text of at most 1000"),
+    ([*STUDY, "batch_size=8,2000,3000"], "b2000 sum, b2000 mean: `batch_size`"),
+    ([*STUDY[:-1], "optimizer.lr=interval(1,1e-4)"], "low < high"),
+    ([*STUDY[:-1], "optimizer.lr=tag(log,interval(0,1))"], "`optimizer.lr`"),
+    ([*STUDY[:-1], "batch_size=interval(1,10)"], "`batch_size` must be swept over values"),
+    ([*STUDY, "reduction=sum,sum"], "values that differ"),
+    ([*STUDY, "hydra.sweeper.n_trials=0"], "`hydra.sweeper.n_trials`"),
+    ([*STUDY, "hydra.sweeper.n_trials=many"], "`hydra.sweeper.n_trials`"),
+    ([*STUDY, "hydra.sweeper.n_jobs=0"], "`hydra.sweeper.n_jobs`"),
+    ([*STUDY, "hydra.sweeper.direction=maximize"], "`hydra.sweeper.direction`"),
+    ([*STUDY, "hydra.sweeper.max_failure_rate=2"], "`hydra.sweeper.max_failure_rate`"),
+    ([*STUDY, "hydra.sweeper.sampler=cmaes"], "`hydra.sweeper.sampler`"),
+    ([*STUDY, "+hydra.sweeper.n_rounds=3"], "hydra.sweeper.n_rounds"),
+    ([*STUDY, "hydra.sweeper.storage=/nowhere/optuna.journal"], "`hydra.sweeper.storage`"),
+    ([*STUDY, "hydra.sweeper.study_name=''"], "`hydra.sweeper.study_name`"),
+    ([*STUDY, "tracking.uri=http://127.0.0.1:9"], "`tracking.uri`"),
+    ([*STUDY, "study.claims=[{name:x,measure:guess,expected:1}]"], "`study.claims[0].measure`"),
+    ([*STUDY, "hydra.sweeper.params=True"], "`hydra.sweeper.params` must be a mapping"),
+    ([*STUDY, "study.ranges=[1]"], "`study.ranges` must be a mapping"),
+    ([*STUDY, "study.claims=3"], "`study.claims` must be a list"),
+    ([*STUDY, "study.question=[a]"], "`study.question` must be a text"),
+    ([*STUDY, "tracking=null"], "Config group"),
+    ([*STUDY, "tracking.uri=3"], "`tracking.uri`"),
+    ([*STUDY, "study.ranges={small:[3,1]}"], "`study.ranges.small`"),
+    (["report"], "`--tracking-uri`"),
+    (["report", "quickstart", "--tracking-uri", "sqlite:///other.db"], "`--tracking-uri`"),
+    (["report", "--tracking-uri", "mlruns"], "`tracking.uri`"),
+    (["ui"], "`--tracking-uri`"),
+    (["ui", "--port", "0"], "`--port`"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(a)[:70] for a, _ in BAD])
+def test_a_wrong_thing_is_refused(arguments: list[str], says: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.startswith("lrscale: ") and err.count("\n") == 1
+    assert out == ""
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["report", "--format", "xml"], ["demo", "--fast"]])
+def test_an_unknown_command_or_flag_is_a_usage_error(arguments: list[str], folder: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["run"], STUDY])
+def test_a_folder_that_cannot_be_written_is_refused(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir("/proc")  # where not even root can make a file
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("lrscale: `tracking.uri`") and err.count("\n") == 1

@@ -1,0 +1,263 @@
+"""Translations: the exact part against torch.optim's own trajectories, the rest against a made-up published study."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch import Tensor
+
+from lrscale.commands import translate as advice
+from lrscale.commands.cli import main
+from lrscale.errors import Refusal
+from lrscale.law.homogeneity import RESPONSES
+from lrscale.law.translation import Batch, translate
+from lrscale.training import reference_loop as plain
+from tests.program import here
+
+STEPS = 12
+EXACT: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {
+    "sgd": ("SGD", {}, {}),
+    "sgd, momentum and decay": ("SGD", {"momentum": 0.9, "weight_decay": 0.1}, {}),
+    "nesterov": ("SGD", {"momentum": 0.9, "weight_decay": 0.1}, {"nesterov": True}),
+    "asgd": ("ASGD", {"weight_decay": 0.1}, {"lambd": 0.0}),
+    "adam": ("Adam", {"eps": 0.1, "weight_decay": 0.1}, {}),
+    "adamw": ("AdamW", {"eps": 0.1, "weight_decay": 0.1}, {}),
+    "nadam": ("NAdam", {"eps": 0.1, "weight_decay": 0.1}, {}),
+    "adamax": ("Adamax", {"eps": 0.1, "weight_decay": 0.1}, {}),
+    "rmsprop": ("RMSprop", {"eps": 0.1, "weight_decay": 0.1}, {}),
+    "adagrad": ("Adagrad", {"eps": 0.1, "weight_decay": 0.1}, {}),
+    "rprop": ("Rprop", {}, {}),
+    "muon": ("Muon", {"momentum": 0.9, "weight_decay": 0.1, "eps": 0.1}, {}),
+    "clip by norm": ("SGD", {"clip_norm": 0.5, "weight_decay": 0.1}, {}),
+    "clip by value": ("Adam", {"clip_value": 0.2, "eps": 0.1}, {}),
+    "penalties": ("SGD", {"l1": 0.05, "l2": 0.1}, {}),
+}
+
+
+def trajectory(name: str, lr: float, knobs: dict[str, float], batch: Batch, options: dict[str, Any]) -> Tensor:
+    """Weights of a small regression after each step of torch.optim, its gradient put together as `batch` says, [step, ..]."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(STEPS, batch.size, 4, generator=generator, dtype=torch.float64)
+    y = torch.randn(STEPS, batch.size, int(batch.terms), generator=generator, dtype=torch.float64)
+    module = torch.nn.Linear(4, y.shape[-1], bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        module.weight.copy_(torch.randn(module.weight.shape, generator=generator, dtype=torch.float64))
+    own = {k: v for k, v in knobs.items() if k in ("momentum", "weight_decay", "eps")}
+    optimizer = getattr(torch.optim, name)(module.parameters(), lr=lr, **own, **options)
+    return plain.trajectory(module, optimizer, zip(x, y, strict=True), batch, knobs, lambda out, y: (out - y) ** 2)
+
+
+def translated(name: str, knobs: dict[str, float], target: Batch, lr: float = 0.05) -> dict[str, float]:
+    """Lr and knobs for a target of the same size and terms, from mean."""
+    found = translate(name, lr, Batch("mean", target.size, terms=target.terms), target, knobs)
+    return {knob.name: knob.after for knob in found.knobs}
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_sum_with_translated_knobs_is_mean_bit_for_bit(case: str) -> None:
+    name, knobs, options = EXACT[case]
+    by_mean = trajectory(name, 0.05, knobs, Batch("mean", 16), options)
+    after = translated(name, knobs, Batch("sum", 16))
+    by_sum = trajectory(name, after.pop("lr"), after, Batch("sum", 16), options)
+    if "clip_norm" in knobs:  # torch adds 1e-6 to the norm
+        assert_allclose(by_sum, by_mean, rtol=1e-4)
+    else:
+        assert torch.equal(by_sum, by_mean)
+    assert not torch.allclose(by_mean[0], by_mean[-1], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("case", "knob"), [(case, knob) for case, (_, knobs, _) in EXACT.items() for knob in ("lr", *knobs) if knob != "momentum"]
+)
+def test_a_knob_left_alone_breaks_it_where_it_is_said_to_scale(case: str, knob: str) -> None:
+    name, knobs, options = EXACT[case]
+    by_mean = trajectory(name, 0.05, knobs, Batch("mean", 16), options)
+    after = translated(name, knobs, Batch("sum", 16))
+    before = {"lr": 0.05} | knobs
+    scales = after[knob] != before[knob]
+    after[knob] = before[knob] if scales else before[knob] * 16
+    by_sum = trajectory(name, after.pop("lr"), after, Batch("sum", 16), options)
+    broken = not torch.allclose(by_sum, by_mean, rtol=1e-3)
+    assert broken or (name, knob) == ("Muon", "eps")  # which acts where a gradient's norm is below it, not here
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Batch("sum", 24),
+        Batch("sum_over_nominal", 24, terms=3),
+        Batch("sum", 24, terms=3),
+        Batch("mean", 24, accumulation=4),
+        Batch("mean", 24, accumulation=4, divided=True),
+        Batch("sum", 24, accumulation=3, ranks=4),
+        Batch("sum", 24, ranks=4),
+        Batch("sum", 24, accumulation=2, divided=True, ranks=2, terms=3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("case", ["sgd, momentum and decay", "adam", "penalties"])
+def test_every_way_of_making_a_gradient_is_translated(case: str, target: Batch) -> None:
+    name, knobs, options = EXACT[case]
+    reference = trajectory(name, 0.05, knobs, Batch("mean", 24, terms=target.terms), options)
+    after = translated(name, knobs, target)
+    assert_allclose(trajectory(name, after.pop("lr"), after, target, options), reference, rtol=1e-7)
+    back = translate(name, 0.05, target, Batch("mean", 24, terms=target.terms))
+    assert_allclose(back.knobs[0].after * back.ratio ** RESPONSES[name.lower()].p, 0.05)
+
+
+def names() -> list[str]:
+    chosen = vars(torch.optim).items()
+    return [
+        n for n, o in chosen if inspect.isclass(o) and issubclass(o, torch.optim.Optimizer) and o is not torch.optim.Optimizer
+    ]
+
+
+def test_every_optimizer_of_torch_is_known() -> None:
+    assert {name.lower() for name in names()} | {"lion", "signsgd", "lars", "lamb"} == set(RESPONSES)
+
+
+@pytest.mark.parametrize("name", sorted(set(names()) - {"SparseAdam", "LBFGS"}))
+def test_p_is_what_torchs_optimizers_do(name: str) -> None:
+    weight = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
+    gradients = torch.randn(20, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def last_update(scale: float) -> Tensor:
+        parameter = weight.clone().requires_grad_()
+        takes = inspect.signature(getattr(torch.optim, name)).parameters
+        optimizer = getattr(torch.optim, name)([parameter], lr=1e-3, **({"weight_decay": 0} if "weight_decay" in takes else {}))
+        before = weight
+        for gradient in gradients:
+            before = parameter.detach().clone()
+            parameter.grad = gradient * scale
+            optimizer.step()
+        return parameter.detach() - before
+
+    one, many = last_update(1.0), last_update(1024.0)
+    measured = float(torch.log2(many.norm() / one.norm())) / 10
+    assert abs(measured - RESPONSES[name.lower()].p) < 0.02
+
+
+def test_radam_divides_its_first_five_steps_only() -> None:
+    def weights(scale: float, first: float) -> Tensor:
+        parameter = torch.ones(3, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.RAdam([parameter], lr=0.01, eps=1e-4 * scale)
+        for step in range(12):
+            optimizer.param_groups[0]["lr"] = 0.01 / first if step < 5 else 0.01
+            parameter.grad = scale * (1 + step) * torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+            optimizer.step()
+        return parameter.detach()
+
+    assert torch.equal(weights(64.0, 64.0), weights(1.0, 1.0))
+    assert not torch.allclose(weights(64.0, 1.0), weights(1.0, 1.0), rtol=1e-3)
+    assert any("first steps" in c for c in translate("RAdam", 0.01, Batch(), Batch("sum")).caveats)
+
+
+def test_asgds_lambd_scales_as_its_note_says() -> None:
+    by_mean = trajectory("ASGD", 0.05, {}, Batch("mean", 16), {"lambd": 0.5})
+    assert torch.allclose(trajectory("ASGD", 0.05 / 16, {}, Batch("sum", 16), {"lambd": 8.0}), by_mean, rtol=1e-12)
+    assert not torch.allclose(trajectory("ASGD", 0.05 / 16, {}, Batch("sum", 16), {"lambd": 0.5}), by_mean, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "linear", "root", "same"),
+    [("sgd", 0.1 / 32, 0.1 * 8**0.5 / 256, 0.1 / 256), ("adam", 0.8, 0.1 * 8**0.5, 0.1)],
+)
+def test_the_rules_are_in_the_targets_units(optimizer: str, linear: float, root: float, same: float) -> None:
+    found = translate(optimizer, 0.1, Batch("mean", 32), Batch("sum", 256))
+    assert_allclose([rule.lr for rule in found.rules], [linear, root, same])
+    assert not translate(optimizer, 0.1, Batch("mean", 32), Batch("sum", 32)).rules
+
+
+def line(reduction: str, low: int | None, high: int | None, slope: float) -> dict[str, Any]:
+    return {"of": {}, "reduction": reduction, "low": low, "high": high, "slope": slope, "ci": [slope - 0.1, slope + 0.2]}
+
+
+REPORT = {
+    "objective": "excess_risk",
+    "cells": [{"batch_size": 1}, {"batch_size": 16}, {"batch_size": 512}],
+    "ratios": [{"of": {}, "expected": -1}],
+    "slopes": [line("sum", 1, 16, 0.0), line("sum", None, None, -0.5), {**line("sum", 300, 400, 0.0), "slope": None, "ci": None}],
+    "turn_over": [{"of": {}, "b_c": 100.0, "ci": [50.0, 200.0]}],
+}
+
+
+def test_a_published_study_speaks_where_it_measured() -> None:
+    found = translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT})
+    slope, turn = found.evidence
+    assert_allclose(slope.value, [0.5, 0.4, 0.7])
+    assert_allclose(slope.lr, [0.1 * 8**power / 256 for power in (0.5, 0.4, 0.7)])
+    assert_allclose(turn.value, [100, 50, 200])
+    assert_allclose(turn.lr, [0.1 / 32 * (32 + b) / (256 + b) for b in (100, 50, 200)])
+    assert not translate("adam", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT}).evidence
+    assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 1024), reports={"made_up": REPORT}).evidence
+
+
+def test_of_several_ranges_the_narrowest_that_holds_both_batch_sizes_speaks() -> None:
+    found = translate("sgd", 0.1, Batch("mean", 2), Batch("mean", 8), reports={"made_up": REPORT})
+    assert_allclose(found.evidence[0].value[0], 1)
+    assert found.evidence[0].conditions.startswith("B 1 to 16")
+
+
+def test_published_studies_are_read_from_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "made_up").mkdir()
+    (tmp_path / "made_up" / "report.json").write_text(json.dumps(REPORT))
+    assert advice.published(tmp_path) == {"made_up": REPORT}
+    assert advice.published(tmp_path / "nosuch") == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lr", "decay"),
+    [
+        (["--to-reduction", "sum", "--to-batch-size", "256"], 0.1 / 256, 1e-4 * 256),
+        (["--to-batch-size", "256", "--to-accumulation", "8"], 0.1 / 8, 1e-4 * 8),
+        (["--to-reduction", "sum", "--to-ranks", "4"], 0.1 / 8, 1e-4 * 8),
+    ],
+)
+def test_the_command_answers(arguments: list[str], lr: float, decay: float, folder: Path) -> None:
+    asked = ["translate", "--lr", "0.1", "--momentum", "0.9", "--weight-decay", "1e-4", *arguments]
+    said = json.loads(here(folder, *asked, "--format", "json"))
+    after = {knob["name"]: knob["after"] for knob in said["exact"]["knobs"]}
+    assert_allclose([after["lr"], after["weight_decay"], after["momentum"]], [lr, decay, 0.9])
+    text = here(folder, *asked)
+    assert f"{lr:.6g}" in text and f"{decay:.6g}" in text and "1. Exact" in text and "2. " in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["--lr", "0"], "lr"),
+        (["--lr", "nan"], "lr"),
+        (["--lr", "0.1", "--optimizer", "sofia"], "optimizer"),
+        (["--lr", "0.1", "--batch-size", "0"], "batch_size"),
+        (["--lr", "0.1", "--to-ranks", "3"], "batch_size"),
+        (["--lr", "0.1", "--to-accumulation", "0"], "accumulation"),
+        (["--lr", "0.1", "--to-reduction", "none"], "reduction"),
+        (["--lr", "0.1", "--terms", "-1"], "terms"),
+        (["--lr", "0.1", "--weight-decay", "-1"], "weight_decay"),
+        (["--lr", "0.1", "--momentum", "1"], "momentum"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(arguments: list[str], field: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["translate", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"lrscale: `{field}` ") and err.count("\n") == 1
+
+
+def test_help_names_every_knob(capsys: pytest.CaptureFixture[str]) -> None:
+    from lrscale.law.translation import KNOBS
+
+    with pytest.raises(SystemExit):
+        main(["translate", "--help"])
+    said = capsys.readouterr().out
+    assert all(f"--{knob.replace('_', '-')}" in said for knob in KNOBS)
+
+
+def test_an_unknown_knob_is_refused() -> None:
+    with pytest.raises(Refusal, match="`betas` is not known"):
+        translate("adam", 0.1, Batch(), Batch("sum"), {"betas": 0.9})

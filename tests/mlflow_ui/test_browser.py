@@ -1,0 +1,203 @@
+"""What a user sees: MLflow's UI on a study, view by view, and the HTML report, in a real browser."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Error
+
+from lrscale.mlflow_ui.saved_views import SUMMARY, TAG
+from lrscale.report.figures.palette import colours, shades
+from lrscale.tracking.store import Store
+from tests.browser import Visit, chromium, columns, rows, served, visit
+from tests.program import here
+
+SHOTS = Path(os.environ.get("LRSCALE_SCREENSHOTS", "studies/screenshots")).resolve()
+"""Where pictures of every page are kept; a folder that git ignores."""
+SIZES = (1, 16, 256)
+PALETTE = colours(SIZES)
+SCALES = ("1", "0.0001", "1e-08", "1e-12")
+USUAL = ["objective", "lr", "batch_size", "reduction", "diverged", "steps"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of a small study, experiment 1, and a small probe, experiment 2."""
+    folder = tmp_path_factory.mktemp("browser")
+    here(folder, "run", "-m", "sweeps=quickstart", "batch_size=1,16,256", "hydra.sweeper.n_trials=20")
+    here(folder, "run", "-m", "sweeps=homogeneity", "probe.optimizer=sgd,adam")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def link(study: Path) -> Iterator[str]:
+    with served(study, "quickstart") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def keep(seen: Visit, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    seen.page.screenshot(path=str(SHOTS / f"{name}.png"))
+    seen.page.close()
+
+
+def colour(name: str) -> str:
+    found = re.search(r" b(\d+) ", name)
+    assert found is not None
+    return PALETTE[int(found.group(1))]
+
+
+def rgb(text: str) -> str:
+    return "#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", text)[:3])
+
+
+def test_the_link_opens_the_summary_with_note_and_drawn_curves(browser: Browser, link: str) -> None:
+    assert f"viewStateShareKey={SUMMARY}&compareRunsMode=CHART" in link
+    seen = visit(browser, link, SUMMARY, charts=True)
+    page = seen.page
+    page.get_by_text("lr_sum* = lr_mean* x c^-", exact=False).first.wait_for()
+    page.get_by_text("Best lr against log10 batch size").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelectorAll('path.js-line').length >= 8")
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].map("
+        "e => [...new Set([...e.querySelectorAll('path.js-line')].map(l => l.style.stroke))])"
+    )
+    expected = [sorted(PALETTE.values())] * 2
+    assert [sorted(map(rgb, lines)) for lines in drawn[:2]] == expected and len(drawn[2]) == 1
+    names = [name for name, _ in rows(page)]
+    assert names[0] == "study quickstart"
+    assert [name.rpartition(" ")[0] for name in names[1:]] == [f"{r} b{b}" for r in ("mean", "sum") for b in SIZES]
+    seen.check()
+    keep(seen, "summary")
+
+
+def test_the_notes_figure_is_shown_when_it_is_unfolded(browser: Browser, link: str) -> None:
+    seen = visit(browser, link, SUMMARY)
+    seen.page.locator("[data-component-id='mlflow.experiment.metadata_editor.expand_button']").click()
+    seen.page.locator("img[src*='get-artifact']").first.wait_for(state="visible")
+    seen.page.wait_for_function("document.querySelector(\"img[src*='get-artifact']\").naturalWidth > 600")
+    links = seen.page.locator("a[href*='viewStateShareKey=lrscale-']")
+    assert {re.sub(".*viewStateShareKey=", "", str(a.get_attribute("href"))).split("&")[0] for a in links.all()} >= {
+        "lrscale-summary", "lrscale-best", "lrscale-trials-sum", "lrscale-trials-mean", "lrscale-diverged", "lrscale-all"
+    }  # fmt: skip
+    seen.check()
+    keep(seen, "note")
+
+
+@pytest.mark.parametrize(
+    ("view", "first", "order"),
+    [
+        ("lrscale-best", ["lr_best", "lr_low", "lr_high", "lr_theory"], None),
+        ("lrscale-trials-sum", [], "objective"),
+        ("lrscale-trials-mean", [], "objective"),
+        ("lrscale-diverged", [], "log10_lr"),
+        ("lrscale-all", [], "log10_lr"),
+    ],
+)
+def test_each_view_opens_with_its_columns_order_and_colours(
+    browser: Browser, link: str, study: Path, view: str, first: list[str], order: str | None
+) -> None:
+    seen = visit(browser, link, view)
+    shown = columns(seen.page)
+    usual = USUAL if view != "lrscale-diverged" else USUAL[1:]
+    assert shown[: len(first)] == first and [name for name in shown if name in USUAL] == usual
+    found = rows(seen.page)
+    assert len(found) >= 6 and all(each == colour(name) for name, each in found)
+    store = Store.existing(f"sqlite:///{study}/mlflow.db")
+    metrics = {run.info.run_name: run.data.metrics for run in store._runs("1", "tags.`lrscale.kind` = 'trial'")}
+    names = [name for name, _ in found]
+    if order is not None:
+        values = [metrics[name][order] for name in names if order in metrics[name]]
+        assert values == sorted(values) and len(values) >= 6
+    if view == "lrscale-diverged":
+        assert all(metrics[name]["diverged"] > 0 for name in names)
+    if "trials" in view:
+        assert {name.split()[0] for name in names} == {view.rpartition("-")[2]}
+    seen.check()
+    keep(seen, view)
+
+
+def test_the_menu_lists_the_views_in_order(browser: Browser, link: str) -> None:
+    seen = visit(browser, link, "lrscale-all")
+    seen.page.get_by_test_id("saved-views-trigger").click()
+    seen.page.get_by_test_id("saved-views-item-lrscale-summary").wait_for()
+    names = [item.inner_text().split(" (")[0] for item in seen.page.locator("[data-testid^=saved-views-item]").all()]
+    assert names == [
+        "1 · Study summary", "2 · Best trial of each cell", "3 · Trials with sum, best first",
+        "4 · Trials with mean, best first", "5 · Diverged trials", "6 · All trials",
+    ]  # fmt: skip
+    seen.page.close()
+
+
+def test_a_view_whose_tag_is_gone_does_not_open(browser: Browser, link: str, study: Path) -> None:
+    store = Store.existing(f"sqlite:///{study}/mlflow.db")
+    tag = TAG + "lrscale-best"
+    kept = store.experiment_tags("1")[tag]
+    store.client.delete_experiment_tag("1", tag)
+    try:
+        with pytest.raises(Error, match=r"ag-row"):
+            visit(browser, link, "lrscale-best", wait=4000)
+    finally:
+        store.tag_experiment("1", {tag: kept})
+    visit(browser, link, "lrscale-best").page.close()
+
+
+def test_a_probe_opens_at_its_answer_and_curves_and_not_without_its_tag(browser: Browser, link: str, study: Path) -> None:
+    link = link.replace("/experiments/1/", "/experiments/2/")
+    seen = visit(browser, link, SUMMARY, charts=True)
+    page = seen.page
+    page.get_by_text("The first update answers as the update rule says", exact=False).first.wait_for()
+    page.get_by_text("Measured, expected against log10 probe.size").wait_for()
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == 3")
+    page.wait_for_function("document.querySelectorAll('path.js-line').length >= 8")
+    strokes = {rgb(text) for text in page.evaluate("[...document.querySelectorAll('path.js-line')].map(e => e.style.stroke)")}
+    assert strokes == set(shades(["sgd", "adam"]).values())
+    assert [name for name, _ in rows(page)] == [f"{name} size{size}" for name in ("sgd", "adam") for size in SCALES]
+    seen.check()
+    keep(seen, "probe")
+    store = Store.existing(f"sqlite:///{study}/mlflow.db")
+    kept = store.experiment_tags("2")[TAG + SUMMARY]
+    store.client.delete_experiment_tag("2", TAG + SUMMARY)
+    try:
+        with pytest.raises(Error, match=r"ag-row"):
+            visit(browser, link, SUMMARY, charts=True, wait=4000)
+    finally:
+        store.tag_experiment("2", {TAG + SUMMARY: kept})
+
+
+def test_a_trials_page_tells_its_config_and_its_optuna_trial(browser: Browser, link: str, study: Path) -> None:
+    store = Store.existing(f"sqlite:///{study}/mlflow.db")
+    run = next(store._runs("1", "tags.`lrscale.summary` = 'yes' and tags.`lrscale.kind` = 'trial'"))
+    page = browser.new_page(viewport={"width": 1500, "height": 1000})
+    seen = Visit(page, link.partition("/#")[0])
+    page.goto(f"{seen.base}/#/experiments/1/runs/{run.info.run_id}?workflowType=machine_learning")
+    page.get_by_text(f"trial {int(run.data.metrics['trial'])} of the study").wait_for()
+    page.get_by_text("Show more").first.click()
+    page.get_by_text("drop_last").first.wait_for()
+    page.get_by_text("study quickstart").first.wait_for()
+    seen.check()
+    keep(seen, "trial")
+
+
+def test_the_report_is_accessible_in_light_dark_and_on_a_phone(browser: Browser, study: Path) -> None:
+    report = study / "studies/quickstart/report.html"
+    for scheme, width in (("light", 1200), ("dark", 1200), ("light", 390)):
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
+        seen = Visit(page, report.as_uri())
+        page.goto(report.as_uri())
+        page.wait_for_selector("path.js-line")
+        broken = Axe().run(page).response["violations"]
+        assert [v["id"] for v in broken if v["impact"] in ("serious", "critical")] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert all(page.evaluate("[...document.images].map(i => i.naturalWidth > 0 && i.alt.length > 20)"))
+        seen.check()
+        keep(seen, f"report-{scheme}-{width}")

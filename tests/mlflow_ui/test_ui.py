@@ -1,0 +1,150 @@
+"""`lrscale ui`: which server is used, and that what it starts is stopped with its children. The pages: test_browser."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from lrscale.commands.ui import ASKED, NAME, _allowed, _mlflow, _serving
+from lrscale.errors import Failure
+from lrscale.mlflow_ui.publish import NOTE
+from lrscale.mlflow_ui.saved_views import SUMMARY, TAG
+from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free
+from lrscale.tracking import store as tracking
+from tests.program import TINY, here
+from tests.mlflow_ui.test_study_views import study
+
+
+class Store:
+    """A store in memory."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, str] = {}
+
+    def tag_experiment(self, experiment: str, tags: dict[str, str]) -> None:
+        self.tags |= tags
+
+
+@pytest.fixture
+def servers() -> Iterator[list[tuple[Store, int]]]:
+    """Servers of two stores which hold an experiment of the same id and name, on ports one after the other."""
+    made: list[HTTPServer] = []
+    found = []
+    first = free_port(LOCAL, 6400)
+    for port in (first, first + 1):
+        store = Store()
+
+        class Handler(BaseHTTPRequestHandler):
+            tags = store.tags
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                tags = [{"key": key, "value": value} for key, value in self.tags.items()]
+                self.wfile.write(json.dumps({"experiment": {"name": "mine", "tags": tags}}).encode())
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        Handler.tags = store.tags
+        made.append(HTTPServer((LOCAL, port), Handler))
+        threading.Thread(target=made[-1].serve_forever, daemon=True).start()
+        store.tags = Handler.tags
+        found.append((store, port))
+    yield found
+    for server in made:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_is_used_again_only_if_it_serves_the_very_store(servers: list[tuple[Store, int]]) -> None:
+    (_, first), (ours, second) = servers
+
+    class Ours(Store):
+        def tag_experiment(self, experiment: str, tags: dict[str, str]) -> None:
+            ours.tags.update(tags)
+
+    assert _serving(Ours(), study([1]), LOCAL, first) == second  # type: ignore[arg-type]
+    assert ASKED in ours.tags
+    assert _serving(Store(), study([1]), LOCAL, first) is None  # type: ignore[arg-type]
+
+
+CHILDREN = """
+import subprocess, sys, http.server
+stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", stubborn])
+open("pids", "w").write(f"{child.pid}")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and no zombie, which nobody may be there to bury."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_server_is_stopped_with_its_children(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrscale.mlflow_ui.server.STOP_SECONDS", 0.5)
+    port = free_port(LOCAL, 6500)
+    with Server("it", [sys.executable, "-c", CHILDREN, str(port)], {}, f"http://{LOCAL}:{port}/"):
+        child = int((folder / "pids").read_text())
+        assert lives(child)
+    assert not lives(child)
+    assert is_free(LOCAL, port)
+
+
+def test_a_server_that_does_not_come_up_says_why() -> None:
+    command = [sys.executable, "-c", "print('no such table'); raise SystemExit(1)"]
+    with pytest.raises(Failure, match="no such table"), Server("it", command, {}, f"http://{LOCAL}:1/"):
+        pass
+
+
+def test_pages_elsewhere_cannot_name_the_server() -> None:
+    assert _allowed(LOCAL, 5000) == ["127.0.0.1:5000", "localhost:5000", f"{NAME}:5000"]
+
+
+def test_listening_elsewhere_says_what_that_exposes(capsys: pytest.CaptureFixture[str]) -> None:
+    _mlflow("sqlite:///mlflow.db", LOCAL, 5000)
+    assert "password" not in capsys.readouterr().out
+    server = _mlflow("sqlite:///mlflow.db", "0.0.0.0", 5000)
+    said = "whoever reaches 0.0.0.0:5000 can read, change and delete all that is in sqlite:///mlflow.db: there is no password"
+    assert said in capsys.readouterr().out
+    assert server.command[server.command.index("--host") + 1] == "0.0.0.0"
+
+
+def test_a_stop_while_starting_leaves_nothing(folder: Path) -> None:
+    text = "import sys, time\nfrom lrscale.mlflow_ui.server import Server\nfrom lrscale.signals import stoppable\n"
+    text += "with stoppable(), Server('it', [sys.executable, '-c', 'import os, time; "
+    text += 'open(\\"pid\\", \\"w\\").write(str(os.getpid())); time.sleep(60)'
+    text += "'], {}, 'http://127.0.0.1:1/'): pass\n"
+    process = subprocess.Popen([sys.executable, "-c", text], cwd=folder, stderr=subprocess.DEVNULL)
+    while not (folder / "pid").is_file() or not (folder / "pid").read_text():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) != 0
+    assert not lives(int((folder / "pid").read_text()))
+
+
+def test_reporting_again_restores_views_and_leaves_an_edited_note_alone(folder: Path) -> None:
+    here(folder, "run", "-m", *TINY)
+    store = tracking.Store.existing(f"sqlite:///{folder}/mlflow.db")
+    study = store.study(None)
+    written = store.experiment_tags(study.experiment_id)
+    assert "get-artifact?path=figures%2Fobjective_against_lr.png" in written[NOTE]
+    store.client.delete_experiment_tag(study.experiment_id, TAG + SUMMARY)
+    store.client.set_tag(study.run_id, NOTE, "mine")
+    points = {key: len(store.line(study.run_id, key).steps) for key in store.client.get_run(study.run_id).data.metrics}
+    here(folder, "report")
+    again = store.experiment_tags(study.experiment_id)
+    assert TAG + SUMMARY in again and again[NOTE] == written[NOTE] and again.keys() == written.keys()
+    assert store.run_tags(study.run_id)[NOTE] == "mine"
+    assert points == {key: len(store.line(study.run_id, key).steps) for key in points}

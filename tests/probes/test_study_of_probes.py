@@ -1,0 +1,173 @@
+"""Probes: what is measured in a cell is recorded, reported, held against claims and kept over a restart."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lrscale.probes import PROBES
+from lrscale.published.files import views
+from lrscale.rules import integer
+from lrscale.spec import PROBES as RULES
+from lrscale.spec import Training
+from lrscale.study.answer import Answer, Measurement
+from lrscale.study.claims import PROBE_MEASURES, Verdict
+from lrscale.study.records import CellRecord, StudyRecord
+from lrscale.study.statements import laws
+from lrscale.tasks.task import Task
+from lrscale.tracking.store import Store
+from lrscale.training.quantity import Quantity
+from tests.program import here
+from tests.configs import ROOT
+
+CLAIMS = """\
+# @package _global_
+probe: {name: doubled, number: 1}
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      probe.number: 1,2,4
+      batch_size: 8,16
+study:
+  question: Is twice a number twice as much?
+  claims:
+    - {name: it is, measure: deviation, quantity: twice, expected: 0, tolerance: 0}
+    - {name: it grows as the number, measure: slope_of, quantity: twice, against: probe.number, expected: 1}
+    - {name: it is large, measure: least, quantity: twice, where: {batch_size: 16}, at_least: 3}
+"""
+
+
+def doubled(training: Training, task: Task) -> list[Quantity]:
+    assert training.probe is not None
+    number = training.probe.options["number"]
+    return [Quantity("twice", 2.0 * number, 2.0 * number - 0.1, 2.0 * number + 0.1, expected=2.0 * number)]
+
+
+@pytest.fixture
+def study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a probe and a sweep of its own."""
+    monkeypatch.setitem(PROBES, "doubled", doubled)
+    monkeypatch.setitem(RULES, "doubled", {"number": integer(1, 100)})
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps/double.yaml").write_text(CLAIMS)
+    return folder
+
+
+def test_a_published_probe_reproduces(study: Path) -> None:
+    here(study, "run", "-m", "sweeps=double")
+    here(study, "publish", "double")
+    results = study / "sweeps" / "results" / "double"
+    assert (results / "quantities.csv").read_text().splitlines()[1] == "1,8,number1 b8,twice,2.0,1.9,2.1,2.0"
+    assert not (results / "trials.csv").exists() and (results / "figure.svg").stat().st_size < 150_000
+    assert "reproduced double" in here(study, "reproduce", "double")
+    report = json.loads((results / "report.json").read_text())
+    report["quantities"][0]["value"] += 1e-12
+    (results / "report.json").write_text(json.dumps(report))
+    said = here(study, "reproduce", "double", status=2)
+    assert "quantities.csv must hold the numbers of report.json" in " ".join(said.split())
+    (results / "quantities.csv").write_text(views(report)["quantities.csv"])
+    assert "1 differences" in here(study, "reproduce", "double", status=1)
+
+
+def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path) -> None:
+    said = here(study, "run", "-m", "sweeps=double")
+    found = json.loads(here(study, "report", "double", "--format", "json"))
+    assert [(q["probe.number"], q["value"], q["expected"]) for q in found["quantities"][::2]] == [(1, 2, 2), (2, 4, 4), (4, 8, 8)]
+    assert [claim["holds"] for claim in found["claims"]] == [True, True, False]
+    assert found["law"] == [
+        "It is: twice within 0. It grows as the number: 1.0000 [1.0000, 1.0000]. It is large: 2 (FAILS). "
+        "2 of 3 claims hold, over 6 cells."
+    ]
+    assert found["law"][0] in " ".join(said.split())
+    assert "2 [1.9, 2.1]" in said and ">= 3" in said and "FAILS" in said
+    assert (study / "studies/double/figures/quantities.png").stat().st_size > 10_000
+    assert "twice" in here(study, "report", "double", "--format", "html")
+    store = Store("sqlite:///mlflow.db")
+    experiment = store.experiment("double")
+    runs = store.client.search_runs([experiment], "tags.`lrscale.kind` = 'trial'", order_by=["metrics.place ASC"])
+    assert [run.info.run_name for run in runs] == [f"number{n} b{b}" for n in (1, 2, 4) for b in (8, 16)]
+
+
+def test_a_finished_probe_is_not_measured_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here(study, "run", "-m", "sweeps=double")
+    monkeypatch.setitem(PROBES, "doubled", lambda training, task: pytest.fail("measured again"))
+    assert "2 of 3 claims hold" in " ".join(here(study, "run", "-m", "sweeps=double").split())
+
+
+def test_claims_that_select_by_an_axis_narrowed_to_one_value_are_left_out(study: Path) -> None:
+    said = here(study, "run", "-m", "sweeps=double", "probe.number=2", "batch_size=8,16")
+    assert "2 of 2 claims hold, over 2 cells." in " ".join(said.split())
+
+
+def test_one_cell_alone_is_printed(folder: Path) -> None:
+    assert "p_first 1, expected 1" in here(folder, "run", "probe=homogeneity", "probe.optimizer=sgd")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("quantity: twice, expected: 0, tolerance: 0", "expected: 0", "`study.claims[0].quantity` must name a quantity"),
+        ("against: probe.number", "against: probe.other", "must select by axes of the study (probe.number, batch_size)"),
+        ("{batch_size: 16}", "[16]", "`study.claims[2].where` must give values of axes"),
+        ("at_least: 3", "tolerance: 3", "`study.claims[2]` must have a bound"),
+        ("measure: least", "measure: theory", "`study.claims[2].measure` must be one of deviation"),
+        ("probe.number: 1,2,4", "probe.number: 0,2", "`probe.number` must be a whole number from 1 to 100, got 0"),
+        ("name: doubled", "name: trebled", "`probe.name` must be one of"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(old: str, new: str, says: str, study: Path) -> None:
+    sweep = study / "sweeps/double.yaml"
+    assert old in sweep.read_text()
+    sweep.write_text(sweep.read_text().replace(old, new))
+    said = here(study, "run", "-m", "sweeps=double", status=2)
+    assert says in said and len(said.splitlines()) == 1
+    assert not (study / "optuna.journal").exists()
+
+
+def measured(*values: float, expected: float | None = None, wide: float = 0.0) -> list[Measurement]:
+    return [
+        Measurement(
+            CellRecord(str(i), f"b{2**i}", {"batch_size": 2**i}, {}), Quantity("x", v, v - wide, v + wide, expected=expected)
+        )
+        for i, v in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measure", "found", "value"),
+    [
+        ("deviation", measured(1, 2, 4, expected=2), 2),
+        ("log_deviation", measured(1, 2, 8, expected=2), pytest.approx(1.3863, abs=1e-4)),
+        ("log_deviation", measured(-1, expected=2), float("inf")),
+        ("least", measured(3, 1, 2), 1),
+        ("largest", measured(3, 1, 2), 3),
+        ("coverage", measured(1, 2, 3, 4, expected=2, wide=0.5), 0.25),
+        ("slope_of", measured(3, 12, 48), pytest.approx(2)),
+    ],
+)
+def test_measures(measure: str, found: list[Measurement], value: float) -> None:
+    interval = PROBE_MEASURES[measure](found, {"against": "batch_size"})
+    assert interval is not None and interval.value == value
+
+
+def test_the_answer_says_how_what_was_measured_goes_with_what_is_expected() -> None:
+    pairs = ((1, 1.0), (2, 2.02), (4, 4.0), (8, 8.0))
+    found = tuple(Measurement(CellRecord(str(b), f"b{b}", {"b": b}, {}), Quantity("c", v, expected=float(b))) for b, v in pairs)
+    claims = ({"name": "c is B", "measure": "log_deviation", "quantity": "c", "at_most": 0.02},)
+    study = StudyRecord(
+        "r", "1", "s", "Why?", "excess_risk", 1, {}, claims, tuple(m.cell for m in found), {}, "c", "FINISHED", 1.0
+    )
+    [said] = laws(Answer(study, (), found))
+    assert said == "C is B: within 1 %, measured = expected^0.999 [0.982, 1.015]. 1 of 1 claims hold, over 4 cells."
+
+
+@pytest.mark.parametrize("measure", PROBE_MEASURES)
+def test_a_claim_on_nothing_fails(measure: str) -> None:
+    interval = PROBE_MEASURES[measure]([], {"against": "batch_size"})
+    assert interval is None
+    assert not Verdict("nothing", None, None, None, 1.0, None, interval).holds
+
+
+def test_every_probe_has_rules_options_and_a_sweep() -> None:
+    assert set(PROBES) == set(RULES) == {path.stem for path in (ROOT / "conf/probe").glob("*.yaml")}

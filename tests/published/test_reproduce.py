@@ -1,0 +1,211 @@
+"""Publishing a study and running it again: bit for bit, by intervals elsewhere, and never a stranger's code."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrscale import NUMBERS
+from lrscale.errors import Refusal
+from lrscale.published import compare
+from lrscale.published.files import views
+from lrscale.study.document import plan_of
+from lrscale.tracking.store import Store
+from tests.program import STUDY, TINY, here
+from tests.configs import ROOT
+
+RESULTS = ROOT / "sweeps" / "results"
+Change = Callable[[Any], object]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny study and a single training have been run, and the study published."""
+    folder = tmp_path_factory.mktemp("published")
+    here(folder, "run", "-m", *TINY)
+    here(folder, "run", "optimizer.lr=0.03", "seeds=2")
+    (folder / "README.md").write_text("before\n<!-- studies -->\nold\n<!-- /studies -->\nafter\n")
+    assert "README.md has the table" in here(folder, "publish", STUDY)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which a table's row is one line."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.fixture
+def place(published: Path, folder: Path) -> Path:
+    """A working folder with the published files, to spoil."""
+    shutil.copytree(published / "sweeps", folder / "sweeps")
+    return folder / "sweeps" / "results" / STUDY
+
+
+def said(folder: Path, *arguments: str, status: int = 0) -> str:
+    return " ".join(here(folder, *arguments, status=status).split())
+
+
+def change(file: Path, how: Change) -> None:
+    value = json.loads(file.read_text())
+    how(value)
+    file.write_text(json.dumps(value))
+
+
+def test_the_files_hold_the_study(published: Path) -> None:
+    folder = published / "sweeps" / "results" / STUDY
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "cells.csv",
+        "figure.svg",
+        "record.json",
+        "report.json",
+        "trials.csv",
+    ]
+    head, *rows = (folder / "trials.csv").read_text().splitlines()
+    assert head == "cell,lr,seed,objective,diverged" and len(rows) == 24 * 2
+    assert any(row.endswith(",inf,1") for row in rows) and len(set(rows)) == len(rows)
+    record = json.loads((folder / "record.json").read_text())
+    assert record["seconds"] > 0 and {"processor", "torch", "commit", "platform"} <= set(record["made_by"])
+    assert (folder / "figure.svg").stat().st_size < 150_000
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    here(published, "publish")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert (published / "README.md").read_text().startswith("before\n<!-- studies -->\n| question |")
+
+
+def test_a_published_study_reproduces_bit_for_bit(published: Path, folder: Path, place: Path) -> None:
+    text = said(folder, "reproduce", STUDY)
+    assert "promise every number bit for bit" in text and f"reproduced {STUDY}" in text
+    assert not list(folder.glob("mlflow.db")) and (folder / "studies" / "reproduce" / STUDY / "mlflow.db").is_file()
+
+
+def test_a_changed_number_is_named(folder: Path, place: Path) -> None:
+    file = place / "trials.csv"
+    head, first, *rows = file.read_text().splitlines()
+    cell, lr, seed, objective, diverged = first.split(",")
+    changed = ",".join([cell, lr, seed, repr(float(objective) * (1 + 1e-15)), diverged])
+    assert changed != first
+    file.write_text("\n".join([head, changed, *rows[:-1]]) + "\n")
+    text = said(folder, "reproduce", STUDY, status=1)
+    assert f"{cell} lr {lr} seed {seed}: objective" in text and objective in text
+    assert "3 differences" in text and "did not reproduce" in text  # the changed one, and the two numbers of a lost row
+
+
+def test_elsewhere_intervals_and_claims_must_agree(folder: Path, place: Path) -> None:
+    change(place / "record.json", lambda record: record["made_by"].update(torch="2.12.0"))
+    rows = (place / "trials.csv").read_text().splitlines()
+    (place / "trials.csv").write_text("\n".join(rows[:-1]) + "\n")  # not promised there, so not compared
+    text = said(folder, "reproduce", STUDY)
+    assert "not every bit" in text and "2.12.0 there" in text and f"reproduced {STUDY}" in text
+
+
+def test_what_agrees_within_intervals() -> None:
+    report = {"cells": [{"label": "b4", "lr_best_ci": [0.1, 0.2]}], "ratios": [], "slopes": [], "turn_over": []}
+    report |= {"claims": [{"name": "level", "holds": True}]}
+
+    def found(how: Change) -> list[compare.Difference]:
+        other = copy.deepcopy(report)
+        how(other)
+        return compare.within(json.dumps(report), json.dumps(other))[1]
+
+    assert not found(lambda r: r["cells"][0].update(lr_best_ci=[0.19, 0.3]))
+    (beside,) = found(lambda r: r["cells"][0].update(lr_best_ci=[0.21, 0.3]))
+    assert beside == ("lr* of b4", "[0.1, 0.2]", "[0.21, 0.3]")
+    assert found(lambda r: r["cells"][0].update(lr_best_ci=None))
+    assert found(lambda r: r["claims"][0].update(holds=False)) == [("claim level", "holds", "fails")]
+    assert found(lambda r: r["cells"].clear())
+    with pytest.raises(Refusal, match=r"report\.json"):
+        compare.within("[]", json.dumps(report))
+
+
+def runs(published: Path) -> dict[str, list[str]]:
+    """Ids of the runs in the store, by kind."""
+    store = Store.existing(f"sqlite:///{published}/mlflow.db")
+    found: dict[str, list[str]] = {}
+    for experiment in store._experiments():
+        for run in store._runs(experiment.experiment_id, ""):
+            found.setdefault(run.data.tags["lrscale.kind"], []).append(run.info.run_id)
+    return found
+
+
+def test_any_run_of_a_store_reproduces(published: Path, folder: Path) -> None:
+    store, kept = f"sqlite:///{published}/mlflow.db", runs(published)
+    for run in (kept["study"][0], kept["trial"][3], kept["single"][0]):
+        text = said(folder, "reproduce", "--from", run, "--tracking-uri", store)
+        assert "promise every number bit for bit" in text and "reproduced" in text
+    assert "must be the id of a run" in said(folder, "reproduce", "--from", "0" * 32, "--tracking-uri", store, status=2)
+
+
+def test_a_changed_trial_does_not_reproduce(published: Path, folder: Path) -> None:
+    for file in published.glob("mlflow.db*"):
+        shutil.copy(file, folder / file.name)
+    run = runs(published)["single"][0]
+    store = Store("sqlite:///mlflow.db")
+    objectives = json.loads(store.client.get_run(run).data.tags["lrscale.objectives"])
+    store.client.set_tag(run, "lrscale.objectives", json.dumps([objectives[0], objectives[1] + 1e-9]))
+    text = said(folder, "reproduce", "--from", run, status=1)
+    assert "seed 2 of 2: objective" in text and "1 differences" in text
+
+
+HOSTILE: dict[str, tuple[Change, str]] = {
+    "a newer version": (lambda r: r["made_by"].update(numbers=str(NUMBERS + 1)), "a newer lrscale made it"),
+    "no version": (lambda r: r["made_by"].pop("numbers"), "made_by.numbers"),
+    "an unknown key": (lambda r: r.update(_target_="os.system"), "`record._target_` is not known"),
+    "a key less": (lambda r: r.pop("cells"), "`record.cells` is missing"),
+    "no cells": (lambda r: r.update(cells=[]), "`record.cells` must be a list that is not empty"),
+    "an unknown optimizer": (lambda r: r["cells"][0]["config"]["optimizer"].update(name="os.system"), "`optimizer.name`"),
+    "code to import": (lambda r: r["cells"][0]["config"]["task"].update(_target_="os.system"), "`task._target_`"),
+    "an axis that lies": (lambda r: r["cells"][0]["scientific"].update(batch_size=7), "must be what its config says"),
+    "an unknown axis": (lambda r: r["cells"][0]["scientific"].update(__class__=1), "is not known"),
+    "an axis to print": (lambda r: r["cells"][0]["scientific"].update(task="\x1b[2J"), "must be a name"),
+    "one cell twice": (lambda r: r["cells"].append(r["cells"][0]), "must differ"),
+    "an unknown interval": (lambda r: r["intervals"].update(seeds=[1, 2, True]), "`record.intervals`"),
+    "an interval of nothing": (lambda r: r["intervals"].update({"optimizer.lr": [1, 1, True]}), "low < high"),
+    "a name with control codes": (lambda r: r.update(study="\x1b[2J"), "printable"),
+    "a question that is none": (lambda r: r.update(question=["why"]), "`record.question`"),
+    "trials without end": (lambda r: r.update(n_trials=10**9), "`record.n_trials`"),
+    "claims of another kind": (lambda r: r.update(claims={}), "`record.claims`"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_strangers_record_is_values_and_names_or_refused(published: Path, name: str) -> None:
+    record = json.loads((published / "sweeps" / "results" / STUDY / "record.json").read_text())
+    document = {key: value for key, value in record.items() if key not in ("seconds", "published_from")}
+    assert plan_of(document, "sqlite:///m.db", "o.journal").cells
+    how, refusal = HOSTILE[name]
+    how(document)
+    with pytest.raises(Refusal) as refused:
+        plan_of(document, "sqlite:///m.db", "o.journal")
+    assert refusal in str(refused.value) and "\x1b" not in str(refused.value)
+
+
+def test_files_that_are_none_are_refused_and_nothing_is_written(folder: Path, place: Path) -> None:
+    for file, text in (("record.json", "["), ("report.json", "{}"), ("trials.csv", "cell,objective\na,b\n"), ("cells.csv", "")):
+        kept = (place / file).read_text()
+        (place / file).write_text(text)
+        assert said(folder, "reproduce", STUDY, status=2).startswith("lrscale:")
+        (place / file).write_text(kept)
+    (place / "record.json").write_text("[" * 100_000)
+    assert said(folder, "reproduce", STUDY, status=2).startswith("lrscale:")
+    assert "must be published" in said(folder, "reproduce", "../results", status=2)
+    assert not (folder / "studies").exists()
+
+
+@pytest.mark.parametrize("study", sorted(file.parent.name for file in RESULTS.glob("*/record.json")))
+def test_what_is_published_can_be_run_again(study: str) -> None:
+    """The plan of each published record is the one that was run, and its tables are those of its report."""
+    record = json.loads((RESULTS / study / "record.json").read_text())
+    report = json.loads((RESULTS / study / "report.json").read_text())
+    document = {key: value for key, value in record.items() if key not in ("seconds", "published_from")}
+    plan = plan_of(document, "sqlite:///m.db", "o.journal")
+    assert plan.study == study and [cell.id for cell in plan.cells] == [cell["id"] for cell in record["cells"]]
+    assert [cell.label for cell in plan.cells] == [cell["label"] for cell in record["cells"]]
+    assert all((RESULTS / study / name).read_text() == text for name, text in views(report).items())
+    assert report["claims"] and sum(file.stat().st_size for file in (RESULTS / study).glob("figure*.svg")) > 5000
+    most = 500_000 if "quantities.csv" in views(report) else 150_000  # bytes; a probe's figure has a panel for each quantity
+    assert all(file.stat().st_size < most for file in (RESULTS / study).glob("figure*.svg"))

@@ -1,0 +1,60 @@
+"""How a probe's quantities are laid out: the axis below each, and what parts panels, lines, colours and marks."""
+
+import itertools
+from typing import Any
+
+from lrscale.report.figures.layout import layout
+from lrscale.report.figures.palette import colours, shades
+from lrscale.report.figures.quantities import quantities
+from lrscale.study.answer import Answer, Measurement
+from lrscale.study.records import CellRecord, StudyRecord
+from lrscale.training.quantity import Quantity
+
+
+def measured(name: str, axes: dict[str, list[Any]], value: float = 1.0) -> list[Measurement]:
+    cells = [dict(zip(axes, each, strict=True)) for each in itertools.product(*axes.values())]
+    return [Measurement(CellRecord(str(c), str(c), c, {}), Quantity(name, value + i)) for i, c in enumerate(cells)]
+
+
+def drawn(found: list[Measurement]) -> list[str]:
+    study = StudyRecord("r", "1", "s", "Why?", "excess_risk", 1, {}, (), (), {}, "c", "FINISHED", 1.0)
+    return [axes.get_xlabel() for axes in quantities(Answer(study, (), tuple(found))).axes]
+
+
+def test_the_widest_numeric_axis_lies_below_unless_a_claim_names_another() -> None:
+    found = measured("a", {"batch_size": [64, 4, 16, 256], "probe.fraction": [0, 0.5, 1]})
+    assert [layout(found, against).panels[0].axis for against in ({}, {"a": "probe.fraction"})] == [
+        "batch_size",
+        "probe.fraction",
+    ]
+    line = layout(found, {}).panels[0].lines[0]
+    assert [m.cell.scientific["batch_size"] for m in line.found] == [4, 16, 64, 256]
+    assert layout(found, {}).colours == (0, 0.5, 1)
+
+
+def test_a_quantity_measured_at_one_batch_size_has_another_axis_below() -> None:
+    axes = {"task.features": [2, 8, 32], "task.bias": [False, True], "batch_size": [1, 4, 16, 64]}
+    edges = [m for name in ("one edge", "another", "their ratio") for m in measured(name, axes)]
+    plan = layout(edges + measured("momentum", {**axes, "batch_size": [64]}), {})
+    assert [panel.axis for panel in plan.panels] == ["batch_size"] * 3 + ["task.features"]
+    assert (plan.colour, plan.mark) == ("task.features", ("task.bias",))
+    assert [line.colour for line in plan.panels[3].lines] == [None, None]
+    assert {line.marks for line in plan.panels[3].lines} == set(plan.marks) == {(False,), (True,)}
+
+
+def test_few_quantities_have_panels_for_a_named_axis_and_each_measurement_is_in_one() -> None:
+    found = measured("b", {"task": ["x", "y"], "batch_size": [4, 16], "probe.fraction": [0, 0.1, 1]})
+    plan = layout(found, {})
+    assert [panel.part for panel in plan.panels] == ["x", "y"] and plan.colour == "batch_size"
+    assert sorted(id(m) for panel in plan.panels for m in panel.found) == sorted(map(id, found))
+    assert drawn(found) == ["fraction of training done"] * 2
+
+
+def test_many_named_lines_are_rows() -> None:
+    assert drawn(measured("p", {"probe.optimizer": list("abcdefghijklmno"), "probe.size": [1, 2, 3]})) == [""]
+    assert drawn(measured("difference", {"probe.optimizer": ["a", "b"], "batch_size": [10, 16]}, 0.0)) == [""]
+    assert drawn(measured("alone", {"probe.optimizer": ["a"]})) == [""]
+
+
+def test_shades_are_the_batch_sizes_colours() -> None:
+    assert shades([4, 16]) == colours([16, 4])

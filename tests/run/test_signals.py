@@ -1,0 +1,68 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lrscale.signals import stoppable, whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_at_once_outside_a_write(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        os.kill(os.getpid(), number)
+
+
+def test_a_signal_in_a_write_waits_for_its_end() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        with whole():
+            with whole():
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("inner")
+            done.append("outer")
+        done.append("after")
+    assert done == ["inner", "outer"]
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), stoppable(), whole():
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("first")
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("second")
+    assert done == ["first"]
+    with stoppable(), whole():
+        done.append("later")
+    assert done == ["first", "later"]
+
+
+def test_a_stop_that_was_swallowed_is_made_up_for_after_the_next_write() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finalizer
+            os.kill(os.getpid(), signal.SIGINT)
+        with whole():
+            done.append("next")
+        done.append("after")
+    assert done == ["next"]
+
+
+def test_a_write_that_fails_keeps_its_error_and_the_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(OSError, match="full"), stoppable(), whole():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("full")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_work_changes_nothing(number: signal.Signals) -> None:
+    late = f"import atexit, os, sys; atexit.register(os.kill, os.getpid(), {int(number)}); "
+    late += "from lrscale.commands.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", late, "translate", "--lr", "0.1", "--to-reduction", "sum"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "") and "lr" in ended.stdout

@@ -1,0 +1,65 @@
+"""What claims measure: forms fitted to best lrs and to quantities, in the families and cells that `where` selects."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lrscale.estimate.best_lr import BestLr
+from lrscale.estimate.fits import trade_off, turn_over
+from lrscale.study.answer import Answer, Family, Measurement
+from lrscale.study.claims import PROBE_MEASURES, Verdict, verdicts
+from lrscale.study.records import CellRecord, StudyRecord
+from lrscale.training.quantity import Quantity
+from tests.program import here
+
+SIZES = 2.0 ** np.arange(10)
+STUDY = StudyRecord("", "", "made", None, "train_loss", 1, {}, (), (), {}, "", "FINISHED", 0.0)
+
+
+def family(task: str, b_c: float, b_crit: float) -> Family:
+    """A family whose best lrs and steps are exactly of their forms."""
+    best = [BestLr(float(x), np.full(1000, x), 0.0, 0.0, False) for x in np.log(0.5 / (SIZES + b_c))]
+    return Family({"task": task}, (), 1.0, None, turn_over(SIZES, best), trade_off(SIZES, 50 * (1 + b_crit / SIZES)[:, None]))
+
+
+def held(measure: str, **claim: object) -> list[Verdict]:
+    families = (family("digits", 20, 5), family("digits_mlp", 60, 9))
+    return verdicts(Answer(replace(STUDY, claims=({"name": "it", "measure": measure, **claim},)), families))
+
+
+def test_forms_are_measured_in_each_family() -> None:
+    assert [round(v.measured or 0) for v in held("b_c", at_least=1)] == [20, 60]
+    assert [round(v.measured or 0) for v in held("b_crit", at_least=1)] == [5, 9]
+    for measure in ("form_residual", "trade_off_residual"):
+        assert all(v.holds and (v.measured or 0) < 0.01 for v in held(measure, at_most=0.01))
+
+
+@pytest.mark.parametrize("where", [{"task": "digits_mlp"}, {"task": ["digits_mlp", "other"]}])
+def test_where_selects_families(where: dict[str, object]) -> None:
+    (verdict,) = held("b_c", at_least=50, where=where)
+    assert verdict.name == "it (digits_mlp)" and verdict.holds
+
+
+def cells(shape: float, scale: float, task: str) -> list[Measurement]:
+    """Quantities v = scale B^shape / (B + 10)."""
+    return [
+        Measurement(CellRecord("", "", {"task": task, "batch_size": int(b)}, {}), Quantity("v", scale * b**shape / (b + 10)))
+        for b in SIZES
+    ]
+
+
+def test_the_residual_of_a_form_is_the_largest_over_the_other_axes() -> None:
+    measure, claim = PROBE_MEASURES["form_residual"], {"against": "batch_size"}
+    exact = measure([*cells(1, 3, "a"), *cells(1, 7, "b")], claim)
+    off = measure([*cells(1, 3, "a"), *cells(1.5, 7, "b")], claim)
+    assert exact is not None and exact.value < 0.01
+    assert off is not None and off.value > 0.1
+    assert measure(cells(1, 3, "a")[:2], claim) is None
+
+
+def test_axes_that_a_family_does_not_share_are_refused(folder: Path) -> None:
+    claim = "study.claims=[{name: it, measure: b_c, at_least: 1, where: {batch_size: 4}}]"
+    said = here(folder, "run", "-m", "sweeps=quickstart", claim, status=2)
+    assert "must select by axes of the study" in said
