@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from lrscale.spec import KEYS, Training, training
+from lrscale.study.config import KEYS, make_training
+from lrscale.spec import Training
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,4 +33,4 @@ def config(*, task: str = "d2l", optimizer: str = "sgd", budget: str = "epochs",
 
 
 def make(**changes: Any) -> Training:
-    return training(config(**changes))
+    return make_training(config(**changes))

@@ -35,7 +35,7 @@ class Problem:
 
     def _truth(self, batch_size: int) -> float:
         """Sum-reduction lr with the least expected excess risk."""
-        best = theory.best_lr(self.spectrum, False, batch_size, EXAMPLES // batch_size, self.start, self.noise)
+        best = theory.best_lr_after_steps(self.spectrum, False, batch_size, EXAMPLES // batch_size, self.start, self.noise)
         return best / batch_size
 
     def wobble(self) -> Callable[[float], Array]:

@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from lrscale.errors import printable
@@ -49,3 +51,14 @@ def home() -> Path:
     """The folder that holds conf/ and sweeps/: the package where it is installed, the repository where it is edited."""
     package = Path(__file__).parent
     return package if (package / "conf").is_dir() else package.parents[1]
+
+
+def as_yaml(config: Mapping[str, object]) -> str:
+    """A config of plain values, two levels deep, as YAML."""
+    lines = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            lines += [f"{key}:", *(f"  {name}: {json.dumps(inner)}" for name, inner in value.items())]
+        else:
+            lines.append(f"{key}: {json.dumps(value)}")
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lrscale.tasks.module import module_task
-from lrscale.tasks.task import make_task
+from lrscale.tasks.registry import make_task
 from lrscale.training.engine import recording_steps, train
 from tests.configs import make
 from tests.plain import train_plainly

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrscale.tasks.task import make_task
+from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train
 from tests.configs import make
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrscale.tasks.task import make_task
+from lrscale.tasks.registry import make_task
 from lrscale.training.engine import recording_steps
 from tests.configs import make
 

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from lrscale.commands import demo
-from lrscale.tasks.task import make_task
+from lrscale.tasks.registry import make_task
 
 ROUNDING = 1e-12
 

@@ -67,7 +67,7 @@ def test_what_a_study_estimates_is_unbiased_and_its_intervals_honest(studies: li
 def test_the_grid_leaves_open_what_is_said(octaves: float) -> None:
     errors = []
     for size in (1, 16, 256):
-        lr = theory.best_lr(np.ones(2), True, size, 3000 // size, START, 0.01)
+        lr = theory.best_lr_after_steps(np.ones(2), True, size, 3000 // size, START, 0.01)
         for shift in np.linspace(-0.5, 0.5, 20, endpoint=False):
             lrs = lr * 2 ** (octaves * (np.arange(-6, 5) + shift))
             losses = [theory.expected_excess(np.ones(2), True, size, x, 3000 // size, START, 0.01) for x in lrs]

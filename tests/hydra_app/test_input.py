@@ -13,7 +13,7 @@ from lrscale.commands.cli import main
 from lrscale.errors import Refusal
 from lrscale.hydra_app.sweep_file import check_sweep
 from lrscale.run import study
-from lrscale.spec import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, training
+from lrscale.study.config import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, make_training
 from lrscale.study.claims import check_claims
 from lrscale.study.document import check_record, plan_of
 from lrscale.study.plan import Cell
@@ -56,7 +56,7 @@ def test_any_config_is_a_training_or_refused(changes: dict[str, Any], key: str, 
         made[key] = value
     for mapping in (made, {**made, **changes}, changes):
         with contextlib.suppress(Refusal):
-            training(mapping)
+            make_training(mapping)
 
 
 @settings(BOLD, max_examples=300 * TIMES)

@@ -89,7 +89,7 @@ def test_the_risk_is_at_the_target_after_the_steps_to_it() -> None:
 def test_the_closed_form_of_fixed_epochs_is_the_minimum_of_the_recursion(batch_size: int) -> None:
     start = np.array([2.0, -3.4, 4.2]) ** 2
     steps = math.ceil(3 * 1000 / batch_size)
-    exact = theory.best_lr(np.ones(2), True, batch_size, steps, start, 0.01) / batch_size
+    exact = theory.best_lr_after_steps(np.ones(2), True, batch_size, steps, start, 0.01) / batch_size
     closed = theory.best_lr_after_epochs(batch_size, 3, 1000, 2, float(start.sum()) / 2, 0.01)
     assert abs(math.log(exact / closed)) < 0.02
 

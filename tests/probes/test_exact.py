@@ -12,8 +12,9 @@ from lrscale.law.homogeneity import RESPONSES
 from lrscale.law.least_squares import expected_excess
 from lrscale.probes import last_batch as last_batch_probe
 from lrscale.probes import translate
-from lrscale.spec import OPTIMIZERS_OF_TORCH, TRANSLATED, training
-from lrscale.tasks.task import make_task
+from lrscale.spec import OPTIMIZERS_OF_TORCH, TRANSLATED
+from lrscale.study.config import make_training
+from lrscale.tasks.registry import make_task
 from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module
 from tests.configs import ROOT, config
@@ -26,7 +27,7 @@ def measured(name: str, task: str = "d2l", batch_size: int = 16, accumulation: i
     from lrscale.tasks.images import read_files
 
     given = config(task=task, batch_size=batch_size, accumulation=accumulation)
-    made = training(given | {"probe": {"name": name, **options}})
+    made = make_training(given | {"probe": {"name": name, **options}})
     return {quantity.name: quantity for quantity in PROBES[name](made, make_task(made, read_files(made.task)))}
 
 
@@ -88,7 +89,7 @@ def test_a_trajectory_that_blows_up_is_apart() -> None:
 
 
 def test_the_loop_starts_at_a_seeds_weights() -> None:
-    made = training(config())
+    made = make_training(config())
     task = make_task(made)
     assert torch.equal(make_module(task, 3).weight, make_module(task, 3).weight)
     assert not torch.equal(make_module(task, 3).weight, make_module(task, 4).weight)
@@ -96,7 +97,7 @@ def test_the_loop_starts_at_a_seeds_weights() -> None:
 
 def last_batch(examples: int, **changes: Any) -> dict[str, Quantity]:
     given = config(task="linear", batch_size=32, task__features=8, task__examples=examples, budget__epochs=1, seeds=32, **changes)
-    made = training(given | {"probe": {"name": "last_batch", "lr": 0.2}})
+    made = make_training(given | {"probe": {"name": "last_batch", "lr": 0.2}})
     return {quantity.name: quantity for quantity in last_batch_probe.probe(made, make_task(made))}
 
 
@@ -110,7 +111,7 @@ def test_a_short_last_batch_parts_mean_from_sum_and_not_the_nominal_sum() -> Non
 
 
 def test_without_a_short_batch_the_recursion_is_theorys() -> None:
-    made = training(config(task="linear", batch_size=32, task__features=8, task__examples=288, budget__epochs=2))
+    made = make_training(config(task="linear", batch_size=32, task__features=8, task__examples=288, budget__epochs=2))
     source = make_task(made).population
     assert source is not None
     start = source.weights.numpy() ** 2 + last_batch_probe.INIT
@@ -121,4 +122,4 @@ def test_without_a_short_batch_the_recursion_is_theorys() -> None:
 def test_a_last_batch_is_measured_where_theory_speaks() -> None:
     for changes in ({"task": "digits"}, {"task": "linear", "optimizer": "adam"}, {"task": "linear", "optimizer__momentum": 0.9}):
         with pytest.raises(Refusal, match="last_batch needs"):
-            training(config(**changes) | {"probe": {"name": "last_batch", "lr": 0.2}})
+            make_training(config(**changes) | {"probe": {"name": "last_batch", "lr": 0.2}})

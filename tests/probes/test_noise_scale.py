@@ -9,7 +9,8 @@ from lrscale.errors import Refusal
 from lrscale.probes.noise_scale import batch_gradients, fresh, gradient_norms, one_step_lr, probe
 from lrscale.spec import Training
 from lrscale.tasks.images import read_files
-from lrscale.tasks.task import Task, make_task
+from lrscale.tasks.task import Task
+from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train, weights_after
 from lrscale.training.quantity import Quantity
 from tests.configs import make

@@ -9,7 +9,8 @@ from lrscale.errors import Refusal
 from lrscale.law import least_squares as theory
 from lrscale.law import stability as edges
 from lrscale.probes.stability import almost_sure_edge, mean_square_edge, momentum_edge, probe
-from lrscale.tasks.task import Population, make_task
+from lrscale.tasks.task import Population
+from lrscale.tasks.registry import make_task
 from lrscale.training.quantity import Quantity
 from tests.configs import make
 

@@ -8,7 +8,7 @@ import pytest
 from lrscale.probes import PROBES
 from lrscale.published.files import views
 from lrscale.rules import integer
-from lrscale.spec import PROBES as RULES
+from lrscale.study.config import PROBES as RULES
 from lrscale.spec import Training
 from lrscale.study.answer import Answer, Measurement
 from lrscale.study.claims import PROBE_MEASURES, Verdict

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrscale.errors import Refusal
-from lrscale.spec import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, identity, training
+from lrscale.study.config import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, identity, make_training
 from tests.configs import ROOT, config, load, make
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -76,7 +76,7 @@ def test_a_bad_value_is_refused_in_one_line_that_names_it(changes: dict[str, Any
 @given(st.dictionaries(st.sampled_from(KEYS), st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integers())))
 def test_whatever_a_config_holds_it_is_taken_or_refused(changes: dict[str, Any]) -> None:
     with contextlib.suppress(Refusal):
-        training({**config(), **changes})
+        make_training({**config(), **changes})
 
 
 def test_zero_is_a_seed() -> None:

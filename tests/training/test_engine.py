@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from lrscale.spec import Training
 from lrscale.tasks.images import read_files
-from lrscale.tasks.task import make_task
+from lrscale.tasks.registry import make_task
 from lrscale.training.engine import Curves, recording_steps, train, trials_in_memory
 from lrscale.training.minibatches import batch_order, minibatches
 from lrscale.training.optimizers import OPTIMIZERS as OPTIMIZER_TABLE

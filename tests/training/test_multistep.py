@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from lrscale.tasks.models import linear_regression
-from lrscale.tasks.task import make_task
+from lrscale.tasks.registry import make_task
 from lrscale.training.minibatches import minibatches, strides
 from lrscale.training.multistep import LARGEST, STRIDE, Stride, couplings, take
 from tests.configs import make

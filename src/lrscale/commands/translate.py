@@ -1,120 +1,82 @@
-"""Shows a translation as text or JSON, with what the published studies beside sweeps/ say."""
+"""`lrscale translate`: a tuned lr and its companions under another reduction or batch size."""
 
-import json
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+import argparse
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from lrscale.commands import Command
 
-from lrscale.errors import Failure
-from lrscale.files import home
-from lrscale.law.translation import Batch, Translation, translate
+TRANSLATE = """\
+What a tuned lr, and the knobs that go with it, become under another reduction, accumulation or batch size.
+Part 1 is exact and speaks of one batch size; part 2, from one batch size to another, is a matter of regime.
+"""
+TRANSLATE_EXAMPLES = """\
+examples: lr 0.1 was tuned with mean at B = 32, momentum SGD and weight decay 1e-4. What goes with
+  sum at B = 256?
+    lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-reduction sum --to-batch-size 256
+  8 accumulated micro-batches of 32, not divided by 8?
+    lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-batch-size 256 --to-accumulation 8
+  DDP over 4 ranks of 8 with a summed loss?
+    lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-reduction sum --to-ranks 4
+"""
 
-
-def published(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Reads report.json of each published study, by name; none where nothing is published.
-
-    Args:
-      folder: holds one folder a study; by default sweeps/results of the package or the repository.
-
-    Raises:
-      Failure: a report cannot be read.
-    """
-    if folder is None:
-        folder = home() / "sweeps" / "results"
-    found = {}
-    for file in sorted(folder.glob("*/report.json")):
-        try:
-            found[file.parent.name] = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise Failure(f"{file} cannot be read ({error}). Restore it from the repository.") from None
-    return found
+KNOBS = {
+    "momentum": "momentum or beta",
+    "weight_decay": "weight decay; see --coupled",
+    "clip_norm": "threshold of clip-by-norm",
+    "clip_value": "threshold of clip-by-value",
+    "eps": "the optimizer's eps",
+    "l1": "factor of an L1 penalty in the loss",
+    "l2": "factor of an L2 penalty in the loss",
+}
+BATCH = {"reduction": "mean", "size": 32, "accumulation": 1, "divided": False, "ranks": 1, "terms": 1.0}
 
 
-def print_translation(
-    optimizer: str, lr: float, source: Batch, target: Batch, knobs: dict[str, float], decoupled: bool | None, form: str
-) -> None:
-    """Prints a translation in a form: text or json.
-
-    Raises:
-      Refusal: a value cannot be used.
-    """
-    found = translate(optimizer, lr, source, target, knobs, decoupled, published())
-    if form == "json":
-        print(json.dumps(as_json(found), indent=2, allow_nan=False))
-    else:
-        show(found, Console(highlight=False, markup=False, emoji=False))
-
-
-def as_json(found: Translation) -> dict[str, Any]:
-    """A translation as one document: `exact` and `batch_size` are its two answers."""
-    return {
-        "optimizer": found.optimizer,
-        "p": found.p,
-        "source": asdict(found.source) | {"c": found.source.c},
-        "target": asdict(found.target) | {"c": found.target.c},
-        "r": found.ratio,
-        "exact": {
-            "equals": {"reduction": "mean", "batch_size": found.target.size, "lr": found.lr_mean},
-            "knobs": [asdict(knob) for knob in found.knobs],
-            "caveats": list(found.caveats),
-        },
-        "batch_size": {
-            "from": found.source.size,
-            "to": found.target.size,
-            "rules": [asdict(rule) for rule in found.rules],
-            "evidence": [asdict(one) for one in found.evidence],
-        },
-    }
-
-
-def show(found: Translation, console: Console) -> None:
-    """Prints a translation to be read, at 80 columns and more."""
-    console.print(f"{found.optimizer}, p = {found.p:g}")
-    console.print(f"  from  {found.source}: c = {_number(found.source.c)}")
-    console.print(f"  to    {found.target}: c = {_number(found.target.c)}")
-    console.print(f"  r     {_number(found.ratio)}: so much larger is the gradient, c after / c before")
-    table = _table("1. Exact: the same updates", ("knob", "was", "becomes", "why"))
-    for knob in found.knobs:
-        table.add_row(knob.name, _number(knob.before), _number(knob.after), knob.reason)
-    console.print("")
-    console.print(table)
-    others = "the other knobs as they were" if found.source.c == 1 else f"what scales with r / {_number(found.source.c)}"
-    console.print(f"These are the steps of mean at B = {found.target.size} with lr {_number(found.lr_mean)} and {others}.")
-    for caveat in found.caveats:
-        console.print(f"- {caveat}")
-    console.print("")
-    before, after = found.source.size, found.target.size
-    if before == after:
-        console.print("2. Batch size: it does not change, so the tuned lr stays tuned.")
-        return
-    table = _table(f"2. From B = {before} to {after}: a matter of regime, nothing exact", ("rule", "lr", "holds where"))
-    for rule in found.rules:
-        table.add_row(rule.name, _number(rule.lr), rule.when)
-    console.print(table)
-    console.print("The other knobs are those of 1.")
-    if not found.evidence:
-        console.print(f"No published study covers p = {found.p:g} from B = {before} to {after}: measure it (lrscale run -m).")
-        return
-    table = _table("what published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
-    for one in found.evidence:
-        name = "B_c" if one.measure == "b_c" else "slope"
-        table.add_row(one.study, f"{name} {_interval(one.value)}", _interval(one.lr), one.conditions)
-    console.print(table)
-    console.print("slope: lr_mean* ~ B^slope; B_c: lr_sum* = eta_max / (B + B_c).")
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.description, parser.epilog, parser.allow_abbrev = TRANSLATE, TRANSLATE_EXAMPLES, False
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--lr", type=float, required=True, help="the tuned learning rate")
+    parser.add_argument("--optimizer", default="sgd", help="a name of torch.optim, or lion, signsgd, lars, lamb (default: sgd)")
+    for knob, what in KNOBS.items():
+        parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=what)
+    decay = parser.add_mutually_exclusive_group()
+    decay.add_argument("--decoupled", action="store_true", default=None, help="weight decay acts beside the gradient")
+    decay.add_argument("--coupled", dest="decoupled", action="store_false", help="weight decay is added to the gradient")
+    for prefix, title in (("", "how it was tuned"), ("to-", "how it will be used; what is left out stays as it was")):
+        group, default = parser.add_argument_group(title), dict(BATCH) if not prefix else dict.fromkeys(BATCH)
+        group.add_argument(f"--{prefix}reduction", default=default["reduction"], help="mean, sum or sum_over_nominal")
+        group.add_argument(
+            f"--{prefix}batch-size", type=int, metavar="B", default=default["size"], help="examples of one update, in all"
+        )
+        group.add_argument(
+            f"--{prefix}accumulation", type=int, metavar="K", default=default["accumulation"], help="micro-batches of an update"
+        )
+        group.add_argument(
+            f"--{prefix}divided",
+            action=argparse.BooleanOptionalAction,
+            default=default["divided"],
+            help="each micro-batch's loss is divided by their number",
+        )
+        group.add_argument(
+            f"--{prefix}ranks", type=int, metavar="R", default=default["ranks"], help="processes whose gradients DDP averages"
+        )
+        group.add_argument(
+            f"--{prefix}terms",
+            type=float,
+            metavar="T",
+            default=default["terms"],
+            help="summed terms an example, as outputs",
+        )
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="what to print (default: text)")
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    return Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+def _run(options: argparse.Namespace) -> None:
+    from lrscale.law.translation import Batch
+    from lrscale.report.translation import print_translation
+
+    given = vars(options) | {"size": options.batch_size, "to_size": options.to_batch_size}
+    source = {name: given[name] for name in BATCH}
+    target = {name: source[name] if given[f"to_{name}"] is None else given[f"to_{name}"] for name in BATCH}
+    knobs = {name: given[name] for name in KNOBS if given[name] is not None}
+    print_translation(options.optimizer, options.lr, Batch(**source), Batch(**target), knobs, options.decoupled, options.format)
 
 
-def _number(value: float) -> str:
-    return f"{value:.6g}"
-
-
-def _interval(values: tuple[float, float, float]) -> str:
-    value, low, high = (f"{v:.3g}" for v in values)
-    return f"{value} [{low}, {high}]"
+COMMAND = Command(8, "a tuned lr and its companions under another reduction or batch size", _add, _run)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from lrscale.errors import Refusal
-from lrscale.spec import KEYS
+from lrscale.study.config import KEYS
 
 GROUPS = ("task", "optimizer", "budget", "probe")
-SECTIONS = ("defaults", "study", "hydra")
-SWEEPER = ("sampler", "direction", "study_name", "n_trials", "max_failure_rate", "profile", "params")
+SECTIONS = ("defaults", "study", "compute", "hydra")
+SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "profile", "params")
 NAME, NAMES, KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
 WAY_OUT = "A sweep file holds values only; the rest goes on the command line."
 

@@ -115,7 +115,7 @@ def expected_excess(spectrum: Array, bias: bool, batch_size: int, lr: float, ste
     return value if math.isfinite(value) else math.inf
 
 
-def best_lr(spectrum: Array, bias: bool, batch_size: int, steps: int, start: Array, noise: float) -> float:
+def best_lr_after_steps(spectrum: Array, bias: bool, batch_size: int, steps: int, start: Array, noise: float) -> float:
     """Mean-reduction lr with the least expected excess risk after some steps; divide by B for sum.
 
     Args: as in `expected_excess`.
@@ -235,7 +235,7 @@ def noise_scales(spectrum: Array, bias: bool, error: Array, noise: float) -> Noi
         lr_max = |G|^2 / G'HG,   B_noise = tr(H Sigma) / G'HG,   B_simple = tr(Sigma) / |G|^2
 
     G is the gradient of the expected loss, Sigma the covariance of one example's gradient. All three are for one
-    step: the lr that is best for a whole training is another matter (see `best_lr`).
+    step: the lr that is best for a whole training is another matter (see `best_lr_after_steps`).
 
     Args:
       spectrum: eigenvalues of the features' covariance, [feature].

@@ -30,5 +30,5 @@ def leave_notes(storage: str, record: StudyRecord, mlflow: str) -> None:
 
     from lrscale.search.tuner import cell_studies
 
-    for study in cell_studies(storage, record.study, [(cell.label, cell.id) for cell in record.cells]):
-        save_note(study, f"{record.question or record.study}\n\n[the study in MLflow]({mlflow})")
+    for study in cell_studies(storage, record.plan.study, [(cell.label, cell.id) for cell in record.plan.cells]):
+        save_note(study, f"{record.plan.question or record.plan.study}\n\n[the study in MLflow]({mlflow})")

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from lrscale.mlflow_ui.saved_views import BEST_TRIALS, LIMIT, SUMMARY, Chart, Point, Section, View, key
 from lrscale.report.figures.layout import Layout, Panel, layout, logarithmic
 from lrscale.report.figures.palette import shades
-from lrscale.study.answer import Answer, Measurement
+from lrscale.study.answer import Answer
+from lrscale.study.families import Measurement
 from lrscale.study.records import TrialRecord
 
 
@@ -20,7 +21,7 @@ class Shown(NamedTuple):
 
 def probe_view(found: Answer) -> View:
     """The view of a probe: its axes and quantities in columns, in the study's order, and charts by the axis below."""
-    names = list(found.study.cells[0].scientific)
+    names = list(found.plan.cells[0].scientific)
     known = {m.quantity.name for m in found.measurements if m.quantity.expected is not None}
     columns = {f"params.{name}": 60 + 7 * len(name) for name in names}
     for name in dict.fromkeys(m.quantity.name for m in found.measurements):
@@ -31,7 +32,7 @@ def probe_view(found: Answer) -> View:
 
 def plan_of(found: Answer) -> Layout:
     """The layout of a study's quantities, those first on which there are claims."""
-    claims = [claim for claim in found.study.claims if "quantity" in claim]
+    claims = [claim for claim in found.plan.claims if "quantity" in claim]
     order = list(dict.fromkeys([c["quantity"] for c in claims] + [m.quantity.name for m in found.measurements]))
     ordered = sorted(found.measurements, key=lambda m: order.index(m.quantity.name))
     return layout(ordered, {c["quantity"]: c["against"] for c in claims if "against" in c})
@@ -81,7 +82,7 @@ def _keys(panel: Panel) -> list[str]:
 def probe_points(found: Answer, trials: Sequence[TrialRecord]) -> dict[str, Shown]:
     """Places, curves and colours by the run id of each cell's last trial; fewer than LIMIT, so that all are loaded."""
     last = {trial.cell: trial.run_id for trial in sorted(trials, key=lambda t: t.number)}
-    cells = [cell.id for cell in found.study.cells if cell.id in last][: LIMIT - 1]
+    cells = [cell.id for cell in found.plan.cells if cell.id in last][: LIMIT - 1]
     plan = plan_of(found)
     lines = list(dict.fromkeys((line.colour, line.marks) for panel in plan.panels for line in panel.lines if panel.axis))
     named = [line for line in lines if line[0] in plan.colours] or lines

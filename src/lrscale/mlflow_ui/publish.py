@@ -10,11 +10,10 @@ from lrscale.mlflow_ui.saved_views import tags
 from lrscale.mlflow_ui.study_views import HIDDEN, cell_points, study_points, views
 from lrscale.study.answer import Answer
 from lrscale.study.records import TrialRecord
+from lrscale.tracking.schema import COLOUR, NOTE, NOTE_WRITTEN
 from lrscale.tracking.store import Store
 
-NOTE, WRITTEN = "mlflow.note.content", "lrscale.note"
-"""Tags: what MLflow shows; the hash of what was written there last."""
-COLOUR, INK = "mlflow.runColor", "#1c1c1e"
+INK = "#1c1c1e"
 
 MAIN = ("figures/objective_against_lr", "figures/quantities")
 
@@ -47,9 +46,9 @@ def noted(note: str, now: Mapping[str, str]) -> dict[str, str]:
       note: the new text.
       now: the tags that are there.
     """
-    if NOTE in now and now.get(WRITTEN) != _hash(now[NOTE]):
+    if NOTE in now and now.get(NOTE_WRITTEN) != _hash(now[NOTE]):
         return {}
-    return {NOTE: note, WRITTEN: _hash(note)}
+    return {NOTE: note, NOTE_WRITTEN: _hash(note)}
 
 
 def _hash(text: str) -> str:

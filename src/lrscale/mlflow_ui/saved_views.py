@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrscale.tracking.schema import IN_SUMMARY, KIND, SAVED_VIEW
+
 LIMIT = 100
 """Runs a view may show: MLflow loads no more at first, and draws only what is loaded."""
-TAG = "mlflow.sharedViewState."
-KIND, SHOWN = "lrscale.kind", "lrscale.summary"
-"""Tags of a run: what it is; that it is the parent run or the best trial of a cell."""
 SUMMARY = "lrscale-summary"
 """The view that a study opens with."""
 NAME = "attributes.`Run Name`"
 TRIALS = f"tags.`{KIND}` = 'trial'"
-BEST = f"tags.`{SHOWN}` = 'yes'"
+BEST = f"tags.`{IN_SUMMARY}` = 'yes'"
 BEST_TRIALS = f"{TRIALS} and {BEST}"
 """Filters: all trials; what the summary shows; without the parent run."""
 Point = tuple[str, float, int]
@@ -83,7 +82,7 @@ def tags(views: Sequence[View], hidden: Sequence[str], now: int) -> dict[str, st
       now: milliseconds.
     """
     return {
-        TAG + view.id: json.dumps(
+        SAVED_VIEW + view.id: json.dumps(
             {"name": f"{i + 1} · {view.name}", "createdAt": now - i, "updatedAt": now - i, "state": _packed(_state(view, hidden))}
         )
         for i, view in enumerate(views)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from lrscale.mlflow_ui.probe_views import probe_view
 from lrscale.mlflow_ui.saved_views import BEST, BEST_TRIALS, LIMIT, SUMMARY, TRIALS, Chart, Point, Section, View, bound, key
-from lrscale.study.answer import Answer, CellAnswer, Family
+from lrscale.study.answer import Answer
+from lrscale.study.families import CellAnswer, Family
 from lrscale.study.plan import in_words
 from lrscale.study.records import TrialRecord
 from lrscale.training.results import mean_objective
@@ -46,7 +47,7 @@ def views(found: Answer, trials: Sequence[TrialRecord]) -> list[View]:
 
 def axes(found: Answer) -> list[str]:
     """Names of what a study's cells differ in, and batch size and reduction."""
-    return list(dict.fromkeys(["batch_size", "reduction", *(key for cell in found.cells for key in cell.record.scientific)]))
+    return list(dict.fromkeys(["batch_size", "reduction", *(key for cell in found.cells for key in cell.cell.scientific)]))
 
 
 def _reductions(found: Answer) -> list[str]:
@@ -54,7 +55,7 @@ def _reductions(found: Answer) -> list[str]:
 
 
 def _loss_section(found: Answer) -> Section:
-    name = "excess_risk" if found.study.objective == "excess_risk" else "train_loss"
+    name = "excess_risk" if found.plan.objective == "excess_risk" else "train_loss"
     words = name.replace("_", " ").capitalize()
     return Section(f"{words} against steps, and against examples", (Chart((name,)), Chart((name,), "examples")))
 
@@ -75,7 +76,7 @@ def _of_reduction(
     found: Answer, trials: Sequence[TrialRecord], reduction: str, columns: dict[str, int], sections: tuple[Section, ...]
 ) -> View:
     """The trials of a reduction, best first; those of other executions may be of any."""
-    others = {cell.record.id for cell in found.cells if cell.training.reduction != reduction}
+    others = {cell.cell.id for cell in found.cells if cell.training.reduction != reduction}
     chosen = [trial for trial in trials if trial.cell not in others]
     objectives = [mean_objective(trial.objectives) for trial in chosen]
     query, more = _fewer(f"{TRIALS} and params.reduction = '{reduction}'", "objective", objectives, "best")
@@ -126,9 +127,9 @@ def shown_trials(found: Answer) -> list[tuple[CellAnswer, TrialRecord]]:
 
 def cell_points(found: Answer) -> dict[str, list[Point]]:
     """Curves and numbers of each cell, which its best trial carries in its own colour: points by the trial's run id."""
-    families = {cell.record.id: family for family in found.families for cell in family.cells}
+    families = {cell.cell.id: family for family in found.families for cell in family.cells}
     return {
-        trial.run_id: [("place", place, 0), *_numbers(cell), *_curve_points(families[cell.record.id], cell)]
+        trial.run_id: [("place", place, 0), *_numbers(cell), *_curve_points(families[cell.cell.id], cell)]
         for place, (cell, trial) in enumerate(shown_trials(found), start=1)
     }
 

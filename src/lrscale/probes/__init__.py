@@ -1,20 +1,26 @@
-"""Probes: what a cell can measure directly, without tuning an lr. `spec.PROBES` holds their options."""
+"""What a cell can measure without tuning an lr; a module's name is its probe's. Imports `training` and below."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lrscale.probes import gradient_scale, homogeneity, last_batch, noise_scale, stability, translate
-from lrscale.spec import Training
-from lrscale.tasks.task import Task
-from lrscale.training.quantity import Quantity
+from lrscale.spec import Declaration, Registry, Training
 
-Probe = Callable[[Training, Task], list[Quantity]]
-"""Measures a cell; its options are `training.probe.options`. The same cell gives the same numbers."""
+if TYPE_CHECKING:
+    from lrscale.tasks.task import Task
+    from lrscale.training.quantity import Quantity
 
-PROBES: dict[str, Probe] = {
-    "gradient_scale": gradient_scale.probe,
-    "homogeneity": homogeneity.probe,
-    "last_batch": last_batch.probe,
-    "noise_scale": noise_scale.probe,
-    "stability": stability.probe,
-    "translate": translate.probe,
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Declaration):
+    """A measurement: `measure(training, task)` returns a cell's quantities, the same ones for the same cell.
+
+    Its options are `training.probe.options`.
+    """
+
+    measure: Callable[[Training, Task], list[Quantity]]
+
+
+PROBES: Registry[Probe] = Registry("probe", "lrscale.probes")

@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lrscale.errors import Refusal
 from lrscale.law.translation import Batch
-from lrscale.spec import Training
+from lrscale.probes import PROBES, Probe
+from lrscale.rules import integer, one_of
+from lrscale.spec import Option, Training
 from lrscale.streams import generator
+from lrscale.tasks.registry import TASKS
 from lrscale.tasks.task import Task
 from lrscale.training.process_group import in_ranks
 from lrscale.training.quantity import Quantity
@@ -16,7 +20,7 @@ from lrscale.training.reference_loop import make_module, module_of
 
 CLASSES, IGNORED = 10, -100
 CLASS_WEIGHTS = torch.linspace(0.1, 1.9, CLASSES, dtype=torch.float64)
-REDUCTIONS = ("mean", "sum", "sum_over_nominal")
+MEASURED = ("mean", "sum", "sum_over_nominal")
 
 Loss = Callable[[Tensor, Tensor, str], Tensor]
 
@@ -26,7 +30,7 @@ def _ignored(y: Tensor) -> Tensor:
     return y.masked_fill(gone, IGNORED)
 
 
-class Kind(NamedTuple):
+class LossKind(NamedTuple):
     """A loss of torch.nn.functional: how targets are made of classes, and what each target counts, its terms.
 
     `even`: whether every example has the same number of terms.
@@ -38,26 +42,26 @@ class Kind(NamedTuple):
     even: bool
 
 
-KINDS: dict[str, Kind] = {
-    "plain": Kind(
+LOSSES: dict[str, LossKind] = {
+    "plain": LossKind(
         lambda out, y, reduction: nn.functional.cross_entropy(out, y, reduction=reduction),
         lambda y: y,
         lambda y: torch.ones(len(y), dtype=torch.float64),
         True,
     ),
-    "outputs": Kind(
+    "outputs": LossKind(
         lambda out, y, reduction: nn.functional.mse_loss(out, y, reduction=reduction),
         lambda y: nn.functional.one_hot(y, CLASSES).double(),
         lambda y: torch.full((len(y),), float(CLASSES), dtype=torch.float64),
         True,
     ),
-    "ignored": Kind(
+    "ignored": LossKind(
         lambda out, y, reduction: nn.functional.cross_entropy(out, y, reduction=reduction, ignore_index=IGNORED),
         _ignored,
         lambda y: (y != IGNORED).double(),
         False,
     ),
-    "weighted": Kind(
+    "weighted": LossKind(
         lambda out, y, reduction: nn.functional.cross_entropy(out, y, CLASS_WEIGHTS, reduction=reduction),
         lambda y: y,
         lambda y: CLASS_WEIGHTS[y],
@@ -109,12 +113,12 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     """
     assert training.probe is not None
     ranks, loss = training.probe.options["ranks"], training.probe.options["loss"]
-    size, parts, kind = training.batch_size, training.accumulation, KINDS[loss]
+    size, parts, kind = training.batch_size, training.accumulation, LOSSES[loss]
     module, each = make_module(task, training.seeds[0]).double(), size * parts
     x = task.data.x[: ranks * each].double()
-    y = {name: other.targets(task.data.y[: ranks * each]) for name, other in KINDS.items()}
+    y = {name: other.targets(task.data.y[: ranks * each]) for name, other in LOSSES.items()}
     counts = tuple(dict.fromkeys((1, parts)))
-    ways = tuple((name, reduction, n) for name in KINDS for n in counts for reduction in REDUCTIONS)
+    ways = tuple((name, reduction, n) for name in LOSSES for n in counts for reduction in MEASURED)
     pieces = [slice(r * each, (r + 1) * each) for r in range(ranks)]
     shares = [Share(module, ways, size, x[p], {name: of[p] for name, of in y.items()}) for p in pieces]
     if ranks == 1:
@@ -154,7 +158,7 @@ def gradients(share: Share, module: nn.Module | None = None) -> list[Tensor]:
         module.zero_grad()
         xs, ys = share.x[: parts * share.size].split(share.size), share.y[name][: parts * share.size].split(share.size)
         for x, y in zip(xs, ys, strict=True):
-            loss = KINDS[name].loss(module(x), y, "mean" if reduction == "mean" else "sum")
+            loss = LOSSES[name].loss(module(x), y, "mean" if reduction == "mean" else "sum")
             (loss / share.size if reduction == "sum_over_nominal" else loss).backward()
         out.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
     return out
@@ -164,3 +168,35 @@ def gradients_of_rank(plain: list[Any]) -> list[list[float]]:
     """`gradients` of a plain share under DistributedDataParallel, which averages each backward's gradients over the group."""
     share = Share.of(plain)
     return [gradient.tolist() for gradient in gradients(share, nn.parallel.DistributedDataParallel(share.module))]
+
+
+def _check(training: Training) -> None:
+    assert training.probe is not None
+    if not TASKS[training.task.name].classes:
+        raise Refusal(f"`probe` gradient_scale needs a task with classes, got task {training.task.name}. Take task=digits.")
+    ranks = training.probe.options["ranks"]
+    if ranks * training.step_examples > training.examples:
+        raise Refusal(
+            f"`probe.ranks` x accumulation x batch_size must not exceed the {training.examples} training examples, "
+            f"got {ranks} x {training.step_examples}. Take fewer."
+        )
+
+
+PROBES.declare(
+    "gradient_scale",
+    Probe(
+        about="How large is a step's gradient beside that of the mean loss? Needs a task with classes.",
+        options={
+            "loss": Option(
+                "plain",
+                one_of(*LOSSES),
+                "plain (cross-entropy), outputs (MSELoss over 10 outputs), ignored (ignore_index) or weighted (class weights)",
+            ),
+            "ranks": Option(
+                1, integer(1, 16), "processes of a torch.distributed group, each with accumulation x batch_size examples"
+            ),
+        },
+        check=_check,
+        measure=probe,
+    ),
+)

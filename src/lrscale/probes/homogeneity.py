@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from lrscale.law.homogeneity import RESPONSES
-from lrscale.spec import Training
+from lrscale.probes import PROBES, Probe
+from lrscale.rules import POSITIVE, one_of
+from lrscale.spec import Option, Training
 from lrscale.streams import generator
 from lrscale.tasks.task import Task
 from lrscale.training.quantity import Quantity
@@ -18,7 +20,8 @@ STEPS = 50
 SHAPE = (4, 3)  # Muon takes matrices only
 CLIP = 0.1
 """Threshold of the clipped SGD, as a part of the gradient's norm: always active."""
-CLASSES = {name.lower(): name for name in vars(torch.optim) if name.lower() in RESPONSES}
+CLASSES = {name.lower(): name for name in vars(torch.optim) if name.lower() in RESPONSES and name != "SparseAdam"}
+"""Optimizers of torch.optim that take dense gradients, by their name in lower case."""
 OPTIONS: dict[str, Mapping[str, Any]] = {
     "asgd": {"lambd": 0.0},  # a decay beside the gradient
     "lbfgs": {"max_iter": 1, "tolerance_grad": 0.0, "tolerance_change": 0.0},
@@ -132,3 +135,20 @@ def _expected_over_all(name: str, size: float) -> float | None:
     every = [expected_p(name, size, step) for step in range(1, STEPS + 1)]
     first = every[0]
     return first if first is not None and all(p is not None and abs(p - first) < 1e-3 for p in every) else None
+
+
+PROBES.declare(
+    "homogeneity",
+    Probe(
+        about="How do an optimizer's updates answer to gradients twice as large? torch.optim's defaults, lr 0.001, no decay.",
+        options={
+            "optimizer": Option(
+                "sgd",
+                one_of(*sorted(CLASSES), "clipped_sgd"),
+                "any of torch.optim that takes dense gradients, in lower case, or clipped_sgd: a clip-by-norm that always acts",
+            ),
+            "size": Option(1.0, POSITIVE, "of each gradient's entries"),
+        },
+        measure=probe,
+    ),
+)

@@ -6,10 +6,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lrscale.errors import Refusal
 from lrscale.estimate.best_lr import best_lr
 from lrscale.estimate.intervals import seed_draws
 from lrscale.law.least_squares import moment_map
-from lrscale.spec import Choice, Training
+from lrscale.probes import PROBES, Probe
+from lrscale.rules import POSITIVE
+from lrscale.spec import Choice, Option, Training
+from lrscale.tasks.registry import TASKS
 from lrscale.tasks.task import Population, Task
 from lrscale.training.engine import train
 from lrscale.training.quantity import Quantity
@@ -81,3 +85,24 @@ def expected(training: Training, source: Population, lr: float, mean: bool) -> f
         moments = a @ moments + source.noise**2 * v
     lam = np.append(spectrum, 1.0) if source.bias else spectrum
     return float(lam @ moments / 2)
+
+
+def _check(training: Training) -> None:
+    name, options = training.optimizer.name, training.optimizer.options
+    is_plain_sgd = (name, options.get("momentum"), options.get("weight_decay"), training.accumulation) == ("sgd", 0, 0, 1)
+    if not TASKS[training.task.name].is_least_squares or not is_plain_sgd:
+        raise Refusal(
+            "`probe` last_batch needs least squares and plain SGD, no momentum, decay or accumulation, "
+            f"got task {training.task.name}, optimizer {name}. Take task=linear optimizer=sgd."
+        )
+
+
+PROBES.declare(
+    "last_batch",
+    Probe(
+        about="How far do reductions part where the epoch's last batch is short? Needs least squares and plain SGD.",
+        options={"lr": Option(0.2, POSITIVE, "under mean; sum takes it over batch_size")},
+        check=_check,
+        measure=probe,
+    ),
+)

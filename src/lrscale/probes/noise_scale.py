@@ -7,14 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lrscale.errors import Refusal
 from lrscale.estimate import fits as forms
 from lrscale.estimate.best_lr import best_lr
 from lrscale.estimate.intervals import Interval
 from lrscale.law import least_squares as theory
-from lrscale.spec import Training
+from lrscale.probes import PROBES, Probe
+from lrscale.rules import Rule, integer, is_number
+from lrscale.spec import Option, Training
 from lrscale.streams import generator
+from lrscale.tasks.least_squares import draw
 from lrscale.tasks.models import Parameters
-from lrscale.tasks.task import Task, draw
+from lrscale.tasks.task import Task
 from lrscale.training.engine import full_data_mean, weights_after
 from lrscale.training.minibatches import BLOCK_BYTES
 from lrscale.training.quantity import Quantity
@@ -175,3 +179,31 @@ def _greedy_lr(task: Task, weights: Parameters, size: int) -> float | None:
     """That of all seeds pooled: the sum of |G|^2 over the sum of G'HG (1 + B_noise/B)."""
     scales = _scales(task, weights)
     return math.fsum(g for g, _ in scales) / math.fsum(g / s.greedy_lr(size) for g, s in scales) if scales else None
+
+
+def _check(training: Training) -> None:
+    assert training.probe is not None
+    small, big = training.probe.options["small"], training.probe.options["big"]
+    if small >= big:
+        raise Refusal(f"`probe.small` must be below probe.big = {big}, got {small}. Take 16 and 1024.")
+
+
+PROBES.declare(
+    "noise_scale",
+    Probe(
+        about="The gradient noise scale B_simple along training, and the best lr of one step at its start.",
+        options={
+            "fraction": Option(
+                0.0,
+                Rule("must be from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1),
+                "of training, after which it is measured",
+            ),
+            "small": Option(16, integer(1, 100_000), "examples in a small batch"),
+            "big": Option(1024, integer(2, 1_000_000), "examples in a big one"),
+            "pairs": Option(100, integer(2, 100_000), "pairs of batches for each seed"),
+            "steps": Option(64, integer(1, 100_000), "single steps for each seed, each on a batch of its own"),
+        },
+        check=_check,
+        measure=probe,
+    ),
+)

@@ -13,12 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lrscale.errors import Refusal
 from lrscale.estimate.intervals import Interval, jackknife
 from lrscale.law import least_squares as theory
 from lrscale.law import stability as edges
-from lrscale.spec import Choice, Training
+from lrscale.probes import PROBES, Probe
+from lrscale.rules import FRACTION, integer
+from lrscale.spec import Choice, Option, Training
 from lrscale.streams import generator
-from lrscale.tasks.task import Population, Task, draw
+from lrscale.tasks.least_squares import draw
+from lrscale.tasks.registry import TASKS
+from lrscale.tasks.task import Population, Task
 from lrscale.training.engine import train
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import gradient_scale
@@ -176,3 +181,23 @@ def momentum_edge(training: Training, task: Task, momentum: float, near: float) 
         first = int(np.argmax(unstable)) if unstable.any() else len(lrs) - 1
         low, high = float(lrs[max(first - 1, 0)]), float(lrs[first])
     return Interval(math.sqrt(low * high), low, high)
+
+
+def _check(training: Training) -> None:
+    if not TASKS[training.task.name].is_least_squares:
+        known = ", ".join(name for name in TASKS.names() if TASKS[name].is_least_squares)
+        raise Refusal(f"`probe` stability needs least squares ({known}), got task {training.task.name}. Take task=linear.")
+
+
+PROBES.declare(
+    "stability",
+    Probe(
+        about="Edges of stability of SGD on least squares, by simulation; goes with task=linear or d2l.",
+        options={
+            "examples": Option(300000, integer(1000, 10**9), "fresh examples drawn for each edge"),
+            "momentum": Option(0.9, FRACTION, "of the edge with momentum, measured where the batch is the whole data"),
+        },
+        check=_check,
+        measure=probe,
+    ),
+)

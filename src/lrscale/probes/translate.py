@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from lrscale.law.translation import Batch, translate
-from lrscale.spec import Training
+from lrscale.probes import PROBES, Probe
+from lrscale.rules import one_of
+from lrscale.spec import Option, Training
 from lrscale.tasks.task import Task
 from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module, trajectory, whole_batches
@@ -81,3 +83,13 @@ def difference(a: Tensor, b: Tensor) -> float:
     """Largest relative difference of two trajectories [step, weight]: 2 |a - b| / (|a| + |b|), 2 where one blows up."""
     apart = 2 * (a - b).norm(dim=1) / (a.norm(dim=1) + b.norm(dim=1))
     return float(apart.nan_to_num(nan=2.0, posinf=2.0).clamp(max=2.0).max())
+
+
+PROBES.declare(
+    "translate",
+    Probe(
+        about="Is sum with everything translated the trajectory of mean? Plain torch.optim loops of 50 steps on the task.",
+        options={"optimizer": Option("sgd", one_of(*CASES), "sgd, momentum, nesterov, or another one in lower case")},
+        measure=probe,
+    ),
+)

@@ -8,11 +8,9 @@ quantities.csv  what a probe measured
 figure.svg      the main figure of each family of cells
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +20,28 @@ from lrscale.errors import Refusal
 from lrscale.files import home, safe_name, write_whole
 from lrscale.provenance import commit
 from lrscale.published.studies_table import write_table
+from lrscale.report.csv import as_csv
+from lrscale.report.draw import main_figures
 from lrscale.report.json import as_json
-from lrscale.run.reporting import main_figures
-from lrscale.spec import seeds
 from lrscale.study.answer import Answer, answer
-from lrscale.study.document import plan_of
+from lrscale.study.document import document, read_document
+from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord, TrialRecord
-from lrscale.tracking.reader import STUDY_FILE
 from lrscale.tracking.store import Store
 
 RESULTS = Path("sweeps") / "results"
 NUMBERS_IN = ("report.json", "trials.csv")
 """The files that a reproduction compares; cells.csv and quantities.csv are the report's numbers once more, as tables."""
-ADDED = ("seconds", "published_from")
-"""What a record holds beside the study's document."""
+TABLE = Path("sweeps") / "README.md"
+"""The file with the table of all published studies, beside their folder."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A study as it was published, by whomever. `record`: its document and what is ADDED; `files`: its numbers, as texts."""
+    """A study as it was published, by whomever. `study`: who made it, and of what plan; `files`: its numbers, as texts."""
 
-    record: Any
+    study: StudyRecord
     files: Mapping[str, str]
-
-    @property
-    def document(self) -> Any:
-        """The record without what is ADDED to a study's document."""
-        held = isinstance(self.record, Mapping)
-        return {key: value for key, value in self.record.items() if key not in ADDED} if held else self.record
 
 
 def publish(study: str | None, uri: str) -> None:
@@ -59,12 +51,13 @@ def publish(study: str | None, uri: str) -> None:
       Refusal: the store or the study is not there, or the study has not ended; nothing has been written.
     """
     store = Store.existing(uri)
-    kept, found = stored(store, store.study(study))
-    plan_of(kept.document, uri, "optuna.journal")  # refuses what lrscale reproduce would refuse
-    folder = RESULTS / found.study.study
-    if safe_name(found.study.study) != found.study.study or folder.is_symlink():
-        raise Refusal(f"`STUDY` must be a name that a folder can have, got {found.study.study}. Set hydra.sweeper.study_name.")
-    texts = {"record.json": _json(kept.record), **kept.files, **views(as_json(found))}
+    found = finished(store, store.study(study))
+    record, name = found.study, found.plan.study
+    read_document(_record(record))  # refuses what lrscale reproduce would refuse
+    folder = RESULTS / name
+    if safe_name(name) != name or folder.is_symlink():
+        raise Refusal(f"`STUDY` must be a name that a folder can have, got {name}. Set hydra.sweeper.study_name.")
+    texts = {"record.json": _json(_record(record)), **files(found), **tables(as_json(found))}
     contents = {**main_figures(found), **{name: text.encode() for name, text in texts.items()}}
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -74,47 +67,50 @@ def publish(study: str | None, uri: str) -> None:
         write_whole(folder / name, content)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"published {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
-    if write_table(Path("README.md"), RESULTS):
-        console.print("README.md has the table of all published studies.")
+    if write_table(TABLE, RESULTS):
+        console.print(f"{TABLE} has the table of all published studies.")
 
 
-def stored(store: Store, study: StudyRecord) -> tuple[Published, Answer]:
-    """A study that a store holds, as it would be published, and its answer.
+def finished(store: Store, study: StudyRecord) -> Answer:
+    """Returns the answer of a study that has ended.
 
     Raises:
-      Refusal: the study has not ended.
+      Refusal: it has not.
     """
     if study.status != "FINISHED":
         raise Refusal(
-            f"`STUDY` must be one that has ended, got {study.study}, which is {study.status}. Run it to its end: {study.command}"
+            f"`STUDY` must be one that has ended, got {study.plan.study}, which is {study.status}. "
+            f"Run it to its end: {study.plan.command}"
         )
-    trials = store.trials(study.experiment_id)
-    found = answer(study, trials)
-    record = store.load_json(study.run_id, STUDY_FILE)
-    record.pop("storage", None)  # where it was kept, perhaps with a password, is nobody's business
-    return Published({**record, "seconds": study.seconds, "published_from": commit()}, files(found)), found
+    return answer(study, store.trials(study.experiment_id))
+
+
+def _record(study: StudyRecord) -> dict[str, Any]:
+    """The record of a published study: its document without where it was kept, perhaps with a password."""
+    kept = document(replace(study, storage=None))
+    return {**kept, "seconds": study.seconds, "published_from": commit()}
 
 
 def files(found: Answer) -> dict[str, str]:
     """The files NUMBERS_IN, as texts; a probe has no trials."""
-    rows = trial_rows(found.study, [trial for cell in found.cells for trial in cell.trials])
-    return {"report.json": _json(as_json(found)), **({"trials.csv": _csv(rows)} if rows else {})}
+    rows = trial_rows(found.plan, [trial for cell in found.cells for trial in cell.trials])
+    return {"report.json": _json(as_json(found)), **({"trials.csv": as_csv(rows)} if rows else {})}
 
 
-def views(report: Mapping[str, Any]) -> dict[str, str]:
-    """The report's cells and quantities as tables."""
-    tables = {"cells.csv": report["cells"], "quantities.csv": report.get("quantities", [])}
-    return {name: _csv([_flat(entry) for entry in entries]) for name, entries in tables.items() if entries}
+def tables(report: Mapping[str, Any]) -> dict[str, str]:
+    """The report's cells and quantities as CSV, by file name."""
+    rows = {"cells.csv": report["cells"], "quantities.csv": report.get("quantities", [])}
+    return {name: as_csv(each) for name, each in rows.items() if each}
 
 
-def trial_rows(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[dict[str, str]]:
+def trial_rows(plan: Plan, trials: Sequence[TrialRecord]) -> list[dict[str, str]]:
     """A row a run: its cell, what was tuned, its seed, its objective to the last bit, and whether it diverged."""
     rows = []
-    for cell in study.cells:
+    for cell in plan.cells:
         chosen = sorted((trial for trial in trials if trial.cell == cell.id), key=lambda trial: sorted(trial.params.items()))
         for trial in chosen:
             tuned = {key.rpartition(".")[2]: repr(value) for key, value in trial.params.items()}
-            for seed, objective, diverged in zip(seeds(cell.config["seeds"]), trial.objectives, trial.diverged, strict=True):
+            for seed, objective, diverged in zip(cell.training.seeds, trial.objectives, trial.diverged, strict=True):
                 numbers = {"seed": str(seed), "objective": repr(objective), "diverged": str(int(diverged))}
                 rows.append({"cell": cell.label, **tuned, **numbers})
     return rows
@@ -140,37 +136,17 @@ def read(name: str) -> Published:
     try:
         record = json.loads((folder / "record.json").read_text("utf-8"))
         texts = {file: (folder / file).read_text("utf-8") for file in NUMBERS_IN if (folder / file).is_file()}
-        tables = views(json.loads(texts["report.json"]))
-        unlike = [file for file, text in tables.items() if (folder / file).read_text("utf-8") != text]
+        derived = tables(json.loads(texts["report.json"]))
+        unlike = [file for file, text in derived.items() if (folder / file).read_text("utf-8") != text]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise Refusal(f"{folder} must hold the files of a published study: {type(error).__name__}, {error!s:.200}") from None
     if unlike:
         raise Refusal(f"{folder / unlike[0]} must hold the numbers of report.json, and does not. Publish the study again.")
-    return Published(record, texts)
+    return Published(read_document(record), texts)
 
 
 def _folders() -> Iterable[Path]:
     return (RESULTS, home() / RESULTS)
-
-
-def _flat(entry: Mapping[str, Any]) -> dict[str, str]:
-    """An entry of the report as a row: intervals in two columns, numbers to the last bit, nothing for None."""
-    row: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key.endswith("_ci"):
-            low, high = value or (None, None)
-            row |= {f"{key.removesuffix('_ci')}_low": low, f"{key.removesuffix('_ci')}_high": high}
-        else:
-            row[key] = value
-    return {key: "" if value is None else value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
-
-
-def _csv(rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _json(value: object) -> str:

@@ -16,16 +16,17 @@ from lrscale.errors import Failure, printable
 from lrscale.files import safe_name
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import compare
-from lrscale.published.files import Published, read, stored
+from lrscale.published.files import Published, files, finished, read
 from lrscale.run.job import Outcome, work, work_all
+from lrscale.run.setup import Setup
 from lrscale.run.study import conduct
 from lrscale.search.tuner import make_sampler
-from lrscale.spec import training
 from lrscale.study.claims import check_claims
-from lrscale.study.document import check_maker, plan_of
+from lrscale.study.config import make_training
+from lrscale.study.document import check_maker
 from lrscale.study.plan import Plan, Share, with_values
 from lrscale.study.records import StudyRecord, TrialRecord, WorkRecord
-from lrscale.tasks.images import check_files
+from lrscale.tasks.registry import check_files
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result
 
@@ -52,46 +53,47 @@ def reproduce_from(run_id: str, uri: str) -> None:
     """
     store = Store.existing(uri)
     if store.kind(run_id) == "study":
-        published, found = stored(store, store.study_of(run_id))
-        _reproduce(found.study.study, published)
+        found = finished(store, store.study_of(run_id))
+        _reproduce(found.plan.study, Published(found.study, files(found)))
     else:
         _reproduce_work(run_id, store.work(run_id))
 
 
 def _reproduce(name: str, published: Published) -> None:
     folder = Path("studies") / "reproduce" / safe_name(name)
-    plan = plan_of(published.document, f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal")
+    plan = published.study.plan.renewed()
+    setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", published.study.compute)
     theirs = compare.numbers(published.files)
     compare.within(published.files["report.json"], published.files["report.json"])
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
     for cell in plan.cells:
-        check_files(training(cell.config).task)
+        check_files(cell.training)
     console = Console(highlight=False, markup=False)
-    unlike = _promise(console, published.document["made_by"])
+    unlike = _promise(console, published.study.made_by)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    here = _conduct(plan)
-    count, differing = compare.within(published.files["report.json"], here.files["report.json"])
+    here = _conduct(plan, setup)
+    count, differing = compare.within(published.files["report.json"], here["report.json"])
     alike = f"{count - len(differing)} of {count} intervals and claims are alike"
     if unlike:
         _judge(console, name, differing, alike)
     else:
-        ours = compare.numbers(here.files)
+        ours = compare.numbers(here)
         _judge(console, name, compare.exact(theirs, ours), f"{len(ours)} numbers compared bit for bit; {alike}")
-    console.print(f"browse   lrscale ui --tracking-uri {plan.tracking['uri']}", soft_wrap=True)
+    console.print(f"browse   lrscale ui --tracking-uri {setup.uri}", soft_wrap=True)
 
 
-def _conduct(plan: Plan) -> Published:
-    """Conducts a plan without Hydra, and returns what would be published of it."""
+def _conduct(plan: Plan, setup: Setup) -> dict[str, str]:
+    """Conducts a plan without Hydra, and returns the files that would be published of it."""
     kept: list[tuple[Store, StudyRecord]] = []
 
     def launch(jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:
-        return [work_all([share.config for share in job]) for job in jobs]
+        return [work_all([share.config for share in job], setup.compute) for job in jobs]
 
-    conduct(plan, launch, lambda store, study, console: kept.append((store, study)))
+    conduct(plan, setup, launch, lambda store, study, console: kept.append((store, study)))
     (store, study) = kept[0]
-    return stored(store, store.study_of(study.run_id))[0]
+    return files(finished(store, store.study_of(study.run_id)))
 
 
 def _reproduce_work(run_id: str, record: WorkRecord) -> None:
@@ -99,10 +101,10 @@ def _reproduce_work(run_id: str, record: WorkRecord) -> None:
     check_maker(record.made_by)
     tuned = {name: [params[name] for params in record.together] for name in record.together[0]}
     config = with_values(record.config, tuned)
-    check_files(training(config).task)
+    check_files(make_training(config))
     console = Console(highlight=False, markup=False)
-    unlike = _promise(console, record.made_by, record.whole)
-    result = work(config)[record.place]
+    unlike = _promise(console, record.made_by, record.is_whole)
+    result = work(config, record.compute)[record.index]
     theirs, ours = _outcome(record.outcome), _outcome(result)
     differing = (compare.rounding if unlike else compare.exact)(theirs, ours)
     _judge(console, run_id, differing, f"{len(ours)} numbers compared {'to rounding' if unlike else 'bit for bit'}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrscale.files import write_whole
-from lrscale.study.wording import put
+from lrscale.study.statements import measured_in_words
 
 MARKERS = re.compile(r"(<!-- studies -->\n).*?(<!-- /studies -->)", re.S)
 HEAD = "| question | law | measured | repeat it |\n|---|---|---|---|\n"
@@ -58,12 +58,14 @@ def measured(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str
 def _numbers(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
     """The numbers of one claim, over families of cells; where there are many, the extremes and those that fail."""
     listed = list(verdicts) if len(verdicts) <= LISTED else [v for v in verdicts if not v["holds"]]
-    texts = []
+    texts: list[str] = []
     if len(verdicts) > LISTED:
         held = sorted((v for v in verdicts if v["holds"]), key=lambda v: float(v["measured"]))
-        texts = [f"{put(claim['measure'], held[0])} to {put(claim['measure'], held[-1])} in {len(held)} cases"] if held else []
+        if held:
+            least, most = (measured_in_words(claim["measure"], verdict) for verdict in (held[0], held[-1]))
+            texts.append(f"{least} to {most} in {len(held)} cases")
     for verdict in listed:
-        number = put(claim["measure"], verdict)
+        number = measured_in_words(claim["measure"], verdict)
         of = escaped(verdict["name"].removeprefix(claim["name"]))
         texts.append(f"{number}{of}{'' if verdict['holds'] else ' **fails**'}")
     return ", ".join(texts)

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 from lrscale.report.text import cell_table, claim_row, slope_rows
 from lrscale.study.answer import Answer
-from lrscale.study.claims import verdicts
-from lrscale.study.records import StudyRecord
+from lrscale.study.plan import Plan
 from lrscale.study.statements import laws
 
 FIGURE_TEXTS = {
@@ -45,23 +44,24 @@ def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     ]
     columns, rows = cell_table(found)
     return page.get_template("report.html").render(
-        study=found.study,
+        study=found.plan,
+        made_by=found.study.made_by,
         laws=laws(found),
         columns=columns,
         cells=rows,
         slopes=slope_rows(found),
-        claims=[claim_row(v) for v in verdicts(found)],
+        claims=[claim_row(v) for v in found.verdicts],
         figures=images,
         runs=sum(len(t.objectives) for cell in found.cells for t in cell.trials),
         trials=sum(len(cell.trials) for cell in found.cells),
-        trained=trained(found.study),
+        trained=trained(found.plan),
         interactive=fragment(found) if found.families else "",
     )
 
 
-def trained(study: StudyRecord) -> str:
+def trained(plan: Plan) -> str:
     """What a study's cells have in common, in words."""
-    configs = [cell.config for cell in study.cells]
+    configs = [cell.config for cell in plan.cells]
     groups = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
     parts = [f"{key} {', '.join(names)}" for key, names in groups.items()]
     parts += [f"{key} {value}" for key, value in configs[0]["budget"].items() if value is not None]

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from lrscale.estimate.intervals import Interval
-from lrscale.study.answer import Answer, CellAnswer, Family
-from lrscale.study.claims import verdicts
+from lrscale.study.answer import Answer
+from lrscale.study.families import CellAnswer, Family
 from lrscale.study.statements import laws
 from lrscale.training.results import mean_objective
 
@@ -16,26 +16,22 @@ def as_json(found: Answer) -> dict[str, Any]:
     ratios = [
         {"of": dict(f.of), "slope": _value(f.ratio), "ci": _pair(f.ratio), "expected": -f.homogeneity} for f in found.families
     ]
-    slopes = []
-    for family in found.families:
-        for reduction in family.reductions():
-            for name, (low, high) in found.ranges().items():
-                measured = family.slope(reduction, low, high)
-                ends = {"low": low, "high": high} if math.isfinite(high) else {"low": None, "high": None}
-                slopes.append(
-                    {
-                        "of": dict(family.of),
-                        "reduction": reduction,
-                        "range": name,
-                        **ends,
-                        "slope": _value(measured),
-                        "ci": _pair(measured),
-                    }
-                )
+    slopes = [
+        {
+            "of": dict(line.of),
+            "reduction": line.reduction,
+            "range": line.range,
+            "low": line.low if math.isfinite(line.high) else None,
+            "high": line.high if math.isfinite(line.high) else None,
+            "slope": _value(line.slope),
+            "ci": _pair(line.slope),
+        }
+        for line in found.slopes
+    ]
     return {
-        "study": found.study.study,
-        "question": found.study.question,
-        "objective": found.study.objective,
+        "study": found.plan.study,
+        "question": found.plan.question,
+        "objective": found.plan.objective,
         "law": laws(found),
         "cells": [_cell_json(cell) for cell in found.cells],
         "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in found.measurements],
@@ -55,9 +51,9 @@ def as_json(found: Answer) -> dict[str, Any]:
                 "at_most": v.at_most,
                 "holds": v.holds,
             }
-            for v in verdicts(found)
+            for v in found.verdicts
         ],
-        "command": found.study.command,
+        "command": found.plan.command,
         "made_by": dict(found.study.made_by),
     }
 
@@ -65,8 +61,8 @@ def as_json(found: Answer) -> dict[str, Any]:
 def _cell_json(cell: CellAnswer) -> dict[str, Any]:
     best = cell.best
     return {
-        **cell.record.scientific,
-        "label": cell.record.label,
+        **cell.cell.scientific,
+        "label": cell.cell.label,
         "c": cell.c,
         "lr_best": _value(best.interval if best else None),
         "lr_best_ci": _pair(best.interval if best else None),

@@ -8,9 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lrscale.report.json import as_json, least_objective
-from lrscale.study.answer import Answer, CellAnswer, Measurement
-from lrscale.study.claims import Verdict, verdicts
+from lrscale.report.json import least_objective
+from lrscale.study.answer import Answer
+from lrscale.study.claims import Verdict
+from lrscale.study.families import CellAnswer, Measurement
 from lrscale.study.plan import in_words
 from lrscale.study.statements import laws
 from lrscale.training.quantity import Quantity
@@ -18,17 +19,17 @@ from lrscale.training.quantity import Quantity
 
 def show(found: Answer, console: Console) -> None:
     """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
-    study = found.study
+    plan = found.plan
     columns, rows = cell_table(found)
-    title: str | None = study.question or study.study
+    title: str | None = plan.question or plan.study
     for part in fitting(columns, rows, console.width):
         _print(console, title, [columns[i] for i in part], [[row[i] for i in part] for row in rows])
         title = None
     if found.families:
-        console.print(f"objective: {study.objective}", style="dim italic" if console.is_terminal else None)
+        console.print(f"objective: {plan.objective}", style="dim italic" if console.is_terminal else None)
     for heading, of, lines in (
         ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(found)),
-        (None, CLAIM_COLUMNS, [claim_row(v) for v in verdicts(found)]),
+        (None, CLAIM_COLUMNS, [claim_row(v) for v in found.verdicts]),
     ):
         if lines:
             console.print()
@@ -111,7 +112,7 @@ def cell_row(cell: CellAnswer) -> list[str]:
     else:
         remark = "edge" if best.at_edge else ""
     return [
-        cell.record.label,
+        cell.cell.label,
         number(interval.value if interval else None),
         f"{number(interval.low)} - {number(interval.high)}" if interval else "-",
         number(cell.theory_lr),
@@ -146,20 +147,11 @@ def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]
 def slope_rows(found: Answer) -> list[list[str]]:
     """Slopes of log lr* over log B, per reduction and declared range."""
     rows = []
-    for entry in as_json(found)["slopes"]:
-        if entry["slope"] is None:
-            continue
-        family = ", ".join(in_words(entry["of"]))
-        low, high = entry["ci"]
-        span = entry["range"] if entry["range"] == "all" else f"{entry['range']} (B {entry['low']:g} to {entry['high']:g})"
-        rows.append(
-            [
-                " ".join([family, entry["reduction"]]).strip(),
-                span,
-                number(entry["slope"]),
-                f"{number(low)} to {number(high)}",
-            ]
-        )
+    for line in found.slopes:
+        if line.slope is not None:
+            batch_sizes = "all" if line.range == "all" else f"{line.range} (B {line.low:g} to {line.high:g})"
+            name = " ".join(filter(None, (", ".join(in_words(line.of)), line.reduction)))
+            rows.append([name, batch_sizes, number(line.slope.value), f"{number(line.slope.low)} to {number(line.slope.high)}"])
     return rows
 
 

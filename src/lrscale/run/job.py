@@ -2,14 +2,16 @@
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from lrscale.spec import training
-from lrscale.tasks.images import read_files
-from lrscale.tasks.task import make_task
+from lrscale.probes import PROBES
+from lrscale.spec import Compute
+from lrscale.study.config import make_training
+from lrscale.study.plan import Share
+from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train
 from lrscale.training.results import Result, measured, results
 
@@ -22,33 +24,36 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def work(config: Mapping[str, Any]) -> list[Result]:
+def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
     """Trains all trials and seeds of a config, or measures what its probe says.
 
     Args:
-      config: plain values, as `spec.training` takes them; `optimizer.lr` may be a list, one value a trial.
+      config: plain values, as `make_training` takes them; `optimizer.lr` may be a list, one value a trial.
+      compute: settings of the machine.
 
     Returns:
       One result a trial; one for a probe.
     """
-    made = training(config)
-    torch.set_num_threads(made.threads)
-    task = make_task(made, read_files(made.task))
-    if made.probe is not None:
-        from lrscale.probes import PROBES  # scipy: only where there is something to measure
-
-        return [measured(PROBES[made.probe.name](made, task))]
-    return list(results(made, train(made, task)))
+    training = make_training(config)
+    torch.set_num_threads(compute.threads)
+    task = make_task(training)
+    if training.probe is not None:
+        return [measured(PROBES[training.probe.name].measure(training, task))]
+    return list(results(training, train(training, task, compute.memory_mb)))
 
 
-def work_all(configs: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+def work_all(configs: Sequence[Mapping[str, Any]], compute: Compute) -> list[Outcome]:
     """Does the work of several cells; one that crashes gives its traceback and leaves the others alone."""
     outcomes = []
     for config in configs:
         started = time.perf_counter()
         try:
-            results, crash = work(config), None
+            results, crash = work(config, compute), None
         except Exception:
             results, crash = [], traceback.format_exc()
         outcomes.append(Outcome(results, crash, time.perf_counter() - started))
     return outcomes
+
+
+Launch = Callable[[Sequence[Sequence[Share]]], list[list[Outcome] | str]]
+"""Runs jobs, each the shares of some cells, and returns for each job the outcomes of its shares, or its traceback."""

@@ -2,37 +2,37 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from lrscale.errors import Failure
 from lrscale.report.figures.palette import colours
-from lrscale.run.job import Outcome
+from lrscale.run.job import Launch, Outcome
 from lrscale.run.progress import Display
+from lrscale.run.setup import Setup
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
 from lrscale.signals import whole
-from lrscale.study.plan import Plan, Share
+from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord, TrialRecord, trial_record
 from lrscale.tracking.store import Store
 from lrscale.training.results import mean_objective
 
-Launch = Callable[[Sequence[Sequence[Share]]], list[list[Outcome] | str]]
-"""Runs jobs, each the shares of some cells, and returns for each share its outcome, or one traceback for the job."""
 Key = tuple[str, frozenset[tuple[str, float]]]
 JOB_SECONDS = 1.0
 """Cells share a job up to about this time, which is what a kill can lose."""
 
 
-class Conductor:
+class Rounds:
     """The loop, with what is in the store already."""
 
     def __init__(
-        self, plan: Plan, launch: Launch, store: Store, study: StudyRecord, tuners: list[Tuner], watch: Stopwatch
+        self, setup: Setup, launch: Launch, store: Store, study: StudyRecord, tuners: list[Tuner], watch: Stopwatch
     ) -> None:
-        self.plan, self.launch, self.store, self.study, self.tuners, self.watch = plan, launch, store, study, tuners, watch
+        self.setup, self.launch, self.store, self.study, self.tuners, self.watch = setup, launch, store, study, tuners, watch
+        self.plan = study.plan
         self.crashed = 0
         self.cell_seconds = math.inf
-        self.palette = colours([int(cell.config["batch_size"]) for cell in plan.cells])
+        self.palette = colours([int(cell.config["batch_size"]) for cell in study.plan.cells])
         store.drop_unfinished(study.experiment_id, but=study.run_id)
         self.recorded: dict[Key, TrialRecord] = {
             _key(record.cell, record.params): record for record in store.trials(study.experiment_id)
@@ -95,7 +95,7 @@ class Conductor:
         """Launches jobs, `n_jobs` at a time. Quick cells share a job, so that composing it is not what takes the time."""
         waiting = list(work)
         while waiting:
-            jobs = [job for _ in range(self.plan.n_jobs) if (job := self._next_job(waiting))]
+            jobs = [job for _ in range(self.setup.n_jobs) if (job := self._next_job(waiting))]
             started, begun = time.time(), time.perf_counter()
             returned = self.launch([[Share(t.cell, tuple(a.params for a in asks)) for t, asks in job] for job in jobs])
             wall = time.perf_counter() - begun
@@ -115,7 +115,7 @@ class Conductor:
         """Takes the cells of one job from those waiting: as many that Hydra composes alike as take about JOB_SECONDS."""
         if not waiting:
             return []
-        fair = max(1, len(waiting) // self.plan.n_jobs)
+        fair = max(1, len(waiting) // self.setup.n_jobs)
         most = min(fair, max(1, int(JOB_SECONDS / self.cell_seconds)))
         alike = [pair for pair in waiting if pair[0].cell.overrides == waiting[0][0].cell.overrides][:most]
         for pair in alike:
@@ -148,9 +148,9 @@ class Conductor:
                 if ask in new:
                     tuner.fail(ask.number)
         self.crashed += len(asks)
-        if self.crashed > self.plan.max_failure_rate * self.plan.n_trials * len(self.tuners):
+        if self.crashed > self.setup.max_failure_rate * self.plan.n_trials * len(self.tuners):
             raise Failure(
-                f"{self.crashed} trials crashed, more than hydra.sweeper.max_failure_rate={self.plan.max_failure_rate} "
+                f"{self.crashed} trials crashed, more than hydra.sweeper.max_failure_rate={self.setup.max_failure_rate} "
                 f"allows. The last one, {tuner.cell.label}:\n{crash}"
             )
 

@@ -10,14 +10,15 @@ from lrscale.errors import Refusal
 from lrscale.provenance import made_by
 from lrscale.run.job import work
 from lrscale.signals import whole
-from lrscale.spec import Training, training
+from lrscale.spec import Compute, Training
+from lrscale.study.config import make_training
 from lrscale.study.plan import short
-from lrscale.tasks.images import check_files
+from lrscale.tasks.registry import check_files
 from lrscale.training.quantity import Quantity
 from lrscale.training.results import Result
 
 
-def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
+def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[str, Any]) -> None:
     """Trains once, with every seed of the config, records it and prints losses and where it is recorded.
 
     Raises:
@@ -26,24 +27,24 @@ def run_single(config: Mapping[str, Any], tracking: Mapping[str, Any]) -> None:
     from lrscale.tracking.client import check_uri
     from lrscale.tracking.store import Store
 
-    made = training(config)
+    made = make_training(config)
     if made.trials > 1:
         raise Refusal(
             f"`optimizer.lr` must be one number in a single training, got {made.trials}. "
             "Sweep it: lrscale run -m optimizer.lr=a,b."
         )
-    check_files(made.task)
+    check_files(made)
     check_uri(tracking["uri"])
     store = Store(tracking["uri"])
     experiment = store.experiment(tracking["experiment"])
-    (result,) = work(config)
+    (result,) = work(config, compute)
     lr = made.optimizer.options["lr"][0]
     name = f"{made.reduction} b{made.batch_size} lr{short(lr)}"
     console = Console(highlight=False, markup=False, emoji=False)
     for line in losses(made, result):
         console.print(line)
     with whole():
-        run_id = store.record_single(experiment, name, config, {"optimizer.lr": lr}, result, made_by())
+        run_id = store.record_single(experiment, name, config, compute, {"optimizer.lr": lr}, result, made_by())
     console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")
 
 

@@ -24,7 +24,7 @@ from lrscale.errors import Refusal
 from lrscale.files import can_write
 from lrscale.search.journal import Journal
 from lrscale.search.ladder import WIDENING, first_rungs, lr_at, next_rungs, place_of
-from lrscale.study.plan import Cell, Interval, Plan, study_name
+from lrscale.study.plan import Cell, Plan, TunedInterval, study_name
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -40,9 +40,9 @@ class Ask(NamedTuple):
 
 
 class LadderSampler(BaseSampler):
-    """Asks for lrs as `lrscale.ladder` says; an Optuna sampler for one hyperparameter on a log scale."""
+    """Asks for lrs as `lrscale.search.ladder` says; an Optuna sampler for one hyperparameter on a log scale."""
 
-    def __init__(self, interval: Interval, n_trials: int) -> None:
+    def __init__(self, interval: TunedInterval, n_trials: int) -> None:
         self.interval, self.n_trials = interval, n_trials
 
     def rungs(self, study: Study) -> list[int]:

@@ -35,9 +35,9 @@ from lrscale.estimate.best_lr import pooled_slope
 from lrscale.estimate.fits import form_residual
 from lrscale.estimate.intervals import Interval
 from lrscale.rules import Rule, check, is_number
-from lrscale.study.answer import Answer, Family, Measurement
+from lrscale.study.families import Family, Measurement, batch_ranges
 from lrscale.study.plan import Plan, has
-from lrscale.study.records import StudyRecord
+from lrscale.training.reduction import REDUCTIONS
 
 BOUNDS = ("expected", "at_least", "at_most")
 KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
@@ -78,39 +78,39 @@ class Verdict:
         return " and ".join(f"{sign} {end:g}" for sign, end in ends if end is not None)
 
 
-def _ratio_slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+def _ratio_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
     return family.ratio
 
 
-def _slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    low, high = answer.ranges()[claim.get("range", "all")]
+def _slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    low, high = batch_ranges(plan)[claim.get("range", "all")]
     return family.slope(claim["reduction"], low, high)
 
 
-def _theory(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    low, high = answer.ranges()[claim.get("range", "all")]
+def _theory(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    low, high = batch_ranges(plan)[claim.get("range", "all")]
     cells = [cell for cell in family.cells if low <= cell.training.batch_size <= high]
     pairs = [(cell.best.log_lr, cell.theory_lr) for cell in cells if cell.best and cell.fits and cell.theory_lr]
     return _alone([abs(log_lr - math.log(lr)) for log_lr, lr in pairs], max)
 
 
-def _steps_slope(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return family.steps_slope(*answer.ranges()[claim.get("range", "all")])
+def _steps_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+    return family.steps_slope(*batch_ranges(plan)[claim.get("range", "all")])
 
 
-def _b_crit(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+def _b_crit(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
     return family.trade_off.b_crit if family.trade_off and not family.trade_off.at_bound else None
 
 
-def _trade_off_residual(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+def _trade_off_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
     return _alone([family.trade_off.residual] if family.trade_off else [], max)
 
 
-def _b_c(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+def _b_c(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
     return family.turn_over.b_c if family.turn_over and not family.turn_over.at_bound else None
 
 
-def _turn_over_residual(answer: Answer, family: Family, claim: Mapping[str, Any]) -> Interval | None:
+def _turn_over_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
     return _alone([family.turn_over.residual] if family.turn_over else [], max)
 
 
@@ -157,7 +157,7 @@ def _form_residual(found: Sequence[Measurement], claim: Mapping[str, Any]) -> In
     return _alone([residual for residual in residuals if residual is not None], max)
 
 
-OfFamily = Callable[[Answer, Family, Mapping[str, Any]], Interval | None]
+OfFamily = Callable[[Plan, Family, Mapping[str, Any]], Interval | None]
 OfCells = Callable[[Sequence[Measurement], Mapping[str, Any]], Interval | None]
 MEASURES: dict[str, OfFamily] = {
     "ratio_slope": _ratio_slope,
@@ -180,12 +180,12 @@ PROBE_MEASURES: dict[str, OfCells] = {
 }
 
 
-def check_claims(plan: Plan | StudyRecord) -> None:
+def check_claims(plan: Plan) -> None:
     """Raises Refusal where a claim or a range of a plan, or of a study's record, is not well formed."""
     for name, ends in plan.ranges.items():
         if not (isinstance(ends, list | tuple) and len(ends) == 2 and all(is_number(e) for e in ends) and ends[0] < ends[1]):
             raise Refusal(f"`study.ranges.{name}` must be two numbers, low < high, got {ends!r:.60}.")
-    probed = any(cell.config.get("probe") is not None for cell in plan.cells)
+    probed = plan.is_probed
     known = PROBE_MEASURES if probed else MEASURES
     for i, claim in enumerate(plan.claims):
         field = f"study.claims[{i}]"
@@ -198,8 +198,8 @@ def check_claims(plan: Plan | StudyRecord) -> None:
             raise Refusal(f"`{field}.measure` must be one of {', '.join(known)}, got {claim.get('measure')!r:.60}.")
         _check_bound(field, claim)
         _check_selection(field, claim, plan, probed)
-        if claim["measure"] == "slope" and claim.get("reduction") not in ("mean", "sum", "sum_over_nominal"):
-            raise Refusal(f"`{field}.reduction` must be mean, sum or sum_over_nominal, got {claim.get('reduction')!r:.60}.")
+        if claim["measure"] == "slope" and claim.get("reduction") not in REDUCTIONS:
+            raise Refusal(f"`{field}.reduction` must be one of {', '.join(REDUCTIONS)}, got {claim.get('reduction')!r:.60}.")
         if claim.get("range", "all") not in (*plan.ranges, "all"):
             raise Refusal(f"`{field}.range` must be one of {', '.join([*plan.ranges, 'all'])}, got {claim['range']!r:.60}.")
 
@@ -212,7 +212,7 @@ def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
         check(f"{field}.{key}", NUMBER, claim[key])
 
 
-def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRecord, probed: bool) -> None:
+def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan, probed: bool) -> None:
     """What a claim selects: of a probe a quantity's name, and axes of the study; the lr's claims by what families share.
 
     An axis that is narrowed to one value is none any more: the claims that select by it are then left out.
@@ -230,30 +230,27 @@ def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan | StudyRec
             raise Refusal(f"`{field}` must select by axes of the study ({', '.join(axes) or 'none'}), got {key!r:.60}.")
 
 
-def verdicts(answer: Answer) -> list[Verdict]:
-    """Holds a study's claims against its answer; those on an lr family by family."""
-    named = [family.of for family in answer.families] or [m.cell.scientific for m in answer.measurements]
+def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Measurement]) -> list[Verdict]:
+    """Holds a plan's claims against what was measured; those on an lr family by family."""
+    named = [family.of for family in families] or [m.cell.scientific for m in measurements]
     axes = {key for values in named for key in values}
-    claims = [c for c in answer.study.claims if {*(c.get("where") or {}), *filter(None, [c.get("against")])} <= axes]
-    if not answer.families:
-        return [_verdict(str(c["name"]), c, _of_cells(answer, c)) for c in claims if c["measure"] in PROBE_MEASURES]
+    claims = [c for c in plan.claims if {*(c.get("where") or {}), *filter(None, [c.get("against")])} <= axes]
+    if not families:
+        known = [claim for claim in claims if claim["measure"] in PROBE_MEASURES]
+        return [_verdict(str(c["name"]), c, PROBE_MEASURES[c["measure"]](selected(measurements, c), c)) for c in known]
     out = []
-    for family in answer.families:
+    for family in families:
         for claim in claims:
             if not _selects(claim, family.of):
                 continue
             name = f"{claim['name']} ({family.name})" if family.name else str(claim["name"])
-            out.append(_verdict(name, claim, MEASURES[claim["measure"]](answer, family, claim)))
+            out.append(_verdict(name, claim, MEASURES[claim["measure"]](plan, family, claim)))
     return out
 
 
-def _of_cells(answer: Answer, claim: Mapping[str, Any]) -> Interval | None:
-    return PROBE_MEASURES[claim["measure"]](selected(answer, claim), claim)
-
-
-def selected(answer: Answer, claim: Mapping[str, Any]) -> list[Measurement]:
-    """What a claim on a probe is about."""
-    return [m for m in answer.measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
+def selected(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> list[Measurement]:
+    """Returns what a claim on a probe is about."""
+    return [m for m in measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
 
 
 def _selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:

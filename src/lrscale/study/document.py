@@ -1,6 +1,6 @@
-"""A study's document: what its run keeps of its plan, and the plan that is made from it again.
+"""The document of a study, as JSON keeps it: written from a StudyRecord, and read back with every value checked.
 
-A document may be a stranger's. It holds values and names only, every one of them is checked, and none is run.
+A document may be a stranger's. It holds values and names only, and none of them is run.
 """
 
 import re
@@ -9,16 +9,12 @@ from typing import Any
 
 from lrscale import NUMBERS
 from lrscale.errors import Refusal
-from lrscale.provenance import made_by
-from lrscale.rules import BOOLEAN, TEXT, Rule, check, check_keys, integer, is_number
-from lrscale.spec import FIELDS, TUNED, identity, training
-from lrscale.spec import KEYS as TOP_LEVEL
-from lrscale.study.plan import Cell, Interval, Plan, cell_label, has
+from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number
+from lrscale.spec import Compute
+from lrscale.study.config import COMPUTE, KEYS, OBJECTIVE, make_compute, tunable
+from lrscale.study.plan import Cell, Plan, TunedInterval, has
+from lrscale.study.records import StudyRecord
 
-KEYS = (
-    "study", "question", "law", "objective", "n_trials", "sampler", "intervals",
-    "ranges", "claims", "cells", "made_by", "command",
-)  # fmt: skip
 CELL_KEYS = ("id", "label", "scientific", "config")
 LINE = Rule(
     "must be one line of at most 4000 printable characters", lambda v: isinstance(v, str) and len(v) <= 4000 and v.isprintable()
@@ -27,37 +23,55 @@ NAME = Rule(
     "must be a name of 1 to 100 letters, digits and any of `. _ + -`",
     lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w.+-]{1,100}", v)),
 )
-LIST = Rule("must be a list that is not empty", lambda v: isinstance(v, list) and len(v) > 0)
-STRING = Rule("must be a text", lambda v: isinstance(v, str))
+LIST = Rule("must be a list", lambda v: isinstance(v, list))
+NOT_EMPTY = Rule("must be a list that is not empty", lambda v: isinstance(v, list) and len(v) > 0)
 OBJECT = Rule("must be an object", lambda v: isinstance(v, Mapping))
+REQUIRED: dict[str, Rule] = {
+    "study": TEXT,
+    "question": Rule(f"{LINE.text}, or null", lambda v: v is None or LINE.holds(v)),
+    "law": Rule(f"{LINE.text}, or null", lambda v: v is None or LINE.holds(v)),
+    "objective": OBJECTIVE,
+    "n_trials": integer(1, 100_000),
+    "sampler": OBJECT,
+    "intervals": OBJECT,
+    "ranges": OBJECT,
+    "claims": LIST,
+    "cells": NOT_EMPTY,
+    "made_by": OBJECT,
+    "command": LINE,
+}
+OPTIONAL: dict[str, Rule] = {"storage": LINE, "compute": OBJECT, "seconds": NOT_NEGATIVE, "published_from": LINE}
 
 
-def document(plan: Plan) -> dict[str, Any]:
-    """What a study's run keeps of its plan: enough to report on it, and to run it again."""
+def document(study: StudyRecord) -> dict[str, Any]:
+    """Returns what a study's run keeps of it: enough to report on it, and to run it again."""
+    plan = study.plan
     return {
         "study": plan.study,
         "question": plan.question,
         "law": plan.law,
-        "objective": plan.cells[0].config["objective"],
+        "objective": plan.objective,
         "n_trials": plan.n_trials,
         "sampler": dict(plan.sampler),
         "intervals": {name: [i.low, i.high, i.log] for name, i in plan.intervals.items()},
         "ranges": {name: list(ends) for name, ends in plan.ranges.items()},
         "claims": [dict(claim) for claim in plan.claims],
         "cells": [{"id": c.id, "label": c.label, "scientific": dict(c.scientific), "config": dict(c.config)} for c in plan.cells],
-        "made_by": made_by(),
+        "made_by": dict(study.made_by),
+        "compute": study.compute._asdict(),
         "command": plan.command,
-        "storage": plan.storage,
+        **({} if study.storage is None else {"storage": study.storage}),
     }
 
 
-def plan_of(given: object, uri: str, storage: str) -> Plan:
-    """Makes the plan that a document states, for stores of its own.
+def read_document(given: object, run_id: str = "", experiment_id: str = "", status: str = "FINISHED") -> StudyRecord:
+    """Reads a study's document.
 
     Args:
       given: plain values, as `document` makes them and JSON keeps them.
-      uri: MLflow's store.
-      storage: Optuna's.
+      run_id: of the run that keeps it, if a store does; so are the others.
+      experiment_id: of that run.
+      status: of that run.
 
     Raises:
       Refusal: the document is of a newer version, or a value in it is not what `document` would write.
@@ -66,56 +80,45 @@ def plan_of(given: object, uri: str, storage: str) -> Plan:
     assert isinstance(given, Mapping)
     check("record.made_by", OBJECT, given.get("made_by"))
     check_maker(given["made_by"])
-    check_keys("record", given, dict.fromkeys(KEYS))
-    check("record.study", TEXT, given["study"])
-    for field in ("study", "command", *(key for key in ("question", "law") if given[key] is not None)):
-        check(f"record.{field}", LINE, given[field])
-    check("record.n_trials", integer(1, 100_000), given["n_trials"])
-    for field in ("sampler", "intervals", "ranges"):
-        check(f"record.{field}", OBJECT, given[field])
-    check("record.cells", LIST, given["cells"])
-    if not isinstance(given["claims"], list):
-        raise Refusal(f"`record.claims` must be a list, got {given['claims']!r:.60}.")
-    intervals = {name: _interval(name, ends) for name, ends in given["intervals"].items()}
-    cells = tuple(_cell(f"record.cells[{i}]", cell, tuple(intervals)) for i, cell in enumerate(given["cells"]))
+    check_keys("record", given, {**REQUIRED, **{key: rule for key, rule in OPTIONAL.items() if key in given}})
+    for field, rule in (*REQUIRED.items(), *((key, OPTIONAL[key]) for key in OPTIONAL if key in given)):
+        check(f"record.{field}", rule, given[field])
+    check("record.study", LINE, given["study"])
+    cells = tuple(_cell(f"record.cells[{i}]", cell) for i, cell in enumerate(given["cells"]))
     if len({cell.id for cell in cells}) < len(cells) or len({cell.label for cell in cells}) < len(cells):
         raise Refusal("`record.cells` must differ from each other, and two of them do not.")
-    return Plan(
+    plan = Plan(
         study=given["study"],
         cells=cells,
-        intervals=intervals,
+        intervals={name: _interval(name, ends) for name, ends in given["intervals"].items()},
         sampler=given["sampler"],
         n_trials=given["n_trials"],
-        n_jobs=1,
-        max_failure_rate=0.0,
-        storage=storage,
-        tracking={"uri": uri},
         question=given["question"],
+        law=given["law"],
         ranges=given["ranges"],
         claims=given["claims"],
         command=given["command"],
-        profile=False,
-        law=given["law"],
+    )
+    return StudyRecord(
+        plan=plan,
+        made_by=given["made_by"],
+        compute=make_compute(given["compute"]) if "compute" in given else compute_of(given["cells"][0]["config"]),
+        storage=given.get("storage"),
+        run_id=run_id,
+        experiment_id=experiment_id,
+        status=status,
+        seconds=float(given.get("seconds", 0)),
     )
 
 
-def check_record(given: object) -> None:
-    """Raises Refusal unless a study's document holds what a report is made from; its claims and configs are checked there."""
-    check("record", OBJECT, given)
-    assert isinstance(given, Mapping)
-    for field in ("made_by", "ranges"):
-        check(f"record.{field}", OBJECT, given.get(field))
-    check_maker(given["made_by"])
-    check("record.objective", FIELDS["objective"], given.get("objective"))
-    check("record.n_trials", integer(1, 100_000), given.get("n_trials"))
-    for field in ("study", "command", *(key for key in ("question", "law") if given.get(key) is not None)):
-        check(f"record.{field}", STRING, given.get(field))
-    for field, rule in (("cells", LIST), ("claims", Rule("must be a list", lambda v: isinstance(v, list)))):
-        check(f"record.{field}", rule, given.get(field))
-    for i, cell in enumerate(given["cells"]):
-        check(f"record.cells[{i}]", OBJECT, cell)
-        for field, rule in (("id", STRING), ("label", STRING), ("scientific", OBJECT), ("config", OBJECT)):
-            check(f"record.cells[{i}].{field}", rule, cell.get(field))
+def compute_of(config: Mapping[str, Any]) -> Compute:
+    """Returns the settings of the machine that older versions kept in a training's config, or else the defaults."""
+    return make_compute({**Compute()._asdict(), **{key: config[key] for key in COMPUTE if key in config}})
+
+
+def without_compute(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a training's config without what `compute_of` reads from it."""
+    return {key: value for key, value in config.items() if key not in COMPUTE}
 
 
 def check_maker(maker: Mapping[str, Any]) -> None:
@@ -132,31 +135,33 @@ def check_maker(maker: Mapping[str, Any]) -> None:
         )
 
 
-def _interval(name: str, ends: object) -> Interval:
-    if name not in TUNED:
-        raise Refusal(f"`record.intervals` must be of {', '.join(TUNED)}, got {name!r:.60}.")
+def _interval(name: str, ends: object) -> TunedInterval:
+    rules = tunable()
+    if name not in rules:
+        raise Refusal(f"`record.intervals` must be of {', '.join(rules)}, got {name!r:.60}.")
     if not (isinstance(ends, list) and len(ends) == 3 and is_number(ends[0]) and is_number(ends[1]) and ends[0] < ends[1]):
         raise Refusal(f"`record.intervals.{name}` must be [low, high, log] with low < high, got {ends!r:.60}.")
     low, high, log = ends
     check(f"record.intervals.{name}", BOOLEAN, log)
     for end in (low, high):
-        check(f"record.intervals.{name}", TUNED[name], end)
+        check(f"record.intervals.{name}", rules[name], end)
     if log and low <= 0:
         raise Refusal(f"`record.intervals.{name}` must be > 0 on a log scale, got {low}.")
-    return Interval(float(low), float(high), log)
+    return TunedInterval(float(low), float(high), log)
 
 
-def _cell(field: str, given: object, tuned: tuple[str, ...]) -> Cell:
+def _cell(field: str, given: object) -> Cell:
     check(field, OBJECT, given)
     assert isinstance(given, Mapping)
     check_keys(field, given, dict.fromkeys(CELL_KEYS))
-    for key in ("scientific", "config"):
-        check(f"{field}.{key}", OBJECT, given[key])
-    config, scientific = given["config"], given["scientific"]
-    training(config)
+    for key, rule in (("id", NAME), ("label", LINE), ("scientific", OBJECT), ("config", OBJECT)):
+        check(f"{field}.{key}", rule, given[key])
+    config, scientific = without_compute(given["config"]), given["scientific"]
+    cell = Cell(given["id"], given["label"], scientific, config)
+    _ = cell.training  # refuses a config that cannot be used
     for key, value in scientific.items():
-        if key.partition(".")[0] not in TOP_LEVEL:
-            raise Refusal(f"`{field}.scientific.{key:.60}` is not known. Known: {', '.join(TOP_LEVEL)}.")
+        if key.partition(".")[0] not in KEYS:
+            raise Refusal(f"`{field}.scientific.{key:.60}` is not known. Known: {', '.join(KEYS)}.")
         check(f"{field}.scientific", NAME, key)
         if has(config, key):
             group, _, name = key.partition(".")
@@ -165,4 +170,4 @@ def _cell(field: str, given: object, tuned: tuple[str, ...]) -> Cell:
         else:
             check(f"{field}.scientific.{key}", NAME, value)
         check(f"{field}.scientific.{key}", LINE, f"{value}")
-    return Cell(identity(config, tuned), cell_label(scientific), scientific, config, (), {})
+    return cell

@@ -3,14 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from lrscale.errors import Refusal
+from lrscale.spec import Training
+from lrscale.study.config import identity, make_training
 
 
 @dataclass(frozen=True)
-class Interval:
+class TunedInterval:
     """Where a hyperparameter is tuned: [low, high], on a log scale or a linear one."""
 
     low: float
@@ -24,15 +27,21 @@ class Cell:
 
     `id` names its config without what is tuned; equal ids have equal trials. `scientific` holds the
     values of this study's axes, `config` the whole training. It is what Hydra composes from `overrides`,
-    with `values` set by their dotted keys: cells with the same overrides can share a job.
+    with `values` set by their dotted keys: cells with the same overrides can share a job. A cell that is read
+    from a record has neither.
     """
 
     id: str
     label: str
     scientific: Mapping[str, Any]
     config: Mapping[str, Any]
-    overrides: tuple[str, ...]
-    values: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def training(self) -> Training:
+        """The checked description of the config; raises Refusal where a value cannot be used."""
+        return make_training(self.config)
 
 
 class Share(NamedTuple):
@@ -49,23 +58,21 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A study: cells, what is tuned in each, how, and what is claimed of the outcome."""
+    """What a study asks: its cells, what is tuned in each and how, and what is claimed of the outcome.
+
+    `ranges`: batch-size ranges [low, high] by name. `law`: what theory says. `command`: repeats the study.
+    """
 
     study: str
     cells: tuple[Cell, ...]
-    intervals: Mapping[str, Interval]
+    intervals: Mapping[str, TunedInterval]
     sampler: Mapping[str, Any]
     n_trials: int
-    n_jobs: int
-    max_failure_rate: float
-    storage: str
-    tracking: Mapping[str, Any]
     question: str | None
+    law: str | None
     ranges: Mapping[str, Sequence[float]]
     claims: Sequence[Mapping[str, Any]]
     command: str
-    profile: bool
-    law: str | None = None
 
     @property
     def id(self) -> str:
@@ -73,6 +80,23 @@ class Plan:
         what = [[cell.id for cell in self.cells], self.n_trials, dict(self.sampler)]
         intervals = {name: asdict(interval) for name, interval in self.intervals.items()}
         return hashlib.sha256(json.dumps([what, intervals], sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def objective(self) -> str:
+        """What is minimised over the lr; the same in all cells that are compared."""
+        return str(self.cells[0].config["objective"])
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether its cells measure quantities instead of training."""
+        return any(cell.config.get("probe") is not None for cell in self.cells)
+
+    def renewed(self) -> "Plan":
+        """The same plan with ids and labels that this version gives to its cells, to run a recorded study again."""
+        return replace(
+            self,
+            cells=tuple(replace(c, id=identity(c.config, self.intervals), label=cell_label(c.scientific)) for c in self.cells),
+        )
 
 
 def cell_label(scientific: Mapping[str, Any]) -> str:

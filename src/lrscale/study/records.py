@@ -1,9 +1,11 @@
-"""What a store holds of a study, as plain values: the report is made from these alone."""
+"""What a store holds of a study, as plain values: the answer is made from these alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from lrscale.spec import Compute
+from lrscale.study.plan import Plan
 from lrscale.training.quantity import Quantity
 from lrscale.training.results import Result
 
@@ -23,7 +25,7 @@ class TrialRecord:
 
 
 def trial_record(cell: str, number: int, together: int, params: Mapping[str, float], result: Result) -> TrialRecord:
-    """The record of a result that no store has given a run yet."""
+    """Returns the record of a result that no store has given a run yet."""
     return TrialRecord("", cell, number, params, result.objectives, result.diverged, together, result.quantities)
 
 
@@ -31,48 +33,35 @@ def trial_record(cell: str, number: int, together: int, params: Mapping[str, flo
 class WorkRecord:
     """A trial or a single training, with all that was trained in one go with it.
 
-    `config` is that of all trials in `together`, tuned hyperparameters aside; the one at `place` had the
-    outcome. `whole`: whether it is known that no other trial was among them.
+    `config` is that of all trials in `together`, tuned hyperparameters aside; the one at `index` had the
+    outcome. `is_whole`: whether it is known that no other trial was among them.
     """
 
     config: Mapping[str, Any]
+    compute: Compute
     together: tuple[Mapping[str, float], ...]
-    place: int
+    index: int
     outcome: TrialRecord
-    whole: bool
+    is_whole: bool
     made_by: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class CellRecord:
-    """One cell, with the config that all its trials share."""
-
-    id: str
-    label: str
-    scientific: Mapping[str, Any]
-    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One execution of a study: its plan, and where it was run.
+    """One execution of a study: its plan, who made it with what, and where it was run.
 
-    `status` is that of MLflow's run; `seconds` is what its rounds took, in all executions that ended.
+    `storage`: of Optuna's studies, None where it is not known. `status` is that of MLflow's run; `seconds` is what
+    its rounds took, in all executions that ended. `run_id` and `experiment_id` are empty where no store holds it.
     """
 
-    run_id: str
-    experiment_id: str
-    study: str
-    question: str | None
-    objective: str
-    n_trials: int
-    ranges: Mapping[str, tuple[float, float]]
-    claims: tuple[Mapping[str, Any], ...]
-    cells: tuple[CellRecord, ...]
+    plan: Plan
     made_by: Mapping[str, str]
-    command: str
-    status: str
-    seconds: float
+    compute: Compute = field(default_factory=Compute)
+    storage: str | None = None
+    run_id: str = ""
+    experiment_id: str = ""
+    status: str = "FINISHED"
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

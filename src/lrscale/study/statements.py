@@ -1,16 +1,20 @@
 """The answer of a study in sentences, with numbers and intervals: the first thing that terminal, page and notes say."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from lrscale.estimate.best_lr import pooled_slope
-from lrscale.study.answer import Answer, family_laws
-from lrscale.study.claims import Verdict, selected, verdicts
-from lrscale.study.wording import put
+from lrscale.study.answer import Answer
+from lrscale.study.claims import Verdict, selected
+from lrscale.study.families import Family
 
+NAMED = 3
+"""So many of many families are named in a sentence."""
+NOT_TUNED = "the lr was not tuned, and its values are cells of their own. Take 'optimizer.lr=tag(log,interval(1e-4,1))'."
 STATED = 4
 """So many of a probe's claims are stated with their numbers, and besides them slopes and what fails."""
 
@@ -18,9 +22,9 @@ STATED = 4
 def laws(found: Answer) -> list[str]:
     """The answer: the families' laws, or what a probe's claims say with what was measured."""
     if found.families:
-        return family_laws(found.families)
-    checked = verdicts(found)
-    claims = {claim["name"]: claim for claim in found.study.claims}
+        return _family_laws(found.families)
+    checked = found.verdicts
+    claims = {claim["name"]: claim for claim in found.plan.claims}
     stated = [
         _statement(found, claims[v.name], v)
         for i, v in enumerate(checked)
@@ -36,13 +40,118 @@ def _statement(found: Answer, claim: Mapping[str, Any], verdict: Verdict) -> str
     said = asdict(verdict) | {"ci": verdict.interval and (verdict.interval.low, verdict.interval.high)}
     slope = _against_expected(found, claim) if claim["measure"] == "log_deviation" else ""
     of = f"{claim['quantity']} " if claim["measure"] == "deviation" else ""
-    return f"{verdict.name}: {of}{put(claim['measure'], said)}{slope}{'' if verdict.holds else ' (FAILS)'}"
+    return f"{verdict.name}: {of}{measured_in_words(claim['measure'], said)}{slope}{'' if verdict.holds else ' (FAILS)'}"
 
 
 def _against_expected(found: Answer, claim: Mapping[str, Any]) -> str:
-    pairs = [(q.expected, q.value) for _, q in selected(found, claim) if q.expected is not None and q.expected > 0 < q.value]
+    pairs = [
+        (q.expected, q.value)
+        for _, q in selected(found.measurements, claim)
+        if q.expected is not None and q.expected > 0 < q.value
+    ]
     if len(pairs) < 3 or max(e for e, _ in pairs) < 2 * min(e for e, _ in pairs):
         return ""
     expected, measured = np.log(np.array(pairs)).T
     slope = pooled_slope(expected, measured, [""] * len(pairs))
-    return "" if slope is None else f", measured = expected^{put('', {'measured': slope.value, 'ci': (slope.low, slope.high)})}"
+    return (
+        ""
+        if slope is None
+        else f", measured = expected^{measured_in_words('', {'measured': slope.value, 'ci': (slope.low, slope.high)})}"
+    )
+
+
+def _family_laws(families: Sequence[Family]) -> list[str]:
+    """The law which each family's cells show, with its slope and interval; families without one share a sentence."""
+    stated = [" ".join(filter(None, (_ratio_law(family), _trade_off_law(family)))) for family in families]
+    bare = [family.name for family in families if family.ratio is None]
+    tuned = any(cell.tuned for family in families for cell in family.cells)
+    if bare:
+        stated.append(
+            f"No ratio of sum to mean can be stated{f' ({in_few(bare)})' if bare[0] else ''}: "
+            + ("it takes both reductions at one batch size above 1, their best lrs not at an edge." if tuned else NOT_TUNED)
+        )
+    return [text for text in stated if text]
+
+
+def in_few(names: Sequence[str]) -> str:
+    """The first of many names, and how many more there are.
+
+    Example:
+      >>> in_few(["lr 0.1", "lr 0.2", "lr 0.3", "lr 0.4", "lr 0.5"])
+      'lr 0.1, lr 0.2, lr 0.3 and 2 more'
+    """
+    return ", ".join(names) if len(names) <= NAMED + 1 else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
+
+
+def _trade_off_law(family: Family) -> str:
+    t = family.trade_off
+    if t is None:
+        return ""
+    if t.at_bound:
+        return "No trade-off of steps against examples shows over the batch sizes tried."
+    s, b = (f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}]" for i in (t.s_min, t.b_crit))
+    return f"Steps to the target are S = S_min (1 + B_crit/B), S_min = {s}, B_crit = {b}, to {t.residual:.2g} rms in ln S."
+
+
+def _ratio_law(family: Family) -> str:
+    """One sentence on the ratio of sum to mean, and where lr_sum* turns over."""
+    where = f" ({family.name})" if family.name else ""
+    r = family.ratio
+    if r is None:
+        return ""
+    fits = "as" if r.holds(-family.homogeneity) else "not as"
+    text = (
+        f"lr_sum* = lr_mean* x c^{r.value:z.3f} [{r.low:z.3f}, {r.high:z.3f}]{where}, c the number of summed terms: "
+        f"{fits} theory says (c^{-family.homogeneity:g})"
+    )
+    return f"{text}{_regime(family) if family.homogeneity == 1 else ''}."
+
+
+def _regime(family: Family) -> str:
+    """How lr_sum* goes with B, as the end of a sentence."""
+    turn = family.turn_over
+    if turn is None:
+        return ""
+    if family.turns():
+        where = f"{turn.b_c.value:.0f} [{turn.b_c.low:.0f}, {turn.b_c.high:.0f}]"
+        return f"; lr_sum* is level up to B = {where} and falls as 1/B beyond"
+    largest = max(cell.step_examples for cell in family.cells)
+    if turn.b_c.value > largest:
+        return f"; up to B = {largest} lr_sum* has not turned over to 1/B"
+    return "; lr_sum* falls as 1/B over all batch sizes tried"
+
+
+MOST_DIGITS = 4
+"""After the point, where an interval is next to nothing."""
+
+
+def measured_in_words(measure: str, verdict: Mapping[str, Any]) -> str:
+    """What was measured, as in `within 1.4 %` or `-1.001 [-1.008, -0.992]`; of most measures the number with its interval.
+
+    Example:
+      >>> measured_in_words("slope_of", {"measured": 0.5, "ci": [0.25, 0.75]})
+      '0.50 [0.25, 0.75]'
+      >>> measured_in_words("log_deviation", {"measured": 0.01, "ci": None})
+      'within 1 %'
+    """
+    if verdict["measured"] is None:
+        return "nothing measured"
+    return WORDS.get(measure, _interval)(verdict)
+
+
+def _interval(verdict: Mapping[str, Any]) -> str:
+    """A value and its interval, to the digits that the interval's width gives it."""
+    value = verdict["measured"]
+    low, high = verdict["ci"] or (value, value)
+    if low == high:
+        return f"{value:.3g}"
+    digits = min(MOST_DIGITS, max(0, 1 - math.floor(math.log10(high - low))))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "theory": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
+    "log_deviation": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
+    "deviation": lambda verdict: f"within {verdict['measured']:.2g}",
+    "coverage": lambda verdict: f"{100 * verdict['measured']:.0f} % of intervals",
+}

@@ -1,1 +1,5 @@
 """What is trained: data, models and per-example losses, each task declared beside its code. Imports torch and the root."""
+
+from lrscale.tasks import images, least_squares
+
+__all__ = ["images", "least_squares"]  # the modules that declare tasks

@@ -43,16 +43,15 @@ def module_task(
 
     Example:
       >>> from dataclasses import replace
-      >>> from lrscale.spec import Choice, training
+      >>> from lrscale.study.config import make_training
       >>> from lrscale.training.engine import train
       >>> x = torch.linspace(-1, 1, 32, dtype=torch.float64).unsqueeze(1)
       >>> task = module_task(lambda: nn.Linear(1, 1), lambda out, y: (out.squeeze(-1) - y).abs(), Arrays(x, x[:, 0], x, x[:, 0]))
       >>> sgd = {"name": "sgd", "lr": [0.1, 0.2], "momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False}
       >>> config = {"task": {"name": "d2l"}, "optimizer": sgd, "budget": {"epochs": 10}, "reduction": "mean", "batch_size": 4}
       >>> config |= {"accumulation": 1, "drop_last": False, "objective": "train_loss", "dtype": "float64", "points": 5}
-      >>> made = training({**config, "threads": 1, "memory_mb": 64, "seeds": 3})
-      >>> made = replace(made, task=Choice("mine", {"examples": 32}))  # in place of a task that comes with the program
-      >>> losses = train(made, task).train_loss  # [point, run]: 2 lrs x 3 seeds
+      >>> training = replace(make_training({**config, "seeds": 3}), examples=32)  # of this task, and not of d2l
+      >>> losses = train(training, task).train_loss  # [point, run]: 2 lrs x 3 seeds
       >>> losses.shape[1], bool((losses[-1] < losses[0]).all())
       (6, True)
     """

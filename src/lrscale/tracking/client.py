@@ -28,9 +28,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
+from lrscale.tracking.schema import UID
 
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what it would log is raised too, and told by `Client`
-UID = "lrscale.uid"
 ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
 WAYS_OUT = {
     "full": "Make room, and the same command goes on.",

@@ -9,13 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from lrscale.provenance import source_tags
-from lrscale.spec import training
+from lrscale.study.config import make_training
+from lrscale.tracking.schema import CONFIG, DIVERGED, NUMBER, OBJECTIVES, QUANTITIES
 from lrscale.training.results import Result
 
-CELL, NUMBER, PARAMS = "lrscale.cell", "lrscale.trial", "lrscale.params"
-OBJECTIVES, DIVERGED, CONFIG, PLAN = "lrscale.objectives", "lrscale.diverged", "lrscale.config", "lrscale.plan"
-EXECUTED, SECONDS, ROUND, MADE_BY = "lrscale.executed", "lrscale.seconds", "lrscale.round", "lrscale.made_by"
-QUANTITIES = "lrscale.quantities"
 LOSS_CURVES = ("excess_risk", "train_loss")
 """Curves that are recorded step by step; of the others the last value is. A point costs 0.08 ms."""
 
@@ -42,7 +39,7 @@ def trial_entry(
         tags[QUANTITIES] = json.dumps([asdict(quantity) for quantity in result.quantities])
     now = now_ms()
     metrics = [(key, rounded(value), now, 0) for key, value in summary(params, result).items()]
-    metrics += [("steps", training(config).steps, now, 0)]
+    metrics += [("steps", make_training(config).steps, now, 0)]
     metrics += [("examples", *at) for at in zip(result.examples, itertools.repeat(now), result.steps, strict=False)]
     metrics += [("trial", int(tags[NUMBER]), now, 0)] if NUMBER in tags else []
     metrics += [("objective_by_seed", o, now, i) for i, o in enumerate(result.objectives) if math.isfinite(o)]

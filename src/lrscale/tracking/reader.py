@@ -1,8 +1,9 @@
 """Reading an MLflow store: studies, trials and single trainings as records, and what else its runs hold."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,27 +11,28 @@ from mlflow.entities import Experiment, Run
 
 from lrscale.errors import Failure, Refusal, printable_all
 from lrscale.files import reason
-from lrscale.mlflow_ui.saved_views import KIND
-from lrscale.study.document import check_record
-from lrscale.study.records import CellRecord, Line, StudyRecord, TrialRecord, WorkRecord
+from lrscale.study.document import compute_of, read_document, without_compute
+from lrscale.study.records import Line, StudyRecord, TrialRecord, WorkRecord
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
-from lrscale.tracking.entries import (
+from lrscale.tracking.schema import (
     CELL,
+    COMPUTE,
     CONFIG,
     DIVERGED,
     EXECUTED,
+    KIND,
     MADE_BY,
     NUMBER,
     OBJECTIVES,
     PARAMS,
+    PARENT,
     QUANTITIES,
     ROUND,
     SECONDS,
+    STUDY_FILE,
 )
 from lrscale.training.quantity import Quantity
 
-STUDY_FILE = "study.json"
-"""The artifact of a parent run that describes its study."""
 PAGE = 1000
 """Runs read at a time."""
 
@@ -112,16 +114,23 @@ class Reader:
     def work(self, run_id: str) -> WorkRecord:
         """Reads a trial with its round, or a single training."""
         run = self.client.get_run(run_id)
-        tags, config = run.data.tags, json.loads(run.data.tags[CONFIG])
+        tags, trial = run.data.tags, _trial(run)
+        config = json.loads(tags[CONFIG])
         if tags[KIND] == "single":
-            alone = _trial(run)
-            return WorkRecord(config, (alone.params,), 0, alone, True, json.loads(tags[MADE_BY]))
-        asked = _trial(run)
-        every = [t for t in self.trials(run.info.experiment_id) if t.cell == asked.cell and t.together == asked.together]
-        each = sorted(every if asked.together is not None else [asked], key=lambda trial: trial.number)
-        made_by = self.load_json(tags["mlflow.parentRunId"], STUDY_FILE)["made_by"]
-        place = [trial.run_id for trial in each].index(run_id)
-        return WorkRecord(config, tuple(t.params for t in each), place, asked, asked.together is not None, made_by)
+            compute = compute_of(json.loads(tags[COMPUTE]) if COMPUTE in tags else config)
+            return WorkRecord(without_compute(config), compute, (trial.params,), 0, trial, True, json.loads(tags[MADE_BY]))
+        same_round = [t for t in self.trials(run.info.experiment_id) if (t.cell, t.together) == (trial.cell, trial.together)]
+        trained = sorted(same_round if trial.together is not None else [trial], key=lambda t: t.number)
+        study = self.study_of(tags[PARENT])
+        return WorkRecord(
+            config=without_compute(config),
+            compute=study.compute,
+            together=tuple(t.params for t in trained),
+            index=[t.run_id for t in trained].index(run_id),
+            outcome=trial,
+            is_whole=trial.together is not None,
+            made_by=study.made_by,
+        )
 
     def line(self, run_id: str, name: str) -> Line:
         """Reads a trial's curve."""
@@ -165,27 +174,10 @@ class Reader:
             if not token:
                 return
 
-    def _study_record(self, run: Run, document: Mapping[str, Any]) -> StudyRecord:
+    def _study_record(self, run: Run, document: object) -> StudyRecord:
         with _named(self.uri, run.info.run_id):
-            check_record(document)
-            return self._checked_record(run, printable_all(document))
-
-    def _checked_record(self, run: Run, document: Mapping[str, Any]) -> StudyRecord:
-        return StudyRecord(
-            run_id=run.info.run_id,
-            experiment_id=run.info.experiment_id,
-            study=document["study"],
-            question=document["question"],
-            objective=document["objective"],
-            n_trials=document["n_trials"],
-            ranges={name: (low, high) for name, (low, high) in document["ranges"].items()},
-            claims=tuple(document["claims"]),
-            cells=tuple(CellRecord(c["id"], c["label"], c["scientific"], c["config"]) for c in document["cells"]),
-            made_by=document["made_by"],
-            command=document["command"],
-            status=run.info.status,
-            seconds=float(run.data.tags.get(SECONDS, 0)),
-        )
+            study = read_document(printable_all(document), run.info.run_id, run.info.experiment_id, run.info.status)
+            return replace(study, seconds=float(run.data.tags.get(SECONDS, 0)))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,28 +18,35 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, safe_name
 from lrscale.locks import held
-from lrscale.mlflow_ui.notes import trial_note
-from lrscale.mlflow_ui.saved_views import KIND, SHOWN
 from lrscale.provenance import source_tags
+from lrscale.spec import Compute
+from lrscale.study.document import document
 from lrscale.study.plan import Cell, Plan, trial_label
 from lrscale.study.records import StudyRecord
 from lrscale.tracking.client import answers, deliver, failure, open_client
-from lrscale.tracking.entries import (
+from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
+from lrscale.tracking.outbox import Courier, Outbox, deliver_all, outbox_path
+from lrscale.tracking.reader import Reader
+from lrscale.tracking.schema import (
+    ALWAYS_SHOWN,
     CELL,
+    COLOUR,
+    COMPUTE,
     EXECUTED,
+    IN_SUMMARY,
+    KIND,
     MADE_BY,
+    NOTE,
     NUMBER,
     PARAMS,
+    PARENT,
     PLAN,
     ROUND,
     SECONDS,
-    entry,
-    now_ms,
-    rounded,
-    trial_entry,
+    STUDY_FILE,
+    STUDY_PARAMETERS,
 )
-from lrscale.tracking.outbox import Courier, Outbox, deliver_all, outbox_path
-from lrscale.tracking.reader import STUDY_FILE, Reader
+from lrscale.tracking.trial_note import trial_note
 from lrscale.training.results import Result
 
 
@@ -108,29 +116,33 @@ class Store(Reader):
         location = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
-    def start_study(self, plan: Plan, document: Mapping[str, Any]) -> StudyRecord:
-        """Opens the parent run of a plan, the one of an earlier execution if there is one."""
+    def start_study(self, study: StudyRecord) -> StudyRecord:
+        """Opens the parent run of a study, the one of an earlier execution if there is one.
+
+        Args:
+          study: what is executed now, without a run.
+
+        Returns:
+          The study as its run holds it, with the seconds of earlier executions.
+        """
+        plan = study.plan
         experiment = self.experiment(plan.study)
-        found = self.client.search_runs([experiment], f"tags.`{PLAN}` = '{plan.id}'", max_results=1)
-        if found:
-            run_id = str(found[0].info.run_id)
+        earlier = self.client.search_runs([experiment], f"tags.`{PLAN}` = '{plan.id}'", max_results=1)
+        if earlier:
+            run_id = str(earlier[0].info.run_id)
             self.client.update_run(run_id, status="RUNNING")
             self.client.set_tag(run_id, EXECUTED, _now())
         else:
             tags = {KIND: "study", PLAN: plan.id, EXECUTED: _now(), **source_tags()}
             run_id = str(self.client.create_run(experiment, tags=tags, run_name=f"study {plan.study}").info.run_id)
-        params = [
-            Param("cells", str(len(plan.cells))),
-            Param("n_trials", str(plan.n_trials)),
-            Param("sampler", str(plan.sampler["name"])),
-            Param("objective", document["objective"]),
-        ]
+        values = (len(plan.cells), plan.n_trials, plan.sampler["name"], plan.objective)
+        params = [Param(name, str(value)) for name, value in zip(STUDY_PARAMETERS, values, strict=True)]
         self.client.log_batch(run_id, params=params)
         self.client.log_inputs(run_id, _datasets(plan))
-        self.client.log_dict(run_id, dict(document), STUDY_FILE)
+        self.client.log_dict(run_id, document(study), STUDY_FILE)
         run = self.client.get_run(run_id)
         self.seconds_before = float(run.data.tags.get(SECONDS, 0))
-        return self._study_record(run, document)
+        return replace(study, run_id=run_id, experiment_id=experiment, status="RUNNING", seconds=self.seconds_before)
 
     def finish_study(self, run_id: str, status: str, seconds: float = 0.0) -> None:
         """Ends a parent run: FINISHED, FAILED or KILLED; its rounds took so many seconds more."""
@@ -153,22 +165,22 @@ class Store(Reader):
         """Writes a finished trial as a child run, in three calls; `together` is the first trial of its round."""
         tags = {
             KIND: "trial",
-            "mlflow.parentRunId": study.run_id,
-            "mlflow.runColor": colour,
+            PARENT: study.run_id,
+            COLOUR: colour,
             CELL: cell.id,
             NUMBER: str(number),
             ROUND: str(together),
             PARAMS: json.dumps(dict(params)),
-            "mlflow.note.content": trial_note(study.study, cell, number, params, result),
+            NOTE: trial_note(study.plan.study, cell, number, params, result),
         }
-        always = {key: cell.config[key] for key in ("reduction", "batch_size")}
+        always = {key: cell.config[key] for key in ALWAYS_SHOWN}
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
         self.keep(trial_entry(study.experiment_id, name, tags, cell.config, scientific, params, result, int(started * 1000)))
 
     def record_failure(self, study: StudyRecord, cell: Cell, params: Mapping[str, float], traceback: str) -> None:
         """Writes a crashed trial as a failed child run, its traceback in an artifact."""
-        tags = {KIND: "crash", CELL: cell.id, "mlflow.parentRunId": study.run_id, **source_tags()}
+        tags = {KIND: "crash", CELL: cell.id, PARENT: study.run_id, **source_tags()}
         name, files = trial_label(cell.label, params), {"traceback.txt": traceback}
         self.keep(entry(study.experiment_id, name, tags, status="FAILED", files=files))
 
@@ -177,6 +189,7 @@ class Store(Reader):
         experiment: str,
         name: str,
         config: Mapping[str, Any],
+        compute: Compute,
         params: Mapping[str, float],
         result: Result,
         made_by: Mapping[str, str],
@@ -189,6 +202,7 @@ class Store(Reader):
         groups = {group: config[group]["name"] for group in ("task", "optimizer")}
         named = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
+        tags[COMPUTE] = json.dumps(compute._asdict())
         single = trial_entry(experiment, name, tags, config, {**groups, **named}, params, result, None)
         single |= {"uid": os.urandom(8).hex(), "uri": self.uri, "study": f"training {name}"}
         try:
@@ -231,11 +245,11 @@ class Store(Reader):
 
     def mark_shown(self, experiment: str, run_ids: Sequence[str]) -> None:
         """Marks the runs that a study's summary shows, and these alone."""
-        marked = {run.info.run_id for run in self._runs(experiment, f"tags.`{SHOWN}` = 'yes'")}
+        marked = {run.info.run_id for run in self._runs(experiment, f"tags.`{IN_SUMMARY}` = 'yes'")}
         for run_id in marked - set(run_ids):
-            self.client.delete_tag(run_id, SHOWN)
+            self.client.delete_tag(run_id, IN_SUMMARY)
         for run_id in [run_id for run_id in run_ids if run_id not in marked]:
-            self.client.set_tag(run_id, SHOWN, "yes")
+            self.client.set_tag(run_id, IN_SUMMARY, "yes")
 
     def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
         self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])

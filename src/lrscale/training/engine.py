@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrscale.errors import Refusal
-from lrscale.spec import OPTIMIZERS as RULES
-from lrscale.spec import TUNABLE, Training
+from lrscale.spec import Compute, Training
 from lrscale.streams import generator
 from lrscale.tasks.models import Losses
 from lrscale.tasks.task import Task
@@ -42,17 +41,17 @@ class Curves(NamedTuple):
     steps_to_target: Array
 
 
-def train(training: Training, task: Task) -> Curves:
+def train(training: Training, task: Task, memory_mb: int = Compute().memory_mb) -> Curves:
     """Trains every trial with every seed.
 
     All trials of a seed share its initial weights and minibatches. A run never sees its neighbours:
     one that diverges keeps its inf and nan, and the others' numbers stay the same, bit for bit.
-    Where the runs do not fit `memory_mb` they are trained in chunks, which changes numbers by
-    rounding only.
+    Where the runs do not fit the memory they are trained in chunks, which changes numbers by rounding only.
 
     Args:
       training: what to train.
-      task: its task, from `make_task`.
+      task: its task, from `make_task` or `module_task`.
+      memory_mb: megabytes that runs and curves may take.
 
     Returns:
       Curves, over run = trial x number of seeds + place of the seed.
@@ -66,9 +65,9 @@ def train(training: Training, task: Task) -> Curves:
     if len(task.data.x) != training.examples:
         raise Refusal(
             f"`task` must have the {training.examples} training examples that the training names, got {len(task.data.x)}. "
-            "Name their number in the training's task: Choice(name, {'examples': N})."
+            "Name their number: dataclasses.replace(training, examples=N)."
         )
-    size = trials_in_memory(training, task)
+    size = trials_in_memory(training, task, memory_mb)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
         return _train_chunk(training, task, chunks[0])
@@ -80,14 +79,14 @@ def train(training: Training, task: Task) -> Curves:
     return whole
 
 
-def trials_in_memory(training: Training, task: Task) -> int:
+def trials_in_memory(training: Training, task: Task, memory_mb: int) -> int:
     """Number of trials, all seeds each, that fit the memory budget beside the curves of all; at least 1."""
     weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
     slots = len(OPTIMIZERS[training.optimizer.name].slots(training.optimizer.options))
     numbers = weights * (4 + slots) + training.step_examples * task.model.width
     curves = 4 * len(recording_steps(training)) + 3
     bytes_a_run = numbers * task.data.x.element_size() + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, laid out
-    room = training.memory_mb * 2**20 - 8 * curves * training.trials * len(training.seeds)
+    room = memory_mb * 2**20 - 8 * curves * training.trials * len(training.seeds)
     fit = room // (bytes_a_run * len(training.seeds))
     return max(1, fit if 2 * training.trials <= fit else fit // 4)  # memory that chunks leave behind is not all used again
 
@@ -115,11 +114,11 @@ def full_data_mean(each: Losses, parameters: list[Tensor], x: Tensor, y: Tensor,
 
 def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, object]:
     """Hyperparameters for one parameter `like` [seed, trial, *shape]: those with a value a trial as tensors that broadcast."""
-    rules = RULES[training.optimizer.name]
+    known = OPTIMIZERS[training.optimizer.name].options
     shape = (1, -1, *[1] * (like.ndim - 2))
     return {
         name: torch.tensor(value[chunk], dtype=like.dtype).view(shape)
-        if rules[name] in TUNABLE and isinstance(value, tuple)
+        if known[name].tunable and isinstance(value, tuple)
         else value
         for name, value in training.optimizer.options.items()
     }

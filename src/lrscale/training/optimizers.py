@@ -1,23 +1,36 @@
-"""Optimizers over a run axis: torch.optim's update rules, each run with hyperparameters of its own."""
+"""Optimizers over a run axis: torch.optim's update rules, each run with hyperparameters of its own.
+
+An optimizer is declared beside its rule, at the end. The rules use methods of tensors, so that the declarations can be
+read without importing torch.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from lrscale.errors import Refusal
 from lrscale.law.homogeneity import RESPONSES
+from lrscale.rules import BETAS, BOOLEAN, FRACTION, NOT_NEGATIVE, POSITIVE
+from lrscale.spec import Declaration, Option, Registry, Training
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    State = dict[str, Tensor]
 
 Hyper = Mapping[str, Any]
 """Hyperparameters by torch.optim's names: numbers, or tensors that broadcast over one parameter."""
-State = dict[str, Tensor]
 
 
-class Optimizer(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Declaration):
     """An update rule for one parameter tensor of many runs.
 
     `update(parameter, gradient, state, hyper, step)` changes parameter and state in place; step
-    counts from 1. Multiplying all gradients by s multiplies the updates by s^homogeneity (eps 0).
+    counts from 1. `slots(hyper)`: names of the tensors that it keeps as state. Multiplying all gradients by s
+    multiplies the updates by s^homogeneity (eps 0). Every optimizer has an option `lr`.
     """
 
     update: Callable[[Tensor, Tensor, State, Hyper, int], None]
@@ -27,11 +40,14 @@ class Optimizer(NamedTuple):
     def state(self, parameter: Tensor, hyper: Hyper) -> State:
         """Returns the state before the first step."""
         fill = hyper.get("initial_accumulator_value", 0.0)
-        return {name: torch.zeros_like(parameter) + fill for name in self.slots(hyper)}
+        return {name: parameter.new_zeros(parameter.shape) + fill for name in self.slots(hyper)}
+
+
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
 
 
 def _used(value: Any) -> bool:
-    return value.__class__ is Tensor or value != 0
+    return not isinstance(value, int | float) or value != 0
 
 
 def _decayed(parameter: Tensor, gradient: Tensor, hyper: Hyper) -> Tensor:
@@ -57,7 +73,7 @@ def _adam_step(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, 
     mean.lerp_(gradient, 1 - beta1)
     square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     if hyper["amsgrad"]:
-        square = torch.maximum(state["max_exp_avg_sq"], square, out=state["max_exp_avg_sq"])
+        square = state["max_exp_avg_sq"].copy_(state["max_exp_avg_sq"].maximum(square))
     scale = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(hyper["eps"])
     parameter.sub_((mean / scale).mul_(hyper["lr"] / (1 - beta1**step)))
 
@@ -102,10 +118,102 @@ def _adagrad(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, st
     parameter.sub_(lr * gradient / (total.sqrt() + hyper["eps"]))
 
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(_sgd, lambda hyper: ("momentum_buffer",) if _used(hyper["momentum"]) else (), RESPONSES["sgd"].p),
-    "adam": Optimizer(_adam, _adam_slots, RESPONSES["adam"].p),
-    "adamw": Optimizer(_adamw, _adam_slots, RESPONSES["adamw"].p),
-    "rmsprop": Optimizer(_rmsprop, _rmsprop_slots, RESPONSES["rmsprop"].p),
-    "adagrad": Optimizer(_adagrad, lambda hyper: ("sum",), RESPONSES["adagrad"].p),
-}
+def _momentum_slots(hyper: Hyper) -> tuple[str, ...]:
+    return ("momentum_buffer",) if _used(hyper["momentum"]) else ()
+
+
+def _check_nesterov(training: Training) -> None:
+    options = training.optimizer.options
+    if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
+        raise Refusal(
+            "`optimizer.nesterov` true needs momentum > 0 and dampening 0, got "
+            f"momentum {options['momentum']!r:.60}, dampening {options['dampening']!r:.60}."
+        )
+
+
+COUPLED = "coupled: added to the gradient"
+BETAS_OPTION, AMSGRAD = Option([0.9, 0.999], BETAS), Option(False, BOOLEAN)
+
+OPTIMIZERS.declare(
+    "sgd",
+    Optimizer(
+        about="torch.optim.SGD",
+        options={
+            "lr": Option(0.001, POSITIVE),
+            "momentum": Option(0.0, FRACTION),
+            "dampening": Option(0.0, FRACTION),
+            "weight_decay": Option(0.0, NOT_NEGATIVE, COUPLED),
+            "nesterov": Option(False, BOOLEAN),
+        },
+        variants={"momentum": {"momentum": 0.9}},
+        check=_check_nesterov,
+        update=_sgd,
+        slots=_momentum_slots,
+        homogeneity=RESPONSES["sgd"].p,
+    ),
+)
+OPTIMIZERS.declare(
+    "adam",
+    Optimizer(
+        about="torch.optim.Adam",
+        options={
+            "lr": Option(0.001, POSITIVE),
+            "betas": BETAS_OPTION,
+            "eps": Option(1e-8, NOT_NEGATIVE),
+            "weight_decay": Option(0.0, NOT_NEGATIVE, COUPLED),
+            "amsgrad": AMSGRAD,
+        },
+        update=_adam,
+        slots=_adam_slots,
+        homogeneity=RESPONSES["adam"].p,
+    ),
+)
+OPTIMIZERS.declare(
+    "adamw",
+    Optimizer(
+        about="torch.optim.AdamW",
+        options={
+            "lr": Option(0.001, POSITIVE),
+            "betas": BETAS_OPTION,
+            "eps": Option(1e-8, NOT_NEGATIVE),
+            "weight_decay": Option(0.01, NOT_NEGATIVE, "decoupled: the weights shrink by lr x weight_decay"),
+            "amsgrad": AMSGRAD,
+        },
+        update=_adamw,
+        slots=_adam_slots,
+        homogeneity=RESPONSES["adamw"].p,
+    ),
+)
+OPTIMIZERS.declare(
+    "rmsprop",
+    Optimizer(
+        about="torch.optim.RMSprop",
+        options={
+            "lr": Option(0.01, POSITIVE),
+            "alpha": Option(0.99, FRACTION),
+            "eps": Option(1e-8, NOT_NEGATIVE),
+            "weight_decay": Option(0.0, NOT_NEGATIVE, COUPLED),
+            "momentum": Option(0.0, FRACTION),
+            "centered": Option(False, BOOLEAN),
+        },
+        update=_rmsprop,
+        slots=_rmsprop_slots,
+        homogeneity=RESPONSES["rmsprop"].p,
+    ),
+)
+OPTIMIZERS.declare(
+    "adagrad",
+    Optimizer(
+        about="torch.optim.Adagrad",
+        options={
+            "lr": Option(0.01, POSITIVE),
+            "lr_decay": Option(0.0, NOT_NEGATIVE),
+            "weight_decay": Option(0.0, NOT_NEGATIVE, COUPLED),
+            "initial_accumulator_value": Option(0.0, NOT_NEGATIVE),
+            "eps": Option(1e-10, NOT_NEGATIVE),
+        },
+        update=_adagrad,
+        slots=lambda hyper: ("sum",),
+        homogeneity=RESPONSES["adagrad"].p,
+    ),
+)

@@ -1,7 +1,31 @@
-"""What the loss reduction does to the gradient: the weight of each example, and the gradient scale c."""
+"""What the loss reduction does to the gradient: the weight of each example, and the gradient scale c.
 
-import torch
-from torch import Tensor
+A reduction is declared in `REDUCTIONS`, as a function of the terms of a step's examples; see `example_weights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _mean(terms: Tensor, batch_size: int) -> Tensor:
+    """1 / (sum of the terms of the example's micro-batch)."""
+    import torch
+
+    parts = terms.split(batch_size, dim=-1)
+    return torch.cat([(1 / part.sum(-1, keepdim=True)).expand_as(part) for part in parts], -1)
+
+
+REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "mean": _mean,
+    "sum": lambda terms, batch_size: terms.new_ones(terms.shape),
+    "sum_over_nominal": lambda terms, batch_size: terms.new_full(terms.shape, 1 / batch_size),
+}
+"""Each example's weight from the terms [.., example] and the nominal size of a micro-batch, by the reduction's name."""
 
 
 def example_weights(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
@@ -15,7 +39,7 @@ def example_weights(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
         sum_over_nominal   1 / batch_size, also where the micro-batch is short
 
     Args:
-      reduction: `mean`, `sum` or `sum_over_nominal`.
+      reduction: a name of `REDUCTIONS`.
       terms: how much each example's loss counts, [.., example]; ones for a plain loss, an
         example's class weight where classes are weighted, 0 where a target is ignored.
       batch_size: nominal size of a micro-batch, B.
@@ -26,12 +50,7 @@ def example_weights(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
     Source:
       torch.nn losses; pinned by `test_one_step_equals_autograd_over_micro_batches`.
     """
-    if reduction == "sum":
-        return torch.ones_like(terms)
-    if reduction == "sum_over_nominal":
-        return torch.full_like(terms, 1 / batch_size)
-    parts = terms.split(batch_size, dim=-1)
-    return torch.cat([(1 / part.sum(-1, keepdim=True)).expand_as(part) for part in parts], -1)
+    return REDUCTIONS[reduction](terms, batch_size)
 
 
 def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
@@ -40,7 +59,7 @@ def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
     Holds exactly where every micro-batch of the step has the same sum of terms.
 
     Args:
-      reduction: `mean`, `sum` or `sum_over_nominal`.
+      reduction: a name of `REDUCTIONS`.
       terms: as in `example_weights`, [.., example].
       batch_size: nominal size of a micro-batch, B.
 
@@ -48,6 +67,7 @@ def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
       c, [..]: 1 for one micro-batch under mean, B under sum, k for k micro-batches under mean.
 
     Example:
+      >>> import torch
       >>> gradient_scale("sum", torch.ones(32), batch_size=8).item()
       32.0
       >>> gradient_scale("mean", torch.ones(32), batch_size=8).item()

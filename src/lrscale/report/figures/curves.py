@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lrscale.estimate.intervals import seed_means
-from lrscale.report.figures.palette import colours
-from lrscale.study.answer import Answer, CellAnswer, Family
+from lrscale.report.figures.palette import colours, reduction_look
+from lrscale.study.answer import Answer
+from lrscale.study.families import CellAnswer, Family
 from lrscale.study.records import Line
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ TITLE = 36
 """Letters of a family's name in a title: more would leave no room for the axes."""
 ASIDE = 0.14
 """Octaves of batch size between the points of two reductions, so that equal ones do not hide each other."""
-REDUCTION_LOOK = {"mean": ("#0072b2", "o"), "sum": ("#d55e00", "s"), "sum_over_nominal": ("#009e73", "^")}
 NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
     "train_loss": "training loss",
@@ -112,7 +112,7 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
             _plain_log(axes.xaxis)
             _plain_log(axes.yaxis)
-        drawn[0].set_ylabel(NAMES[answer.study.objective])
+        drawn[0].set_ylabel(NAMES[answer.plan.objective])
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
             matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
@@ -154,7 +154,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         figure, (axes,) = panels(1, width=6.4, height=4.3)
         reductions = family.reductions()
         for place, reduction in enumerate(reductions):
-            colour, marker = REDUCTION_LOOK[reduction]
+            colour, marker = reduction_look(reduction)
             aside = 2 ** (ASIDE * (place - (len(reductions) - 1) / 2))
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
             theory = [(aside * c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
@@ -214,7 +214,7 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
         figure, drawn = panels(len(reductions))
         for axes, reduction in zip(drawn, reductions, strict=False):
             for cell in family.cells:
-                line = lines.get(cell.record.id)
+                line = lines.get(cell.cell.id)
                 if cell.training.reduction == reduction and line is not None:
                     axes.plot(*zip(*_moving(line), strict=True), color=palette[cell.training.batch_size], lw=1.5)
             axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="examples seen")

@@ -8,9 +8,10 @@ import math
 from importlib.resources import files
 from typing import Any
 
-from lrscale.report.figures.curves import NAMES, REDUCTION_LOOK
-from lrscale.report.figures.palette import colours
-from lrscale.study.answer import Answer, CellAnswer, Family
+from lrscale.report.figures.curves import NAMES
+from lrscale.report.figures.palette import colours, reduction_look
+from lrscale.study.answer import Answer
+from lrscale.study.families import CellAnswer, Family
 
 CONFIG = {"displayModeBar": False, "responsive": True}
 AXIS: dict[str, Any] = {
@@ -52,7 +53,7 @@ def figure(found: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 size = cell.training.batch_size
                 data += _curve(cell, palette[size], place, top, show=size not in seen)
                 seen.add(size)
-            words = NAMES[found.study.objective] if column == 0 else ""
+            words = NAMES[found.plan.objective] if column == 0 else ""
             _axes(layout, place, f"learning rate, {reduction}{title}", words)
             if column:
                 layout[f"yaxis{place}"]["matches"] = _at(place - column)["yaxis"]
@@ -93,7 +94,7 @@ def _curve(cell: CellAnswer, colour: str, place: int, top: float, show: bool) ->
             "line": {"color": colour, "width": 1.6},
             "marker": {"size": 6},
             "showlegend": show,
-            "hovertemplate": f"{cell.record.label}<br>lr %{{x:.3g}}<br>objective %{{y:.3g}}<extra></extra>",
+            "hovertemplate": f"{cell.cell.label}<br>lr %{{x:.3g}}<br>objective %{{y:.3g}}<extra></extra>",
         },
         {
             **shared,
@@ -103,14 +104,14 @@ def _curve(cell: CellAnswer, colour: str, place: int, top: float, show: bool) ->
             "mode": "markers",
             "marker": {"symbol": "x", "color": colour, "size": 7},
             "showlegend": False,
-            "hovertemplate": f"{cell.record.label}<br>lr %{{x:.3g}}<br>%{{text}}<extra></extra>",
+            "hovertemplate": f"{cell.cell.label}<br>lr %{{x:.3g}}<br>%{{text}}<extra></extra>",
         },
     ]
 
 
 def _best(family: Family, reduction: str, place: int) -> list[dict[str, Any]]:
     """Best lrs with their intervals as points, theory as a line."""
-    colour, _ = REDUCTION_LOOK[reduction]
+    colour, _ = reduction_look(reduction)
     cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
     theory = [(c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
     best = [(c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits]
@@ -145,7 +146,7 @@ def fragment(found: Answer) -> str:
 
 def page(found: Answer) -> str:
     """The figure as a page of its own."""
-    title = "".join(c for c in found.study.question or found.study.study if c not in "<>&")
+    title = "".join(c for c in found.plan.question or found.plan.study if c not in "<>&")
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
         f"<body>\n<main>{fragment(found)}</main>\n</body>\n</html>\n"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrscale.rules import is_number
-from lrscale.study.answer import Measurement
+from lrscale.study.families import Measurement
 
 MOST_LINES = 12
 """More lines than this cannot be told apart."""

@@ -1,7 +1,23 @@
-"""One colour for each batch size, the same in every figure and in MLflow: viridis, dark to light as B grows."""
+"""The colours: one a batch size, the same in every figure and in MLflow (viridis, dark to light as B grows); one a reduction."""
 
 from collections.abc import Iterable
 from typing import Any
+
+from lrscale.training.reduction import REDUCTIONS
+
+LOOKS = (
+    ("#0072b2", "o"),
+    ("#d55e00", "s"),
+    ("#009e73", "^"),
+    ("#cc79a7", "D"),
+    ("#e69f00", "v"),
+)
+"""Colour and mark of each reduction in the order of their declaration; colours of Okabe and Ito."""
+
+
+def reduction_look(reduction: str) -> tuple[str, str]:
+    """Returns a reduction's colour and mark."""
+    return LOOKS[list(REDUCTIONS).index(reduction) % len(LOOKS)]
 
 
 def colours(batch_sizes: Iterable[int]) -> dict[int, str]:

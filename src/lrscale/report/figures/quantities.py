@@ -14,7 +14,8 @@ from lrscale.report.figures.curves import STYLE
 from lrscale.report.figures.layout import MOST_LINES, Layout, Line, Panel, layout, values, words
 from lrscale.report.figures.palette import shades
 from lrscale.rules import is_number
-from lrscale.study.answer import Answer, Measurement
+from lrscale.study.answer import Answer
+from lrscale.study.families import Measurement
 
 ACROSS, WIDTH, HEIGHT = 3, 3.5, 3.1
 """Panels beside each other, and the size of each in inches: letters are then readable where a page is 850 pixels wide."""
@@ -46,7 +47,7 @@ BELOW = {
 def quantities(answer: Answer) -> Figure:
     """Draws a panel for each quantity; where nothing lies below, or lines are too many, a row for each value of an axis."""
     found = answer.measurements
-    plan = layout(found, {c["quantity"]: c["against"] for c in answer.study.claims if "against" in c and "quantity" in c})
+    plan = layout(found, {c["quantity"]: c["against"] for c in answer.plan.claims if "against" in c and "quantity" in c})
     with matplotlib.rc_context(STYLE):
         if plan.most_lines > MOST_LINES or all(panel.axis is None for panel in plan.panels):
             return _as_rows(found)

@@ -1,0 +1,19 @@
+"""`lrscale report`: states the answer of a study again, at any later time."""
+
+import argparse
+
+from lrscale.commands import Command, add_study
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_study(parser)
+    parser.add_argument("--format", choices=["text", "json", "html"], default="text", help="what to print (default: text)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from lrscale.run.reporting import print_report
+
+    print_report(options.study, options.tracking_uri, options.format)
+
+
+COMMAND = Command(2, "law, intervals and figures of a study, from what MLflow holds", _add, _run)

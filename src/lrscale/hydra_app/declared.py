@@ -1,0 +1,55 @@
+"""Where Hydra finds tasks, optimizers and probes: in the declarations beside their code, which take the place of files."""
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from lrscale.study.config import GROUPS
+
+
+def register() -> None:
+    """Makes the declarations known to this process's Hydra; other Hydra apps, where lrscale is installed, stay as they are."""
+    for plugin in (DeclaredConfigs, _SearchPath):
+        Plugins.instance().register(plugin)
+
+
+class DeclaredConfigs(ConfigSource):
+    """Configs `task/NAME`, `optimizer/NAME` and `probe/NAME`, made from `lrscale.study.config.GROUPS`."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "lrscale"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        group, _, choice = self._normalize_file_name(config_path).removesuffix(".yaml").partition("/")
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"There is no {group} called {choice}.")
+        config = OmegaConf.create(GROUPS[group].config(choice))
+        return ConfigResult(self.scheme(), self.path, config, {"package": "_global_"})
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in ("", *GROUPS)
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, choice = config_path.removesuffix(".yaml").partition("/")
+        return group in GROUPS and choice in GROUPS[group].choices()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if config_path == "":
+            return [] if results_filter == ObjectType.CONFIG else list(GROUPS)
+        if results_filter == ObjectType.GROUP or config_path not in GROUPS:
+            return []
+        return list(GROUPS[config_path].choices())
+
+
+class _SearchPath(SearchPathPlugin):
+    """Adds the declarations to the places where Hydra looks for configs."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("lrscale", f"{DeclaredConfigs.scheme()}://")

@@ -1,0 +1,201 @@
+"""Makes the plan of a multirun: sorts what is swept into axes and intervals, and composes and checks every cell."""
+
+import itertools
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf
+
+from lrscale.errors import Refusal
+from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number
+from lrscale.run.setup import Setup
+from lrscale.study.config import KEYS, identity, make_compute, tunable
+from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has, with_values
+from lrscale.tasks.registry import check_files
+
+TOP_LEVEL = (*KEYS, "compute", "tracking", "study", "cells")
+SETTINGS: dict[str, Rule] = {
+    "storage": TEXT,
+    "n_trials": integer(1, 100_000),
+    "n_jobs": integer(1, 100_000),
+    "profile": BOOLEAN,
+    "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
+}
+MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
+OPTIONAL_TEXT = Rule(
+    "must be a text of at most 1000 characters or null", lambda v: v is None or (isinstance(v, str) and len(v) <= 1000)
+)
+TRACKING: dict[str, Rule] = {"uri": TEXT, "experiment": TEXT}
+STUDY: dict[str, Rule] = {
+    "question": OPTIONAL_TEXT,
+    "law": OPTIONAL_TEXT,
+    "ranges": MAPPING,
+    "claims": Rule("must be a list or null", lambda v: v is None or isinstance(v, list)),
+}
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Returns the part of a composed config that describes a training, as plain values.
+
+    Raises:
+      Refusal: the config has keys that nothing reads.
+    """
+    unknown = [str(key) for key in config if key not in (*TOP_LEVEL, "hydra")]
+    if unknown:
+        raise Refusal(f"`{unknown[0]}` is not known. Known: {', '.join(TOP_LEVEL)}.")
+    return {str(key): plain(config[key]) for key in config if key in KEYS}
+
+
+def plain(value: Any) -> Any:
+    """Returns a value without OmegaConf's types, interpolations resolved."""
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+
+
+def make_plan(
+    settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
+) -> tuple[Plan, Setup]:
+    """Makes the plan of a multirun, and what it runs with.
+
+    Args:
+      settings: of `hydra.sweeper`.
+      config: what Hydra composed for the multirun.
+      loader: Hydra's config loader.
+      arguments: overrides of the command line.
+
+    Raises:
+      Refusal: a setting, an override or a cell cannot be used; all such cells are listed.
+    """
+    for key in settings:
+        if key not in (*SETTINGS, "sampler", "study_name", "params"):
+            raise Refusal(
+                f"`hydra.sweeper.{key}` is not known. Known: {', '.join([*SETTINGS, 'sampler', 'study_name', 'params'])}."
+            )
+    for key, rule in SETTINGS.items():
+        check(f"hydra.sweeper.{key}", rule, settings.get(key))
+    check("hydra.sweeper.params", MAPPING, settings.get("params"))
+    tracking, study = plain(config.tracking), {} if config.study is None else plain(config.study)
+    for section, value, rules in (("tracking", tracking, TRACKING), ("study", study, STUDY)):
+        check(section, MAPPING, value)
+        for key, rule in rules.items():
+            check(f"{section}.{key}", rule, (value or {}).get(key))
+    axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
+    cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
+    chosen = config.hydra.runtime.choices.get("sweeps")
+    name = settings.get("study_name")
+    if name is None:
+        name = chosen or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
+    check("hydra.sweeper.study_name", TEXT, name)
+    sampler = settings.get("sampler")
+    plan = Plan(
+        study=name,
+        cells=cells,
+        intervals=intervals,
+        sampler=sampler if isinstance(sampler, Mapping) else {"name": sampler},
+        n_trials=settings["n_trials"] if intervals else 1,
+        question=study.get("question"),
+        law=study.get("law"),
+        ranges=study.get("ranges") or {},
+        claims=study.get("claims") or [],
+        command=shlex.join(["lrscale", "run", "-m", *arguments]),
+    )
+    setup = Setup(
+        uri=tracking["uri"],
+        storage=settings["storage"],
+        compute=make_compute(plain(config.compute)),
+        n_jobs=settings["n_jobs"],
+        max_failure_rate=settings["max_failure_rate"],
+        profile=settings["profile"],
+    )
+    return plan, setup
+
+
+def _axes(
+    loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, TunedInterval], list[str]]:
+    """Sorts overrides into axes with their values, intervals, and what is fixed; arguments override params."""
+    parser = OverridesParser.create(config_loader=loader)
+    texts = [f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in params.items()]
+    parsed = {o.get_key_element(): o for o in parser.parse_overrides([*texts, *arguments])}
+    axes: dict[str, list[str]] = {}
+    intervals: dict[str, TunedInterval] = {}
+    fixed: list[str] = []
+    for key, override in parsed.items():
+        if not override.is_sweep_override():
+            fixed.append(f"{key}={override.get_value_element_as_str()}")
+        elif override.is_discrete_sweep():
+            axes[key] = [str(value) for value in override.sweep_string_iterator()]
+            if not axes[key] or len(set(axes[key])) < len(axes[key]):
+                raise Refusal(
+                    f"`{key}` must be swept over values that differ, got {override.input_line}. Leave repeated ones out."
+                )
+        else:
+            intervals[key] = _interval(key, override)
+    return axes, intervals, fixed
+
+
+def _interval(key: str, override: Override) -> TunedInterval:
+    value = override.value()
+    if not isinstance(value, IntervalSweep) or key not in tunable():
+        raise Refusal(
+            f"`{key}` must be swept over values, got {override.input_line}. "
+            f"Only {', '.join(tunable())} can be tuned in an interval."
+        )
+    low, high = value.start, value.end
+    assert low is not None
+    assert high is not None
+    if not (is_number(low) and is_number(high) and low < high):
+        raise Refusal(
+            f"`{key}` must be tuned in an interval with low < high, got {override.input_line}. Take tag(log,interval(1e-4,1))."
+        )
+    for end in (low, high):
+        check(key, tunable()[key], end, "An interval's ends keep the rule too.")
+    if "log" in value.tags and low <= 0:
+        raise Refusal(f"`{key}` must be > 0 to be tuned on a log scale, got {override.input_line}. Raise the low end.")
+    return TunedInterval(float(low), float(high), "log" in value.tags)
+
+
+def _middle(intervals: Mapping[str, TunedInterval]) -> list[str]:
+    """A value inside each interval, to compose and check a cell with."""
+    return [f"{key}={(i.low * i.high) ** 0.5 if i.log else (i.low + i.high) / 2!r}" for key, i in intervals.items()]
+
+
+def _cells(
+    config: DictConfig,
+    loader: ConfigLoader,
+    axes: Mapping[str, list[str]],
+    fixed: list[str],
+    intervals: Mapping[str, TunedInterval],
+) -> tuple[Cell, ...]:
+    """Makes and checks every combination of the axes: choices of groups are composed by Hydra, other values are set."""
+    parser = OverridesParser.create(config_loader=loader)
+    base = plain_config(loader.load_sweep_config(config, fixed))
+    values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if has(base, key)}
+    composed: dict[tuple[str, ...], dict[str, Any]] = {}
+    cells: list[Cell] = []
+    refused: dict[str, list[str]] = {}
+    for place in itertools.product(*(range(len(texts)) for texts in axes.values())):
+        at = dict(zip(axes, place, strict=True))
+        chosen = (*fixed, *(f"{key}={axes[key][i]}" for key, i in at.items() if key not in values))
+        if chosen not in composed:
+            composed[chosen] = plain_config(loader.load_sweep_config(config, list(chosen)))
+        changed = {key: values[key][i] for key, i in at.items() if key in values}
+        scientific = {key: changed[key] if key in changed else axes[key][i] for key, i in at.items()}
+        values_of_cell, label = with_values(composed[chosen], changed), cell_label(scientific)
+        overrides = tuple(o for o in chosen if o.partition("=")[0] not in intervals)
+        cell_id = identity(values_of_cell, intervals)
+        cell = Cell(cell_id, label, scientific, values_of_cell, overrides, changed)
+        try:
+            check_files(cell.training)
+        except Refusal as error:
+            refused.setdefault(str(error), []).append(label)
+            continue
+        cells.append(cell)
+    if len(refused) == 1 and not cells:
+        raise Refusal(next(iter(refused)))
+    if refused:
+        raise Refusal("; ".join(f"{', '.join(labels)}: {text}" for text, labels in refused.items()))
+    return tuple(cells)

@@ -1,0 +1,195 @@
+"""The config of one training: its keys, the rules of their values, and the checked description that it states."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lrscale import NUMBERS
+from lrscale.errors import Refusal
+from lrscale.probes import PROBES
+from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, check_keys, integer, is_integer, one_of
+from lrscale.spec import Choice, Compute, Registry, Training
+from lrscale.tasks.registry import TASKS
+from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.reduction import REDUCTIONS
+
+BUDGETS: dict[str, dict[str, Rule]] = {
+    "epochs": {"epochs": integer(1, 1_000_000)},
+    "steps": {"steps": integer(1, 100_000_000)},
+    "target": {"target": POSITIVE, "max_steps": integer(1, 100_000_000), "check_every": integer(1, 1_000_000)},
+}
+OBJECTIVE = one_of("excess_risk", "train_loss", "valid_loss", "valid_error", "steps_to_target")
+FIELDS: dict[str, Rule] = {
+    "batch_size": integer(1, 1_000_000),
+    "accumulation": integer(1, 100_000),
+    "drop_last": BOOLEAN,
+    "objective": OBJECTIVE,
+    "dtype": one_of("float32", "float64"),
+    "points": integer(2, 250),
+}
+GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "probe": PROBES}
+"""The groups whose choices are declared beside their code."""
+KEYS = ("task", "optimizer", "budget", "probe", "reduction", *FIELDS, "seeds")
+"""The top-level keys of a config that describe a training."""
+COMPUTE: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
+"""The keys of `compute`, which describe the machine and not the training."""
+OLD_IDENTITY = Compute()._asdict()
+"""Part of every cell's identity: `compute` once was, and a study that was started then must find its cells."""
+
+MAX_SEEDS = 256
+LR_ADVICE = "Tune it with optimizer.lr='tag(log,interval(1e-4,1))'."
+
+
+def make_training(config: Mapping[str, Any]) -> Training:
+    """Makes the description that a config states.
+
+    Args:
+      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` may be left out.
+
+    Returns:
+      A checked description; equal configs give equal descriptions.
+
+    Raises:
+      Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict.
+    """
+    config = {"probe": None, **config}
+    check_keys("config", config, dict.fromkeys(KEYS))
+    check("reduction", one_of(*REDUCTIONS), config["reduction"])
+    for name, rule in FIELDS.items():
+        check(name, rule, config[name])
+    task = _choice("task", config["task"])
+    training = Training(
+        task=task,
+        optimizer=_optimizer(config["optimizer"]),
+        budget=_budget(config["budget"]),
+        probe=None if config["probe"] is None else _choice("probe", config["probe"]),
+        seeds=seeds(config["seeds"]),
+        reduction=config["reduction"],
+        examples=TASKS[task.name].examples(task.options),
+        **{name: config[name] for name in FIELDS},
+    )
+    _check_together(training)
+    return training
+
+
+def make_compute(values: Mapping[str, Any]) -> Compute:
+    """Makes the settings of the machine; raises Refusal where a value breaks its rule or a key is unknown or missing."""
+    check_keys("compute", values, COMPUTE)
+    for key, rule in COMPUTE.items():
+        check(f"compute.{key}", rule, values[key])
+    return Compute(**values)
+
+
+def seeds(value: object) -> tuple[int, ...]:
+    """Returns the seeds that a count (0 to count-1) or a list names."""
+    if is_integer(value) and isinstance(value, int) and 1 <= value <= MAX_SEEDS:
+        return tuple(range(value))
+    chosen = tuple(value) if isinstance(value, list | tuple) else ()
+    if not 1 <= len(chosen) <= MAX_SEEDS or not all(is_integer(seed) and 0 <= seed < 2**31 for seed in chosen):
+        rule = f"must be a count from 1 to {MAX_SEEDS} or a list of whole numbers >= 0"
+        raise Refusal(f"`seeds` {rule}, got {value!r:.60}. Take seeds=8 or seeds=[3,14,15].")
+    if len(set(chosen)) < len(chosen):
+        raise Refusal(f"`seeds` must differ from each other, got {value!r:.60}. Take seeds=8 for seeds 0 to 7.")
+    return chosen
+
+
+def tunable() -> dict[str, Rule]:
+    """What can be tuned in an interval, by its dotted key, with its rule."""
+    options = [pair for name in OPTIMIZERS.names() for pair in OPTIMIZERS[name].options.items()]
+    return {f"optimizer.{key}": option.rule for key, option in options if option.tunable}
+
+
+def _choice(group: str, given: Any) -> Choice:
+    registry = GROUPS[group]
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str) or given["name"] not in registry:
+        got = given.get("name") if isinstance(given, Mapping) else given
+        raise Refusal(f"`{group}.name` must be one of {', '.join(registry.names())}, got {got!r:.60}. Take {group}=NAME.")
+    name, known = given["name"], registry[given["name"]].options
+    options = {key: value for key, value in given.items() if key != "name"}
+    check_keys(group, options, known)
+    for key, option in known.items():
+        check(f"{group}.{key}", option.rule, options[key])
+    return Choice(name, options)
+
+
+def _optimizer(given: Any) -> Choice:
+    """The optimizer, in which tunable options may be lists with one value a trial; its lr always is one."""
+    first = dict(given) if isinstance(given, Mapping) else given
+    name = first.get("name") if isinstance(first, dict) else None
+    known = OPTIMIZERS[name].options if isinstance(name, str) and name in OPTIMIZERS else {}
+    lists: dict[str, tuple[float, ...]] = {}
+    for key, option in known.items():
+        value = first.get(key)
+        if option.tunable and isinstance(value, list | tuple):
+            if not value:
+                raise Refusal(f"`optimizer.{key}` must not be an empty list. Give one value a trial.")
+            for each in value:
+                check(f"optimizer.{key}", option.rule, each, LR_ADVICE if key == "lr" else "")
+            lists[key] = tuple(float(each) for each in value)
+            first[key] = value[0]
+    if "lr" in known and "lr" in first:
+        check("optimizer.lr", known["lr"].rule, first["lr"], LR_ADVICE)
+    chosen = _choice("optimizer", first)
+    if len({len(values) for values in lists.values()}) > 1:
+        lengths = ", ".join(f"optimizer.{key}: {len(values)}" for key, values in lists.items())
+        raise Refusal(f"lists in `optimizer` must be equally long, one value a trial, got {lengths}.")
+    trials = max((len(values) for values in lists.values()), default=1)
+    lrs = (float(chosen.options["lr"]),) * trials
+    return Choice(chosen.name, {**chosen.options, "lr": lrs, **lists})
+
+
+def _budget(given: Any) -> Choice:
+    named = [name for name in BUDGETS if isinstance(given, Mapping) and given.get(name) is not None]
+    if len(named) != 1:
+        got = " and ".join(named) or "none"
+        raise Refusal(
+            f"`budget` must have exactly one of {', '.join(BUDGETS)}, got {got}. Take budget={named[0] if named else 'epochs'}."
+        )
+    options = {key: value for key, value in given.items() if value is not None}
+    check_keys("budget", options, BUDGETS[named[0]])
+    for key, rule in BUDGETS[named[0]].items():
+        check(f"budget.{key}", rule, options[key])
+    return Choice(named[0], options)
+
+
+def _check_together(training: Training) -> None:
+    """Raises Refusal where two values contradict; what a probe or an optimizer asks for stands in its declaration."""
+    task = training.task.name
+    if training.step_examples > training.examples:
+        micro_batches = f" x accumulation={training.accumulation}" if training.accumulation > 1 else ""
+        raise Refusal(
+            f"`batch_size` must not exceed the {training.examples} training examples of {task}, "
+            f"got batch_size={training.batch_size}{micro_batches}."
+        )
+    if training.objective == "excess_risk" and not TASKS[task].is_least_squares:
+        known = ", ".join(name for name in TASKS.names() if TASKS[name].is_least_squares)
+        raise Refusal(
+            f"`objective` excess_risk needs a task whose optimum is known ({known}), got task {task}. Take objective=train_loss."
+        )
+    if training.objective == "valid_error" and not TASKS[task].classes:
+        raise Refusal(f"`objective` valid_error needs a task with classes, got task {task}. Take objective=valid_loss.")
+    if (training.objective == "steps_to_target") != (training.budget.name == "target"):
+        raise Refusal(
+            f"`objective` steps_to_target and budget=target belong together, got objective {training.objective} "
+            f"with budget {training.budget.name}. Take both or neither."
+        )
+    if training.probe is not None:
+        PROBES[training.probe.name].check(training)
+    OPTIMIZERS[training.optimizer.name].check(training)
+    TASKS[task].check(training)
+
+
+def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
+    """Returns 12 hexadecimal digits that name a cell: its config without what is tuned in it.
+
+    Args:
+      config: as `make_training` takes it.
+      nuisance: dotted keys that are tuned, such as `optimizer.lr`.
+    """
+    bare = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
+    for key in nuisance:
+        group, _, name = key.partition(".")
+        bare[group].pop(name, None)
+    text = json.dumps({"config": {**bare, **OLD_IDENTITY}, "numbers": NUMBERS}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

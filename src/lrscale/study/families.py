@@ -1,0 +1,188 @@
+"""What the trials of cells show, family by family: best lrs, the ratio of sum to mean, slopes, and where lr_sum* turns over."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from lrscale.estimate.best_lr import BestLr, best_lr, mean_slope, ratio_slope, slope
+from lrscale.estimate.fits import TradeOff, TurnOver, trade_off, turn_over
+from lrscale.estimate.intervals import Array, Interval
+from lrscale.law import least_squares
+from lrscale.spec import Training
+from lrscale.study.plan import Cell, Plan, in_words
+from lrscale.study.records import TrialRecord
+from lrscale.tasks.registry import population
+from lrscale.tasks.task import Population
+from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.quantity import Quantity
+from lrscale.training.reduction import REDUCTIONS, gradient_scale
+from lrscale.training.results import mean_objective
+
+
+@dataclass(frozen=True)
+class CellAnswer:
+    """One cell: its trials, its gradient scale c, its best lr, and what theory says of it (None where it says nothing)."""
+
+    cell: Cell
+    trials: tuple[TrialRecord, ...]
+    c: float
+    best: BestLr | None
+    theory_lr: float | None
+    theory_edge: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the best lr takes part in fits: it exists and is not at an edge of what was tried."""
+        return self.best is not None and not self.best.at_edge
+
+    @property
+    def training(self) -> Training:
+        """What the cell trains."""
+        return self.cell.training
+
+    @property
+    def step_examples(self) -> int:
+        """Examples of a step, B."""
+        return self.training.step_examples
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the lr was tuned in the cell, and not among what cells differ in, or fixed."""
+        return any("optimizer.lr" in trial.params for trial in self.trials)
+
+    def points(self) -> list[tuple[float, float, int]]:
+        """Lr, objective and number of diverged runs of each trial, by lr."""
+        rows = [
+            (t.params["optimizer.lr"], mean_objective(t.objectives), sum(t.diverged))
+            for t in self.trials
+            if "optimizer.lr" in t.params
+        ]
+        return sorted(rows)
+
+    def best_trial(self) -> TrialRecord | None:
+        """The trial with the least objective; None where all have runs that diverged."""
+        trials = [t for t in self.trials if math.isfinite(mean_objective(t.objectives))]
+        return min(trials, key=lambda t: mean_objective(t.objectives), default=None)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cells that differ in reduction and batch size only.
+
+    `of`: what they share, by name. `trade_off`: of steps against examples, where steps to a target are counted.
+    """
+
+    of: Mapping[str, Any]
+    cells: tuple[CellAnswer, ...]
+    homogeneity: float
+    ratio: Interval | None
+    turn_over: TurnOver | None
+    trade_off: TradeOff | None
+
+    @property
+    def name(self) -> str:
+        """What its cells share, in words; empty where there is one family only."""
+        return ", ".join(in_words(self.of))
+
+    def by_reduction(self, reduction: str) -> list[CellAnswer]:
+        """Cells of one reduction that take part in fits, by batch size."""
+        chosen = [cell for cell in self.cells if cell.training.reduction == reduction and cell.fits]
+        return sorted(chosen, key=lambda cell: cell.step_examples)
+
+    def slope(self, reduction: str, low: float, high: float) -> Interval | None:
+        """Slope of log lr* over log batch size, for batch sizes from low to high."""
+        cells = [cell for cell in self.by_reduction(reduction) if low <= cell.training.batch_size <= high]
+        return slope(np.log([cell.step_examples for cell in cells]), [c.best for c in cells if c.best])
+
+    def steps(self) -> list[tuple[int, tuple[float, ...]]]:
+        """Batch size and each seed's steps to the target at the best lr tried, of one reduction: both give the same."""
+        cells = next((cells for name in REDUCTIONS if (cells := self.by_reduction(name))), [])
+        best = [(cell, cell.best_trial()) for cell in cells if cell.training.objective == "steps_to_target"]
+        return [(cell.step_examples, trial.objectives) for cell, trial in best if trial is not None]
+
+    def steps_slope(self, low: float, high: float) -> Interval | None:
+        """Slope of log steps to the target over log batch size, for batch sizes from low to high."""
+        chosen = [(math.log(size), steps) for size, steps in self.steps() if low <= size <= high]
+        return mean_slope(*(np.array(part) for part in zip(*chosen, strict=True))) if chosen else None
+
+    def turns(self) -> bool:
+        """Whether the turn-over lies within the batch sizes tried: beyond them it is not measured."""
+        sizes = [cell.step_examples for cell in self.cells]
+        return self.turn_over is not None and min(sizes) < self.turn_over.b_c.value < max(sizes)
+
+    def reductions(self) -> list[str]:
+        return list(dict.fromkeys(cell.training.reduction for cell in self.cells))
+
+
+class Measurement(NamedTuple):
+    """A quantity that a probe measured in a cell."""
+
+    cell: Cell
+    quantity: Quantity
+
+
+def answer_cell(cell: Cell, trials: Sequence[TrialRecord]) -> CellAnswer:
+    """Estimates the best lr of a cell from its trials, and states what theory says of it."""
+    training = cell.training
+    tuned = [t for t in trials if "optimizer.lr" in t.params]
+    best = None
+    if tuned:
+        best = best_lr(np.array([t.params["optimizer.lr"] for t in tuned]), np.array([t.objectives for t in tuned]))
+    terms = torch.ones(training.step_examples, dtype=torch.float64)
+    c = float(gradient_scale(training.reduction, terms, training.batch_size))
+    return CellAnswer(cell, tuple(trials), c, best, *_theory(training, c))
+
+
+def shared_axes(cell: Cell) -> dict[str, Any]:
+    """Returns what a cell shares with the others of its family, by the axis's name."""
+    return {axis: value for axis, value in cell.scientific.items() if axis not in ("reduction", "batch_size")}
+
+
+def answer_family(cells: Sequence[CellAnswer]) -> Family:
+    """Estimates the ratio of sum to mean, the turn-over and the trade-off from cells that share all other axes."""
+    shared = shared_axes(cells[0].cell)
+    family = Family(shared, tuple(cells), OPTIMIZERS[cells[0].training.optimizer.name].homogeneity, None, None, None)
+    by_sum = family.by_reduction("sum")
+    means = {cell.step_examples: cell for cell in family.by_reduction("mean")}
+    pairs = [(s, means[s.step_examples]) for s in by_sum if s.step_examples in means]
+    ratio = None
+    if pairs:
+        log_c = np.log([s.c / m.c for s, m in pairs])
+        ratio = ratio_slope(log_c, [s.best for s, _ in pairs if s.best], [m.best for _, m in pairs if m.best])
+    turn = turn_over(np.array([c.step_examples for c in by_sum], dtype=float), [c.best for c in by_sum if c.best])
+    steps = family.steps()
+    traded = trade_off(*(np.array(part, dtype=float) for part in zip(*steps, strict=True))) if steps else None
+    return Family(family.of, family.cells, family.homogeneity, ratio, turn, traded)
+
+
+def _theory(training: Training, c: float) -> tuple[float | None, float | None]:
+    """Best lr and mean-square edge of plain SGD on least squares, in the cell's own reduction; None elsewhere."""
+    source, options = population(training), training.optimizer.options
+    if source is None or training.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
+        return None, None
+    spectrum, size = source.spectrum.numpy(), training.step_examples
+    edge = least_squares.mean_square_edge(spectrum, source.bias, size) / c
+    start = source.weights.numpy() ** 2
+    start[: len(spectrum)] += 0.01**2
+    if training.objective == "steps_to_target":
+        return _soonest_lr(training, source, start) / c, edge
+    if training.objective != "excess_risk":
+        return None, edge
+    return least_squares.best_lr_after_steps(spectrum, source.bias, size, training.steps, start, source.noise) / c, edge
+
+
+def _soonest_lr(training: Training, source: Population, start: Array) -> float:
+    """Mean-reduction lr that reaches a target soonest; for one eigenvalue the closed form, whatever the target."""
+    spectrum, size, target = source.spectrum.numpy(), training.step_examples, training.budget.options["target"]
+    if float(spectrum.min()) == float(spectrum.max()):
+        return least_squares.fastest_lr(spectrum, source.bias, size)
+    return least_squares.soonest_lr(target, spectrum, source.bias, size, start)
+
+
+def batch_ranges(plan: Plan) -> dict[str, tuple[float, float]]:
+    """Returns the declared batch-size ranges, and all batch sizes together under the name `all`."""
+    return {**{name: (low, high) for name, (low, high) in plan.ranges.items()}, "all": (0, math.inf)}

@@ -1,0 +1,120 @@
+"""The book's own points, with numbers: what summing the loss does to gradients, and why d2l's sgd divides by the batch size."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lrscale.spec import Choice, Training
+from lrscale.streams import generator
+from lrscale.tasks.task import Arrays
+from lrscale.training.minibatches import batch_order
+
+BATCH_SIZE, LR, EPOCHS, SEED = 10, 0.03, 3, 0
+
+
+class Sums(NamedTuple):
+    """Gradients [parameter] of a summed loss, and the sum of those of its samples."""
+
+    of_sum: Tensor
+    sum_of: Tensor
+
+
+def recipe() -> Training:
+    """The book's recipe: batch size 10, lr 0.03, 3 epochs, the sum divided by the batch size."""
+    options = {"lr": (LR,), "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+    return Training(
+        task=Choice("d2l", {}),
+        optimizer=Choice("sgd", options),
+        probe=None,
+        budget=Choice("epochs", {"epochs": EPOCHS}),
+        seeds=(SEED,),
+        reduction="sum_over_nominal",
+        batch_size=BATCH_SIZE,
+        accumulation=1,
+        drop_last=False,
+        objective="excess_risk",
+        dtype="float64",
+        points=2,
+        examples=1000,
+    )
+
+
+def squared_loss(w: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The book's loss of each example, (y^ - y)^2 / 2."""
+    return (x @ w + b - y) ** 2 / 2
+
+
+def gradients_by_sample(x: Tensor, y: Tensor) -> Tensor:
+    """Gradient of each sample's loss at w = 0, b = 0, by torch.func, [sample, parameter]."""
+    each = torch.func.vmap(torch.func.grad(squared_loss, argnums=(0, 1)), in_dims=(None, None, 0, 0))
+    by_w, by_b = each(torch.zeros(2, dtype=x.dtype), torch.zeros((), dtype=x.dtype), x, y)
+    return torch.cat([by_w, by_b.unsqueeze(1)], 1)
+
+
+def sum_of_gradients(x: Tensor, y: Tensor) -> Sums:
+    """The gradient of a summed loss, by `backward`, and the sum of the samples' gradients."""
+    w = torch.zeros(2, dtype=x.dtype, requires_grad=True)
+    b = torch.zeros((), dtype=x.dtype, requires_grad=True)
+    squared_loss(w, b, x, y).sum().backward()
+    assert w.grad is not None and b.grad is not None
+    return Sums(torch.cat([w.grad, b.grad.view(1)]), gradients_by_sample(x, y).sum(0))
+
+
+def accumulated() -> list[float]:
+    """Gradients of w after backward on w * ones(10), after another on 20 ones, and after zeroing and 5: 10, 30, 5."""
+    w = torch.ones(1, requires_grad=True)
+    seen = []
+    for count in (10, 20, 5):
+        if count == 5 and w.grad is not None:
+            w.grad.zero_()
+        (w * torch.ones(count)).sum().backward()
+        assert w.grad is not None
+        seen.append(w.grad.item())
+    return seen
+
+
+def gradient_norms(data: Arrays, sizes: tuple[int, ...]) -> list[tuple[int, float, float]]:
+    """Batch size, norm of the gradient at w = 0 under sum, and under mean, averaged over the data's minibatches."""
+    by_sample = gradients_by_sample(data.x[:, :2], data.y)
+    norms = [float(torch.stack([part.sum(0).norm() for part in by_sample.split(size)]).mean()) for size in sizes]
+    return [(size, norm, norm / size) for size, norm in zip(sizes, norms, strict=True)]
+
+
+def sgd(parameters: list[Tensor], lr: float, batch_size: int) -> None:
+    """The book's hand-written step: a summed gradient divided by the batch size, then zeroed."""
+    with torch.no_grad():
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter -= lr * parameter.grad / batch_size
+            parameter.grad.zero_()
+
+
+def train_by_hand(data: Arrays) -> list[float]:
+    """The book's loop; the mean loss over the data after each epoch."""
+    return _loop(data, None, LR, "sum")
+
+
+def train_with_torch(data: Arrays, lr: float, reduction: str) -> list[float]:
+    """The same by torch.optim.SGD on a mean or summed loss."""
+    return _loop(data, torch.optim.SGD, lr, reduction)
+
+
+def _loop(data: Arrays, optimizer: type[torch.optim.SGD] | None, lr: float, reduction: str) -> list[float]:
+    x, y = data.x[:, :2], data.y
+    w = (0.01 * torch.randn(2, generator=generator("init", SEED), dtype=x.dtype)).requires_grad_()
+    b = torch.zeros((), dtype=x.dtype, requires_grad=True)
+    chosen = optimizer([w, b], lr=lr) if optimizer is not None else None
+    losses = []
+    for epoch in range(EPOCHS):
+        for places in batch_order(SEED, epoch, len(x)).split(BATCH_SIZE):
+            loss = squared_loss(w, b, x[places], y[places])
+            if chosen is not None:
+                chosen.zero_grad()
+            (loss.sum() if reduction == "sum" else loss.mean()).backward()
+            if chosen is not None:
+                chosen.step()
+            else:
+                sgd([w, b], lr, BATCH_SIZE)
+        losses.append(squared_loss(w, b, x, y).mean().item())
+    return losses
