@@ -1,12 +1,12 @@
-"""Configs for tests: what Hydra would compose, read from conf/ without Hydra."""
+"""Configs for tests: what Hydra would compose, from conf/ and the declarations, without Hydra."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lrscale.study.config import KEYS, make_training
 from lrscale.spec import Training
+from lrscale.study.config import GROUPS, KEYS, make_training
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,8 +21,8 @@ def load(path: str) -> dict[str, Any]:
 
 def config(*, task: str = "d2l", optimizer: str = "sgd", budget: str = "epochs", **changes: Any) -> dict[str, Any]:
     """A composed config; changes are top-level values, or options of a group such as `optimizer__lr=0.1`."""
-    made = load("config.yaml") | load(f"task/{task}.yaml")
-    made |= {"optimizer": load(f"optimizer/{optimizer}.yaml"), "budget": load(f"budget/{budget}.yaml")}
+    made = load("config.yaml") | GROUPS["task"].config(task) | GROUPS["optimizer"].config(optimizer)
+    made |= {"budget": load(f"budget/{budget}.yaml")}
     for key, value in changes.items():
         group, _, name = key.partition("__")
         if name:

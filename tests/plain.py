@@ -5,8 +5,8 @@ import torch
 from lrscale.spec import Training
 from lrscale.tasks.task import Task
 from lrscale.training.minibatches import batch_order
-from lrscale.training.reference_loop import losses as each_loss
 from lrscale.training.reference_loop import make_module
+from lrscale.training.reference_loop import per_example_losses as each_loss
 
 CLASSES = {
     "sgd": torch.optim.SGD,

@@ -11,8 +11,8 @@ from PIL import Image
 from playwright.sync_api import Page, ViewportSize
 
 from tests.browser import chromium, served, visit
-from tests.program import here
 from tests.configs import ROOT
+from tests.program import here
 
 FOLDER = ROOT / "sweeps" / "results" / "pictures"
 SIZE: ViewportSize = {"width": 1400, "height": 960}

@@ -10,7 +10,7 @@ from lrscale.errors import Refusal
 from lrscale.files import safe_name
 
 
-def is_held(study: str, store: Path) -> bool:
+def is_locked(study: str, store: Path) -> bool:
     """Whether a process runs a study whose store is a file here."""
     lock = store.resolve().parent / "studies" / f"{safe_name(study)}.lock"
     if not lock.is_file():
@@ -23,7 +23,7 @@ def is_held(study: str, store: Path) -> bool:
 
 
 @contextmanager
-def held(study: str, stores: Iterable[Path]) -> Iterator[None]:
+def study_lock(study: str, stores: Iterable[Path]) -> Iterator[None]:
     """Inside, no other process runs the study on these stores; the system lets go of it when the process ends.
 
     Args:

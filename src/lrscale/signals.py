@@ -31,7 +31,7 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def whole() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """A write that is not left half done: an interrupted transaction would keep a database locked.
 
     Its end also stops what was asked to stop before and went on: Python drops what is raised in a finalizer.
@@ -45,7 +45,7 @@ def whole() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def leave() -> None:
+def ignore_signals() -> None:
     """From now on a signal changes nothing: the work is done, and what is left is Python's own end."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

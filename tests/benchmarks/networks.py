@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from lrscale.tasks.images import read_files
-from lrscale.tasks.task import Task
 from lrscale.tasks.registry import make_task
+from lrscale.tasks.task import Task
 from lrscale.training.engine import weights_after
 from tests.configs import make
 from tests.plain import train_plainly

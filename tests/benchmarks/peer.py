@@ -19,8 +19,8 @@ import torch
 
 from lrscale.spec import Training
 from lrscale.streams import generator
-from lrscale.tasks.task import Task
 from lrscale.tasks.registry import make_task
+from lrscale.tasks.task import Task
 from lrscale.training.engine import recording_steps, train
 from lrscale.training.minibatches import batch_order
 from tests.configs import make

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from lrscale.commands.status import Status, status
-from lrscale.locks import held, is_held
-from tests.program import TINY, here, lrscale
+from lrscale.locks import is_locked, study_lock
 from tests.mlflow_ui.test_study_views import study, trials_of
+from tests.program import TINY, here, lrscale
 
 
 def test_trials_are_counted_cell_by_cell_and_others_left_aside() -> None:
@@ -30,11 +30,11 @@ def test_its_lines_fit_80_columns() -> None:
 
 def test_a_lock_is_held_while_a_study_runs_and_no_longer(folder: Path) -> None:
     store = folder / "mlflow.db"
-    assert not is_held("mine", store) and not (folder / "studies").exists()
-    with held("mine", [store]):
-        asked = f"from pathlib import Path; from lrscale.locks import is_held; print(is_held('mine', Path({str(store)!r})))"
+    assert not is_locked("mine", store) and not (folder / "studies").exists()
+    with study_lock("mine", [store]):
+        asked = f"from pathlib import Path; from lrscale.locks import is_held; print(is_locked('mine', Path({str(store)!r})))"
         assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout == "True\n"
-    assert not is_held("mine", store)
+    assert not is_locked("mine", store)
 
 
 def test_a_finished_study_and_no_study(folder: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lrscale.commands.cli import make_parser
-from tests.program import here
 from tests.configs import ROOT
+from tests.program import here
 
 README = (ROOT / "README.md").read_text()
 USE = re.search(r"## Use\n\n```bash\n(.*?)```", README, re.S)

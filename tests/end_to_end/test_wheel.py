@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.program import TINY, lrscale
 from tests.configs import ROOT
+from tests.program import TINY, lrscale
 
 
 def test_the_wheel_runs_a_study_outside_the_repository(tmp_path: Path) -> None:

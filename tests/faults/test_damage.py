@@ -13,7 +13,7 @@ import pytest
 
 from lrscale.errors import Refusal
 from lrscale.files import safe_name
-from lrscale.locks import held
+from lrscale.locks import study_lock
 from lrscale.run import reporting as report
 from lrscale.search.journal import Journal
 from lrscale.tracking.client import make_database
@@ -156,9 +156,9 @@ def test_a_study_is_run_by_one_process_and_others_run_beside_it(tiny: Path, fold
 
 def test_a_lock_is_a_studys_own_and_ends_with_its_holder(folder: Path) -> None:
     store = [folder / "mlflow.db"]
-    with held("one", store), held("another", store), pytest.raises(Refusal, match=r"one\.lock"), held("one", store):
+    with study_lock("one", store), study_lock("another", store), pytest.raises(Refusal, match=r"one\.lock"), study_lock("one", store):
         pass
-    with held("one", store):
+    with study_lock("one", store):
         pass
 
 

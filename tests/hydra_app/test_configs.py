@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.program import here
 from tests.configs import ROOT, load
+from tests.program import here
 
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 SMALL = {

@@ -13,8 +13,8 @@ from lrscale.commands.cli import main
 from lrscale.errors import Refusal
 from lrscale.hydra_app.sweep_file import check_sweep
 from lrscale.run import study
-from lrscale.study.config import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, make_training
 from lrscale.study.claims import check_claims
+from lrscale.study.config import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, make_training
 from lrscale.study.document import check_record, plan_of
 from lrscale.study.plan import Cell
 from lrscale.tracking import store as tracking

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from lrscale.mlflow_ui.notes import plain, study_note, yaml
-from lrscale.mlflow_ui.publish import NOTE, WRITTEN, noted
+from lrscale.mlflow_ui.publish import NOTE, WRITTEN, note_tags
 from lrscale.mlflow_ui.saved_views import LIMIT, bound, tags
 from lrscale.mlflow_ui.study_views import Point, cell_points, study_points, views
 from lrscale.report.csv import as_csv
@@ -118,12 +118,12 @@ def _steps(points: list[Point], key: str) -> list[int]:
 
 
 def test_a_note_is_rewritten_until_a_user_edits_it() -> None:
-    first = noted("one", {})
+    first = note_tags("one", {})
     assert first[NOTE] == "one"
-    second = noted("two", first)
+    second = note_tags("two", first)
     assert second[NOTE] == "two" and second[WRITTEN] != first[WRITTEN]
-    assert noted("three", {**second, NOTE: "two, and mine"}) == {}
-    assert noted("three", {NOTE: "mine alone"}) == {}
+    assert note_tags("three", {**second, NOTE: "two, and mine"}) == {}
+    assert note_tags("three", {NOTE: "mine alone"}) == {}
 
 
 def test_the_notes_first_line_is_the_answer_and_every_view_is_linked() -> None:

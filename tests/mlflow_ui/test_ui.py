@@ -17,8 +17,8 @@ from lrscale.mlflow_ui.publish import NOTE
 from lrscale.mlflow_ui.saved_views import SUMMARY, TAG
 from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free
 from lrscale.tracking import store as tracking
-from tests.program import TINY, here
 from tests.mlflow_ui.test_study_views import study
+from tests.program import TINY, here
 
 
 class Store:

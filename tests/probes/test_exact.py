@@ -98,7 +98,7 @@ def test_the_loop_starts_at_a_seeds_weights() -> None:
 def last_batch(examples: int, **changes: Any) -> dict[str, Quantity]:
     given = config(task="linear", batch_size=32, task__features=8, task__examples=examples, budget__epochs=1, seeds=32, **changes)
     made = make_training(given | {"probe": {"name": "last_batch", "lr": 0.2}})
-    return {quantity.name: quantity for quantity in last_batch_probe.probe(made, make_task(made))}
+    return {quantity.name: quantity for quantity in last_batch_probe.measure(made, make_task(made))}
 
 
 def test_a_short_last_batch_parts_mean_from_sum_and_not_the_nominal_sum() -> None:

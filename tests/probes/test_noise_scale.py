@@ -6,11 +6,11 @@ import torch
 from numpy.testing import assert_allclose
 
 from lrscale.errors import Refusal
-from lrscale.probes.noise_scale import batch_gradients, fresh, gradient_norms, one_step_lr, probe
+from lrscale.probes.noise_scale import batch_gradients, fresh, gradient_norms, measure, one_step_lr
 from lrscale.spec import Training
 from lrscale.tasks.images import read_files
-from lrscale.tasks.task import Task
 from lrscale.tasks.registry import make_task
+from lrscale.tasks.task import Task
 from lrscale.training.engine import train, weights_after
 from lrscale.training.quantity import Quantity
 from tests.configs import make
@@ -25,7 +25,7 @@ def cell(fraction: float, **changes: object) -> tuple[Training, Task]:
 
 
 def measured(fraction: float, **changes: object) -> dict[str, Quantity]:
-    return {q.name: q for q in probe(*cell(fraction, **changes))}
+    return {q.name: q for q in measure(*cell(fraction, **changes))}
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.02, 0.1])

@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose
 from lrscale.errors import Refusal
 from lrscale.law import least_squares as theory
 from lrscale.law import stability as edges
-from lrscale.probes.stability import almost_sure_edge, mean_square_edge, momentum_edge, probe
-from lrscale.tasks.task import Population
+from lrscale.probes.stability import measure, simulated_almost_sure_edge, simulated_mean_square_edge, simulated_momentum_edge
 from lrscale.tasks.registry import make_task
+from lrscale.tasks.task import Population
 from lrscale.training.quantity import Quantity
 from tests.configs import make
 
@@ -20,7 +20,7 @@ LINEAR = {"task": "linear", "task__features": 2, "task__examples": 32, "probe": 
 
 def measured(**changes: object) -> dict[str, Quantity]:
     made = make(**LINEAR | changes)
-    return {q.name: q for q in probe(made, make_task(made))}
+    return {q.name: q for q in measure(made, make_task(made))}
 
 
 def population(spectrum: list[float], bias: bool) -> Population:
@@ -46,21 +46,21 @@ def test_the_edges_are_theorys(batch_size: int, bias: bool) -> None:
 def test_the_mean_square_edge_holds_for_any_spectrum(batch_size: int) -> None:
     spectrum = [1.0, 0.5, 0.1]
     for bias in (False, True):
-        found = mean_square_edge(population(spectrum, bias), batch_size, 100_000)
+        found = simulated_mean_square_edge(population(spectrum, bias), batch_size, 100_000)
         assert_allclose(found.value, theory.mean_square_edge(np.array(spectrum), bias, batch_size), rtol=0.03)
 
 
 def test_the_intervals_of_the_mean_square_edge_are_honest() -> None:
     scaled = [(population([s, s], False), theory.mean_square_edge(np.full(2, s), False, 2)) for s in np.linspace(0.5, 2, 40)]
-    held = [mean_square_edge(source, 2, 2000 + 40 * k).holds(edge) for k, (source, edge) in enumerate(scaled)]
+    held = [simulated_mean_square_edge(source, 2, 2000 + 40 * k).holds(edge) for k, (source, edge) in enumerate(scaled)]
     assert np.mean(held) >= 0.8
 
 
 def test_edges_scale_with_the_curvature() -> None:
     one, four = (population([s, s], False) for s in (1.0, 4.0))
-    edges = [mean_square_edge(source, 4, 20_000) for source in (one, four)]
+    edges = [simulated_mean_square_edge(source, 4, 20_000) for source in (one, four)]
     assert_allclose(np.array(edges[0]), 4 * np.array(edges[1]), rtol=1e-10)
-    typical = [almost_sure_edge(source, 4, 20_000, e.value) for source, e in zip((one, four), edges, strict=True)]
+    typical = [simulated_almost_sure_edge(source, 4, 20_000, e.value) for source, e in zip((one, four), edges, strict=True)]
     assert typical[0] is not None and typical[1] is not None
     assert_allclose(np.array(typical[0]), 4 * np.array(typical[1]), rtol=1e-8)
 
@@ -79,7 +79,7 @@ def test_the_edge_with_momentum_is_bracketed(momentum: float) -> None:
     made = make(**LINEAR | {"batch_size": 32, "task__features": 5, "task__bias": True})
     task = make_task(made)
     assert task.optimum is not None
-    found = momentum_edge(made, task, momentum, 0.3)
+    found = simulated_momentum_edge(made, task, momentum, 0.3)
     expected = edges.momentum_edge(float(torch.linalg.eigvalsh(task.optimum.gram)[-1]), momentum)
     assert found.high / found.low < 1.002
     assert_allclose(found.value, expected, rtol=0.002)

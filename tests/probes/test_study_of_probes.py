@@ -8,17 +8,17 @@ import pytest
 from lrscale.probes import PROBES
 from lrscale.published.files import views
 from lrscale.rules import integer
-from lrscale.study.config import PROBES as RULES
 from lrscale.spec import Training
 from lrscale.study.answer import Answer, Measurement
 from lrscale.study.claims import PROBE_MEASURES, Verdict
+from lrscale.study.config import PROBES as RULES
 from lrscale.study.records import CellRecord, StudyRecord
 from lrscale.study.statements import laws
 from lrscale.tasks.task import Task
 from lrscale.tracking.store import Store
 from lrscale.training.quantity import Quantity
-from tests.program import here
 from tests.configs import ROOT
+from tests.program import here
 
 CLAIMS = """\
 # @package _global_

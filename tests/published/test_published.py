@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lrscale.published.studies_table import MARKERS, measured, table
+from lrscale.published.studies_table import MARKERS, measured_cell, table
 from tests.configs import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -79,13 +79,13 @@ def test_a_row_names_what_fails_and_counts_what_holds() -> None:
 
     level = [verdict(f"level* ({of})", v, True, [v - 0.02, v + 0.02]) for of, v in (("sgd", 0.01), ("adam", 0.0))]
     rest = [verdict("lr* (sgd)", 0.05, True), verdict("lr* (adam)", 0.3, False), verdict("c", None, False)]
-    assert measured(claims, level + rest) == (
+    assert measured_cell(claims, level + rest) == (
         r"level\*: 0.010 [-0.010, 0.030] (sgd), 0.000 [-0.020, 0.020] (adam); lr\*: within 35 % (adam) **fails**; "
         r"c: nothing measured **fails**; 3 of 5 claims hold"
     )
     many = [verdict(f"level* ({i})", i / 10, i != 3, [i / 10 - 0.1, i / 10 + 0.1]) for i in range(9)]
     assert (
-        measured(claims[:1], many)
+        measured_cell(claims[:1], many)
         == r"level\*: 0.00 [-0.10, 0.10] to 0.80 [0.70, 0.90] in 8 cases, 0.30 [0.20, 0.40] (3) **fails**; 8 of 9 claims hold"
     )
-    assert re.fullmatch(r".*2 of 2 claims hold", measured(claims[1:2], [verdict("lr* (a)", 0.0, True)] * 2))
+    assert re.fullmatch(r".*2 of 2 claims hold", measured_cell(claims[1:2], [verdict("lr* (a)", 0.0, True)] * 2))

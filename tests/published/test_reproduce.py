@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from lrscale import NUMBERS
+from lrscale.provenance import NUMBERS
 from lrscale.errors import Refusal
 from lrscale.published import compare
 from lrscale.published.files import views
 from lrscale.study.document import plan_of
 from lrscale.tracking.store import Store
-from tests.program import STUDY, TINY, here
 from tests.configs import ROOT
+from tests.program import STUDY, TINY, here
 
 RESULTS = ROOT / "sweeps" / "results"
 Change = Callable[[Any], object]

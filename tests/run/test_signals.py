@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lrscale.signals import stoppable, whole
+from lrscale.signals import stoppable, uninterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -18,8 +18,8 @@ def test_a_signal_stops_at_once_outside_a_write(number: signal.Signals) -> None:
 def test_a_signal_in_a_write_waits_for_its_end() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), stoppable():
-        with whole():
-            with whole():
+        with uninterrupted():
+            with uninterrupted():
                 os.kill(os.getpid(), signal.SIGTERM)
                 done.append("inner")
             done.append("outer")
@@ -29,13 +29,13 @@ def test_a_signal_in_a_write_waits_for_its_end() -> None:
 
 def test_a_second_signal_does_not_wait() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), stoppable(), whole():
+    with pytest.raises(KeyboardInterrupt), stoppable(), uninterrupted():
         os.kill(os.getpid(), signal.SIGTERM)
         done.append("first")
         os.kill(os.getpid(), signal.SIGTERM)
         done.append("second")
     assert done == ["first"]
-    with stoppable(), whole():
+    with stoppable(), uninterrupted():
         done.append("later")
     assert done == ["first", "later"]
 
@@ -45,7 +45,7 @@ def test_a_stop_that_was_swallowed_is_made_up_for_after_the_next_write() -> None
     with pytest.raises(KeyboardInterrupt), stoppable():
         with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finalizer
             os.kill(os.getpid(), signal.SIGINT)
-        with whole():
+        with uninterrupted():
             done.append("next")
         done.append("after")
     assert done == ["next"]
@@ -53,7 +53,7 @@ def test_a_stop_that_was_swallowed_is_made_up_for_after_the_next_write() -> None
 
 def test_a_write_that_fails_keeps_its_error_and_the_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(OSError, match="full"), stoppable(), whole():
+    with pytest.raises(OSError, match="full"), stoppable(), uninterrupted():
         os.kill(os.getpid(), signal.SIGTERM)
         raise OSError("full")
     assert signal.getsignal(signal.SIGTERM) is before

@@ -17,13 +17,13 @@ import plotly.offline
 import pytest
 import yaml
 
-from lrscale import NUMBERS
+from lrscale.provenance import NUMBERS
 from lrscale.commands.ui import _mlflow
 from lrscale.errors import Refusal
 from lrscale.mlflow_ui.server import LOCAL, free_port
 from lrscale.search.tuner import check_storage
-from tests.program import TINY, _empty_store, here
 from tests.configs import ROOT
+from tests.program import TINY, _empty_store, here
 
 TARGET = {"_target_": "os.system", "command": "touch PWNED"}
 HOSTILE = [

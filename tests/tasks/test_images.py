@@ -9,8 +9,7 @@ import torch
 
 from lrscale.errors import Refusal
 from lrscale.tasks.images import FASHION_FILES, read_files
-from lrscale.tasks.registry import check_files
-from lrscale.tasks.registry import make_task
+from lrscale.tasks.registry import check_files, make_task
 from tests.configs import make
 
 

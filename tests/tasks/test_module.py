@@ -17,8 +17,8 @@ from lrscale.streams import generator
 from lrscale.tasks.images import read_files
 from lrscale.tasks.models import Model, classifier, linear_regression
 from lrscale.tasks.module import module_task
-from lrscale.tasks.task import Arrays, Task
 from lrscale.tasks.registry import make_task
+from lrscale.tasks.task import Arrays, Task
 from lrscale.training.engine import train, trials_in_memory
 from lrscale.training.minibatches import batch_order
 from lrscale.training.reference_loop import make_module

@@ -14,8 +14,8 @@ from lrscale.run import job, single
 from lrscale.tracking.outbox import Courier, Entry, Outbox
 from lrscale.tracking.store import Store
 from tests.program import STUDY, TINY, _empty_store, at_work, here
-from tests.servers import Server, free_port
 from tests.run.test_study import lrs_of, optuna_states
+from tests.servers import Server, free_port
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 
-from lrscale import __version__, commands
+from lrscale import commands
 from lrscale.commands import Command
 from lrscale.errors import Failure, Refusal, printable
-from lrscale.signals import leave, stoppable
+from lrscale.provenance import __version__
+from lrscale.signals import ignore_signals, stoppable
 
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
 EXAMPLES = """\
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _status(list(sys.argv[1:] if arguments is None else arguments))
     finally:
         if arguments is None:  # this is the program, which ends now
-            leave()
+            ignore_signals()
 
 
 def _status(given: list[str]) -> int:

@@ -30,7 +30,7 @@ def _run(options: argparse.Namespace) -> None:
     console.print(f"   zero_(), then ones(5)   w.grad = {third:g}\n")
     console.print("[bold]3. Under sum the gradient grows with the batch size, under mean it does not[/bold]")
     console.print("   batch size     sum    mean")
-    for size, by_sum, by_mean in book.gradient_norms(data, (1, 10, 100, 1000)):
+    for size, by_sum, by_mean in book.norms_by_batch_size(data, (1, 10, 100, 1000)):
         console.print(f"   {size:10d} {by_sum:7.1f} {by_mean:7.2f}")
     console.print("   so for the same step lr has to fall as 1/B: the book's sgd divides by B.\n")
     console.print(f"[bold]4. The book's sgd is torch.optim.SGD[/bold] (B = {book.BATCH_SIZE})")

@@ -10,9 +10,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from lrscale.hydra_app.app import main
+    from lrscale.hydra_app.app import run_app
 
-    main(options.arguments)
+    run_app(options.arguments)
 
 
 COMMAND = Command(1, "train once, or with -m sweep (a Hydra app: lrscale run --help)", _add, _run)

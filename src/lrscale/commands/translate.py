@@ -18,7 +18,7 @@ examples: lr 0.1 was tuned with mean at B = 32, momentum SGD and weight decay 1e
     lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-reduction sum --to-ranks 4
 """
 
-KNOBS = {
+KNOB_HELP = {
     "momentum": "momentum or beta",
     "weight_decay": "weight decay; see --coupled",
     "clip_norm": "threshold of clip-by-norm",
@@ -35,7 +35,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--lr", type=float, required=True, help="the tuned learning rate")
     parser.add_argument("--optimizer", default="sgd", help="a name of torch.optim, or lion, signsgd, lars, lamb (default: sgd)")
-    for knob, what in KNOBS.items():
+    for knob, what in KNOB_HELP.items():
         parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=what)
     decay = parser.add_mutually_exclusive_group()
     decay.add_argument("--decoupled", action="store_true", default=None, help="weight decay acts beside the gradient")
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> None:
     given = vars(options) | {"size": options.batch_size, "to_size": options.to_batch_size}
     source = {name: given[name] for name in BATCH}
     target = {name: source[name] if given[f"to_{name}"] is None else given[f"to_{name}"] for name in BATCH}
-    knobs = {name: given[name] for name in KNOBS if given[name] is not None}
+    knobs = {name: given[name] for name in KNOB_HELP if given[name] is not None}
     print_translation(options.optimizer, options.lr, Batch(**source), Batch(**target), knobs, options.decoupled, options.format)
 
 

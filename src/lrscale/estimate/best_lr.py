@@ -11,7 +11,7 @@ import numpy as np
 
 from lrscale.estimate.intervals import Array, Interval, log_means, seed_draws, stretched, widened
 
-TINY = 1e-300
+_TINY = 1e-300
 """Stands for a loss of exactly 0, which has no logarithm."""
 
 
@@ -67,7 +67,7 @@ def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
       Bias and coverage are measured in `tests/estimate/test_best_lr.py`.
     """
     order = np.argsort(lrs)
-    x, values = np.log(lrs[order]), np.maximum(objectives[order], TINY)
+    x, values = np.log(lrs[order]), np.maximum(objectives[order], _TINY)
     with np.errstate(over="ignore"):
         means = values.mean(1)
         drawn_means = values[:, seed_draws(values.shape[1])].mean(-1)

@@ -22,9 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from lrscale.errors import Failure, Refusal
 from lrscale.files import home
 from lrscale.hydra_app.declared import register
-from lrscale.hydra_app.plan import make_plan, plain, plain_config
+from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.rules import Rule, check
-from lrscale.study.config import make_compute
+from lrscale.study.config import MOVED, make_compute
 from lrscale.study.plan import Share, with_values
 
 if TYPE_CHECKING:
@@ -33,13 +33,17 @@ if TYPE_CHECKING:
 SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <= 10_000)
 
 
-def main(arguments: Sequence[str]) -> None:
+def run_app(arguments: Sequence[str]) -> None:
     """Runs `lrscale run` with Hydra's command line.
 
     Raises:
       Refusal: the command line, a config or a value cannot be used; nothing has been written.
     """
     check("overrides", SHORT, " ".join(arguments), "Write a sweep file, sweeps/NAME.yaml, and take sweeps=NAME.")
+    for argument in arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key in MOVED:
+            raise Refusal(f"`{key}` is called {MOVED[key]} now, got {value!r:.60}. Take {MOVED[key]}={value:.60}.")
     given, environment = sys.argv, dict(os.environ)
     sys.argv = ["lrscale run", *arguments]
     os.environ["LRSCALE_HOME"] = str(home())  # read by conf/config.yaml, in jobs that start elsewhere too
@@ -94,14 +98,14 @@ def job(config: DictConfig) -> "list[Outcome] | None":
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         from lrscale.run.job import work_all
 
-        configs = [with_values(plain_config(config), values) for values in plain(config.cells) or [{}]]
-        return work_all(configs, make_compute(plain(config.compute)))
+        configs = [with_values(plain_config(config), values) for values in to_plain(config.cells) or [{}]]
+        return work_all(configs, make_compute(to_plain(config.compute)))
     from lrscale.run.single import run_single
 
     try:
         if config.cells is not None:
             raise Refusal("`cells` is filled by a study and must be null in a single training. Leave it out.")
-        run_single(plain_config(config), make_compute(plain(config.compute)), plain(config.tracking))
+        run_single(plain_config(config), make_compute(to_plain(config.compute)), to_plain(config.tracking))
     except (Refusal, Failure) as error:
         raise _Told(error) from None
     return None
@@ -111,7 +115,7 @@ def sweep(
     settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]
 ) -> None:
     """Carries out a multirun: makes its plan, checks all of it, and conducts the study."""
-    plan, setup = make_plan({key: plain(value) for key, value in settings.items()}, config, loader, arguments)
+    plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     launched = [0]
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
@@ -126,9 +130,9 @@ def sweep(
                 outcomes.append("".join(traceback.format_exception(error)))
         return outcomes
 
-    from lrscale.run.study import conduct
+    from lrscale.run.study import run_study
 
-    conduct(plan, setup, launch)
+    run_study(plan, setup, launch)
 
 
 def job_overrides(job: Sequence[Share]) -> Iterator[str]:

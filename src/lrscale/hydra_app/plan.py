@@ -14,7 +14,7 @@ from lrscale.errors import Refusal
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number
 from lrscale.run.setup import Setup
 from lrscale.study.config import KEYS, identity, make_compute, tunable
-from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has, with_values
+from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
 from lrscale.tasks.registry import check_files
 
 TOP_LEVEL = (*KEYS, "compute", "tracking", "study", "cells")
@@ -47,10 +47,10 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     unknown = [str(key) for key in config if key not in (*TOP_LEVEL, "hydra")]
     if unknown:
         raise Refusal(f"`{unknown[0]}` is not known. Known: {', '.join(TOP_LEVEL)}.")
-    return {str(key): plain(config[key]) for key in config if key in KEYS}
+    return {str(key): to_plain(config[key]) for key in config if key in KEYS}
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Returns a value without OmegaConf's types, interpolations resolved."""
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
 
@@ -77,7 +77,7 @@ def make_plan(
     for key, rule in SETTINGS.items():
         check(f"hydra.sweeper.{key}", rule, settings.get(key))
     check("hydra.sweeper.params", MAPPING, settings.get("params"))
-    tracking, study = plain(config.tracking), {} if config.study is None else plain(config.study)
+    tracking, study = to_plain(config.tracking), {} if config.study is None else to_plain(config.study)
     for section, value, rules in (("tracking", tracking, TRACKING), ("study", study, STUDY)):
         check(section, MAPPING, value)
         for key, rule in rules.items():
@@ -105,7 +105,7 @@ def make_plan(
     setup = Setup(
         uri=tracking["uri"],
         storage=settings["storage"],
-        compute=make_compute(plain(config.compute)),
+        compute=make_compute(to_plain(config.compute)),
         n_jobs=settings["n_jobs"],
         max_failure_rate=settings["max_failure_rate"],
         profile=settings["profile"],
@@ -127,6 +127,11 @@ def _axes(
         if not override.is_sweep_override():
             fixed.append(f"{key}={override.get_value_element_as_str()}")
         elif override.is_discrete_sweep():
+            if key.partition(".")[0] not in KEYS:
+                raise Refusal(
+                    f"`{key}` must have one value, got {override.input_line}. "
+                    f"Only what is trained can be swept: {', '.join(KEYS)}."
+                )
             axes[key] = [str(value) for value in override.sweep_string_iterator()]
             if not axes[key] or len(set(axes[key])) < len(axes[key]):
                 raise Refusal(
@@ -173,7 +178,7 @@ def _cells(
     """Makes and checks every combination of the axes: choices of groups are composed by Hydra, other values are set."""
     parser = OverridesParser.create(config_loader=loader)
     base = plain_config(loader.load_sweep_config(config, fixed))
-    values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if has(base, key)}
+    values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if has_value(base, key)}
     composed: dict[tuple[str, ...], dict[str, Any]] = {}
     cells: list[Cell] = []
     refused: dict[str, list[str]] = {}

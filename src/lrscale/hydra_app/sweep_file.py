@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from lrscale.errors import Refusal
-from lrscale.study.config import KEYS
+from lrscale.study.config import KEYS, MOVED
 
-GROUPS = ("task", "optimizer", "budget", "probe")
+CHOSEN_BY_NAME = ("task", "optimizer", "budget", "probe")
 SECTIONS = ("defaults", "study", "compute", "hydra")
 SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "profile", "params")
-NAME, NAMES, KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
+CHOICE, CHOICES, DOTTED_KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
 WAY_OUT = "A sweep file holds values only; the rest goes on the command line."
 
 
@@ -44,16 +44,16 @@ def check_sweep(path: str, found: Any, package: str | None) -> None:
 def _check_default(path: str, line: Any) -> None:
     if line == "_self_":
         return
-    groups = {f"override /{group}" for group in GROUPS}
-    if not isinstance(line, Mapping) or not all(k in groups and NAME.fullmatch(str(v)) for k, v in line.items()):
-        _refuse(path, f"`defaults` must choose by name in {', '.join(GROUPS)}, as in `override /task: d2l`", line)
+    groups = {f"override /{group}" for group in CHOSEN_BY_NAME}
+    if not isinstance(line, Mapping) or not all(k in groups and CHOICE.fullmatch(str(v)) for k, v in line.items()):
+        _refuse(path, f"`defaults` must choose by name in {', '.join(CHOSEN_BY_NAME)}, as in `override /task: d2l`", line)
 
 
 def _check_param(path: str, key: Any, value: Any) -> None:
-    if not KEY.fullmatch(key) or key.partition(".")[0] not in KEYS:
+    if not DOTTED_KEY.fullmatch(key) or key.partition(".")[0] not in KEYS:
         _refuse(path, f"`hydra.sweeper.params` must be of {', '.join(KEYS)}", key)
     names = value if isinstance(value, list) else [value]
-    if key in GROUPS and not all(NAMES.fullmatch(str(name)) for name in names):
+    if key in CHOSEN_BY_NAME and not all(CHOICES.fullmatch(str(name)) for name in names):
         _refuse(path, f"`hydra.sweeper.params.{key}` must be names", value)
 
 
@@ -76,6 +76,8 @@ def _check_values(path: str, where: str, value: Any) -> None:
 
 def _only(path: str, prefix: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in given:
+        if not prefix and key in MOVED:
+            _refuse(path, f"`{key}` is called {MOVED[key]} now", given[key])
         if key not in known:
             _refuse(path, f"`{prefix}{key}` is not known here. Known: {', '.join(known)}", given[key])
 

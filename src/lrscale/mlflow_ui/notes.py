@@ -6,7 +6,7 @@ from urllib.parse import quote
 from lrscale.mlflow_ui.saved_views import View, link
 from lrscale.study.answer import Answer
 from lrscale.study.statements import laws
-from lrscale.tracking.trial_note import DASHBOARD, plain
+from lrscale.tracking.trial_note import DASHBOARD, escape_markdown
 
 MOST_SHOWN = 20
 """So many laws and figures stand in a note, which MLflow takes up to 20,000 characters of."""
@@ -31,12 +31,12 @@ def study_note(found: Answer, views: Sequence[View], figures: Sequence[str]) -> 
     said = laws(found)
     more = f"and {len(said) - MOST_SHOWN} more in the report" if len(said) > MOST_SHOWN else ""
     lines = [
-        " ".join([*map(plain, said[:MOST_SHOWN]), more]).rstrip(),
-        f"**{plain(plan.question)}**" if plan.question else "",
-        f"{len(found.cells)} cells, {trials} trials, {runs} runs; objective {plain(plan.objective)}." if trials else "",
+        " ".join([*map(escape_markdown, said[:MOST_SHOWN]), more]).rstrip(),
+        f"**{escape_markdown(plan.question)}**" if plan.question else "",
+        f"{len(found.cells)} cells, {trials} trials, {runs} runs; objective {escape_markdown(plan.objective)}." if trials else "",
         " · ".join(links),
         *(
-            f"![{plain(name)}]({image(study.run_id, path)})"
+            f"![{escape_markdown(name)}]({image(study.run_id, path)})"
             for name, path in ((p.split("/")[-1], p) for p in figures[:MOST_SHOWN])
         ),
         f"Repeat it: `{plan.command}`, report it: `lrscale report {plan.study}`, "

@@ -13,12 +13,12 @@ from lrscale.study.records import TrialRecord
 from lrscale.tracking.schema import COLOUR, NOTE, NOTE_WRITTEN
 from lrscale.tracking.store import Store
 
-INK = "#1c1c1e"
+STUDY_COLOUR = "#1c1c1e"
 
 MAIN = ("figures/objective_against_lr", "figures/quantities")
 
 
-def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figures: Sequence[str]) -> None:
+def show_study(store: Store, found: Answer, trials: Sequence[TrialRecord], figures: Sequence[str]) -> None:
     """Writes views, curves and notes of a study.
 
     Args:
@@ -31,15 +31,18 @@ def put_on_show(store: Store, found: Answer, trials: Sequence[TrialRecord], figu
     menu = views(found, trials)
     shown = {run_id: Shown(points, None) for run_id, points in cell_points(found).items()} or probe_points(found, trials)
     store.mark_shown(study.experiment_id, [study.run_id, *shown])
-    for run_id, (points, colour) in {study.run_id: Shown([("place", 0.0, 0), *study_points(found)], INK), **shown}.items():
+    for run_id, (points, colour) in {
+        study.run_id: Shown([("place", 0.0, 0), *study_points(found)], STUDY_COLOUR),
+        **shown,
+    }.items():
         store.log_points(run_id, points, {COLOUR: colour} if colour else {})
     note = study_note(found, menu, sorted(path for path in figures if path.startswith(MAIN)))
     saved = tags(menu, [*HIDDEN, *hidden_metrics(found)], int(time.time() * 1000))
-    store.tag_experiment(study.experiment_id, {**saved, **noted(note, store.experiment_tags(study.experiment_id))})
-    store.tag_run(study.run_id, noted(note, store.run_tags(study.run_id)))
+    store.tag_experiment(study.experiment_id, {**saved, **note_tags(note, store.experiment_tags(study.experiment_id))})
+    store.tag_run(study.run_id, note_tags(note, store.run_tags(study.run_id)))
 
 
-def noted(note: str, now: Mapping[str, str]) -> dict[str, str]:
+def note_tags(note: str, now: Mapping[str, str]) -> dict[str, str]:
     """Tags that write a note; none where a user has edited it.
 
     Args:

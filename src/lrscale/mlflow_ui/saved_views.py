@@ -18,7 +18,7 @@ LIMIT = 100
 """Runs a view may show: MLflow loads no more at first, and draws only what is loaded."""
 SUMMARY = "lrscale-summary"
 """The view that a study opens with."""
-NAME = "attributes.`Run Name`"
+RUN_NAME = "attributes.`Run Name`"
 TRIALS = f"tags.`{KIND}` = 'trial'"
 BEST = f"tags.`{IN_SUMMARY}` = 'yes'"
 BEST_TRIALS = f"{TRIALS} and {BEST}"
@@ -125,8 +125,8 @@ def _state(view: View, hidden: Sequence[str]) -> dict[str, Any]:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
-        "columnOrder": [NAME, *columns],
-        "columnWidths": {NAME: 210, **dict(zip(columns, view.columns.values(), strict=True))},
+        "columnOrder": [RUN_NAME, *columns],
+        "columnWidths": {RUN_NAME: 210, **dict(zip(columns, view.columns.values(), strict=True))},
         "runsHiddenMode": "SHOWALL",
         "compareRunCharts": cards,
         "compareRunSections": sections,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lrscale.study.records import StudyRecord
     from lrscale.tracking.store import Store
 
-NAME = "lrscale.localhost"
+HOST_NAME = "lrscale.localhost"
 """A name of this machine's: at 127.0.0.1 itself MLflow opens an assistant's panel over a quarter of the page."""
 DASHBOARD_PORT = 8080
 QUIET = {
@@ -76,11 +76,11 @@ def _complete(store: "Store", record: "StudyRecord") -> None:
     """Gives a study its views where it has none: it is running for the first time, or was recorded before there were views."""
     if SAVED_VIEW + SUMMARY in store.experiment_tags(record.experiment_id):
         return
-    from lrscale.mlflow_ui.publish import put_on_show
+    from lrscale.mlflow_ui.publish import show_study
     from lrscale.study.answer import answer
 
     trials = store.trials(record.experiment_id)
-    put_on_show(store, answer(record, trials), trials, [])
+    show_study(store, answer(record, trials), trials, [])
 
 
 def _serving(store: "Store", record: "StudyRecord", host: str, port: int) -> int | None:
@@ -116,13 +116,13 @@ def _mlflow(uri: str, host: str, port: int) -> Server:
         print(f"whoever reaches {host}:{port} can read, change and delete all that is in {uri}: there is no password", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", host, "--port", str(port), "--allowed-hosts", ",".join(_allowed(host, port))]
-    command += ["--cors-allowed-origins", f"http://{NAME}:{port}"]
+    command += ["--cors-allowed-origins", f"http://{HOST_NAME}:{port}"]
     return Server("MLflow's server", command, QUIET, f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/health")
 
 
 def _allowed(host: str, port: int) -> list[str]:
     """Hosts that a request may name: a page elsewhere cannot reach the server under a name of its own."""
-    names = [LOCAL, "localhost", NAME] + ([] if host == LOCAL else [host, socket.gethostname(), socket.getfqdn()])
+    names = [LOCAL, "localhost", HOST_NAME] + ([] if host == LOCAL else [host, socket.gethostname(), socket.getfqdn()])
     return [f"{name}:{port}" for name in dict.fromkeys(names)]
 
 
@@ -131,9 +131,9 @@ def _name(host: str, browser: bool) -> str:
     if host != LOCAL:
         return socket.gethostname() if host == "0.0.0.0" else host
     try:
-        return NAME if socket.gethostbyname(NAME) == LOCAL else LOCAL
+        return HOST_NAME if socket.gethostbyname(HOST_NAME) == LOCAL else LOCAL
     except OSError:
-        return NAME if browser and sys.platform != "darwin" else LOCAL
+        return HOST_NAME if browser and sys.platform != "darwin" else LOCAL
 
 
 def _dashboard(store: "Store", record: "StudyRecord", mlflow: str) -> Server:

@@ -13,7 +13,7 @@ from lrscale.training.results import mean_objective
 
 RESULT = {"metrics.objective": 95, "params.lr": 85}
 CHECKS = {"metrics.diverged": 80, "metrics.steps": 70}
-NUMBERS = {"metrics.lr_best": 80, "metrics.lr_low": 80, "metrics.lr_high": 80, "metrics.lr_theory": 85}
+ESTIMATE_COLUMNS = {"metrics.lr_best": 80, "metrics.lr_low": 80, "metrics.lr_high": 80, "metrics.lr_theory": 85}
 HIDDEN = (
     "batch_size", "diverged", "examples", "excess_risk", "log10_lr", "log10_objective", "lr_best", "lr_high", "lr_low",
     "lr_theory", "objective", "objective_by_seed", "place", "seeds", "steps", "train_loss", "trial", "claims", "claims_held",
@@ -38,7 +38,15 @@ def views(found: Answer, trials: Sequence[TrialRecord]) -> list[View]:
     loss = _loss_section(found)
     return [
         View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _summary(found)),
-        View("lrscale-best", "Best trial of each cell", BEST_TRIALS, "metrics.place", True, {**NUMBERS, **columns}, (loss,)),
+        View(
+            "lrscale-best",
+            "Best trial of each cell",
+            BEST_TRIALS,
+            "metrics.place",
+            True,
+            {**ESTIMATE_COLUMNS, **columns},
+            (loss,),
+        ),
         *(_of_reduction(found, trials, reduction, columns, (points, loss)) for reduction in _reductions(found)),
         _diverged(trials, columns, (gone,)),
         _all(trials, columns, (points, loss)),

@@ -18,8 +18,8 @@ from lrscale.training.process_group import in_ranks
 from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module, module_of
 
-CLASSES, IGNORED = 10, -100
-CLASS_WEIGHTS = torch.linspace(0.1, 1.9, CLASSES, dtype=torch.float64)
+OUTPUTS, IGNORED = 10, -100
+CLASS_WEIGHTS = torch.linspace(0.1, 1.9, OUTPUTS, dtype=torch.float64)
 MEASURED = ("mean", "sum", "sum_over_nominal")
 
 Loss = Callable[[Tensor, Tensor, str], Tensor]
@@ -51,8 +51,8 @@ LOSSES: dict[str, LossKind] = {
     ),
     "outputs": LossKind(
         lambda out, y, reduction: nn.functional.mse_loss(out, y, reduction=reduction),
-        lambda y: nn.functional.one_hot(y, CLASSES).double(),
-        lambda y: torch.full((len(y),), float(CLASSES), dtype=torch.float64),
+        lambda y: nn.functional.one_hot(y, OUTPUTS).double(),
+        lambda y: torch.full((len(y),), float(OUTPUTS), dtype=torch.float64),
         True,
     ),
     "ignored": LossKind(
@@ -74,7 +74,7 @@ Way = tuple[str, str, int]
 """A loss, a reduction, and a number of micro-batches."""
 
 
-class Share(NamedTuple):
+class RankShare(NamedTuple):
     """What one process differentiates: a module's losses over its own examples, in micro-batches of a size."""
 
     module: nn.Module
@@ -89,7 +89,7 @@ class Share(NamedTuple):
         return [weights, self.ways, self.size, self.x.tolist(), {name: y.tolist() for name, y in self.y.items()}]
 
     @classmethod
-    def of(cls, plain: list[Any]) -> "Share":
+    def of(cls, plain: list[Any]) -> "RankShare":
         weights, ways, size, x, y = plain
         module = module_of([_tensor(values) for values in weights])
         return cls(module, tuple(map(tuple, ways)), size, _tensor(x), {name: _tensor(values) for name, values in y.items()})
@@ -101,7 +101,7 @@ def _tensor(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64) if made.is_floating_point() else made
 
 
-def probe(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: Task) -> list[Quantity]:
     """Measures c by projecting a step's gradient on that of the mean loss over the same terms.
 
         c = g . g_mean / g_mean . g_mean
@@ -120,7 +120,7 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     counts = tuple(dict.fromkeys((1, parts)))
     ways = tuple((name, reduction, n) for name in LOSSES for n in counts for reduction in MEASURED)
     pieces = [slice(r * each, (r + 1) * each) for r in range(ranks)]
-    shares = [Share(module, ways, size, x[p], {name: of[p] for name, of in y.items()}) for p in pieces]
+    shares = [RankShare(module, ways, size, x[p], {name: of[p] for name, of in y.items()}) for p in pieces]
     if ranks == 1:
         found = gradients(shares[0])
     else:  # of every loss: one group serves all
@@ -130,7 +130,7 @@ def probe(training: Training, task: Task) -> list[Quantity]:
         if name != loss:
             continue
         seen = torch.cat([torch.arange(p.start, p.start + n * size) for p in pieces])
-        whole = Share(module, ((loss, "mean", 1),), len(seen), x[seen], {loss: y[loss][seen]})
+        whole = RankShare(module, ((loss, "mean", 1),), len(seen), x[seen], {loss: y[loss][seen]})
         terms = float(kind.terms(y[loss][seen]).mean())
         batch = Batch(reduction, len(seen), accumulation=n, ranks=ranks, terms=terms)
         exact = kind.even or reduction != "mean" or ranks * n == 1
@@ -151,7 +151,7 @@ def _compared(gradient: Tensor, mean: Tensor, batch: Batch, exact: bool) -> list
     return out
 
 
-def gradients(share: Share, module: nn.Module | None = None) -> list[Tensor]:
+def gradients(share: RankShare, module: nn.Module | None = None) -> list[Tensor]:
     """The gradient that each way leaves in `.grad`, [parameter]; the module may be wrapped for a group."""
     module, out = module or share.module, []
     for name, reduction, parts in share.ways:
@@ -166,7 +166,7 @@ def gradients(share: Share, module: nn.Module | None = None) -> list[Tensor]:
 
 def gradients_of_rank(plain: list[Any]) -> list[list[float]]:
     """`gradients` of a plain share under DistributedDataParallel, which averages each backward's gradients over the group."""
-    share = Share.of(plain)
+    share = RankShare.of(plain)
     return [gradient.tolist() for gradient in gradients(share, nn.parallel.DistributedDataParallel(share.module))]
 
 
@@ -197,6 +197,6 @@ PROBES.declare(
             ),
         },
         check=_check,
-        measure=probe,
+        measure=measure,
     ),
 )

@@ -16,11 +16,11 @@ from lrscale.tasks.task import Task
 from lrscale.training.quantity import Quantity
 
 RATIO = 2.0
-STEPS = 50
+UPDATES = 50
 SHAPE = (4, 3)  # Muon takes matrices only
 CLIP = 0.1
 """Threshold of the clipped SGD, as a part of the gradient's norm: always active."""
-CLASSES = {name.lower(): name for name in vars(torch.optim) if name.lower() in RESPONSES and name != "SparseAdam"}
+TORCH_OPTIMIZERS = {name.lower(): name for name in vars(torch.optim) if name.lower() in RESPONSES and name != "SparseAdam"}
 """Optimizers of torch.optim that take dense gradients, by their name in lower case."""
 OPTIONS: dict[str, Mapping[str, Any]] = {
     "asgd": {"lambd": 0.0},  # a decay beside the gradient
@@ -52,7 +52,7 @@ FLOORS: dict[str, Floor] = {
 """From torch's update rules; of clipped SGD eps is what clip_grad_norm_ adds to the norm. Others have no such form."""
 
 
-def probe(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: Task) -> list[Quantity]:
     """Measures p from update norms, with gradients of random signs and one size.
 
     Quantities: `p_first`, of the first update; `p_step_50`, of the 50th; `p_first_50`, of the norm of the first 50
@@ -61,12 +61,12 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     """
     assert training.probe is not None
     name, size = training.probe.options["optimizer"], float(training.probe.options["size"])
-    signs = torch.randint(2, (STEPS, *SHAPE), generator=generator("probe", "homogeneity", training.seeds[0])).double() * 2 - 1
+    signs = torch.randint(2, (UPDATES, *SHAPE), generator=generator("probe", "homogeneity", training.seeds[0])).double() * 2 - 1
     once, more = updates(name, size, signs, size), updates(name, RATIO * size, signs, size)
     norms, larger = once.flatten(1).norm(dim=1), more.flatten(1).norm(dim=1)
     measured = {
         "p_first": (norms[0], larger[0], expected_p(name, size, 1)),
-        "p_step_50": (norms[-1], larger[-1], expected_p(name, size, STEPS)),
+        "p_step_50": (norms[-1], larger[-1], expected_p(name, size, UPDATES)),
         "p_first_50": (norms.norm(), larger.norm(), _expected_over_all(name, size)),
     }
     return [
@@ -107,7 +107,7 @@ def updates(name: str, size: float, signs: Tensor, clip_size: float) -> Tensor:
 
 
 def _optimizer(name: str, parameter: Tensor) -> torch.optim.Optimizer:
-    made = getattr(torch.optim, CLASSES.get(name, "SGD"))
+    made = getattr(torch.optim, TORCH_OPTIMIZERS.get(name, "SGD"))
     decay = {"weight_decay": 0.0} if name not in ("rprop", "lbfgs") else {}
     optimizer: torch.optim.Optimizer = made([parameter], lr=1e-3, **decay, **OPTIONS.get(name, {}))
     return optimizer
@@ -132,7 +132,7 @@ def expected_p(name: str, size: float, step: int) -> float | None:
 
 def _expected_over_all(name: str, size: float) -> float | None:
     """p of all steps together: that of one, where all steps have the same."""
-    every = [expected_p(name, size, step) for step in range(1, STEPS + 1)]
+    every = [expected_p(name, size, step) for step in range(1, UPDATES + 1)]
     first = every[0]
     return first if first is not None and all(p is not None and abs(p - first) < 1e-3 for p in every) else None
 
@@ -144,11 +144,11 @@ PROBES.declare(
         options={
             "optimizer": Option(
                 "sgd",
-                one_of(*sorted(CLASSES), "clipped_sgd"),
+                one_of(*sorted(TORCH_OPTIMIZERS), "clipped_sgd"),
                 "any of torch.optim that takes dense gradients, in lower case, or clipped_sgd: a clip-by-norm that always acts",
             ),
             "size": Option(1.0, POSITIVE, "of each gradient's entries"),
         },
-        measure=probe,
+        measure=measure,
     ),
 )

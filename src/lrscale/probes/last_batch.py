@@ -25,7 +25,7 @@ INIT = 1e-4
 """Variance of initial weights."""
 
 
-def probe(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: Task) -> list[Quantity]:
     """Trains with the same seeds under mean at lr, sum at lr / B and sum_over_nominal at lr, short last batches kept.
 
     Quantities: `ln loss ratio`, of the seed-mean excess risk under mean over that under sum; `nominal difference`, the
@@ -103,6 +103,6 @@ PROBES.declare(
         about="How far do reductions part where the epoch's last batch is short? Needs least squares and plain SGD.",
         options={"lr": Option(0.2, POSITIVE, "under mean; sum takes it over batch_size")},
         check=_check,
-        measure=probe,
+        measure=measure,
     ),
 )

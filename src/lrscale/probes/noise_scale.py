@@ -16,13 +16,13 @@ from lrscale.probes import PROBES, Probe
 from lrscale.rules import Rule, integer, is_number
 from lrscale.spec import Option, Training
 from lrscale.streams import generator
-from lrscale.tasks.least_squares import draw
+from lrscale.tasks.least_squares import draw_examples
 from lrscale.tasks.models import Parameters
 from lrscale.tasks.task import Task
 from lrscale.training.engine import full_data_mean, weights_after
 from lrscale.training.minibatches import BLOCK_BYTES
 from lrscale.training.quantity import Quantity
-from lrscale.training.reduction import gradient_scale
+from lrscale.training.reduction import step_gradient_scale
 
 Array = NDArray[np.float64]
 JUDGED = 2000
@@ -31,7 +31,7 @@ OCTAVES = np.arange(-10.0, 6)
 """Lrs first tried for a step, as powers of two; then those an eighth of an octave apart around the best."""
 
 
-def probe(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: Task) -> list[Quantity]:
     """Measures `b_simple` = tr(Sigma)/|G|^2 after a `fraction` of training, and at its start `one_step_lr`.
 
     Each seed is trained by itself; what is drawn for all of them is pooled. `one_step_lr` is the lr, in the training's
@@ -47,7 +47,7 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     found = _b_simple(training, task, weights)
     if options["fraction"] == 0:
         size = training.step_examples
-        c = float(gradient_scale(training.reduction, torch.ones(size, dtype=torch.float64), training.batch_size))
+        c = step_gradient_scale(training)
         best, expected = one_step_lr(task, weights, size, options["steps"], training.seeds), _greedy_lr(task, weights, size)
         found.append(Quantity("one_step_lr", best.value / c, best.low / c, best.high / c, expected and expected / c))
     return found
@@ -71,7 +71,7 @@ def _b_simple(training: Training, task: Task, weights: Parameters) -> list[Quant
 def fresh(task: Task, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
     """Fresh examples: of least squares from what its data are drawn from, of others from the data with replacement."""
     if task.population is not None:
-        x, y = draw(task.population, examples, "noise_scale", *name)
+        x, y = draw_examples(task.population, examples, "noise_scale", *name)
         return x.to(task.data.x.dtype), y.to(task.data.y.dtype)
     places = torch.randint(len(task.data.x), (examples,), generator=generator("noise_scale", *name))
     return task.data.x[places], task.data.y[places]
@@ -204,6 +204,6 @@ PROBES.declare(
             "steps": Option(64, integer(1, 100_000), "single steps for each seed, each on a batch of its own"),
         },
         check=_check,
-        measure=probe,
+        measure=measure,
     ),
 )

@@ -21,23 +21,23 @@ from lrscale.probes import PROBES, Probe
 from lrscale.rules import FRACTION, integer
 from lrscale.spec import Choice, Option, Training
 from lrscale.streams import generator
-from lrscale.tasks.least_squares import draw
+from lrscale.tasks.least_squares import draw_examples
 from lrscale.tasks.registry import TASKS
 from lrscale.tasks.task import Population, Task
 from lrscale.training.engine import train
 from lrscale.training.quantity import Quantity
-from lrscale.training.reduction import gradient_scale
+from lrscale.training.reduction import step_gradient_scale
 
 Array = NDArray[np.float64]
 PARTS = 20
 """Independent parts of a simulation, for its interval."""
-STEPS = 200
+CHAIN_STEPS = 200
 """Steps of each long run, the first half of which is left out."""
 FACTORS = np.geomspace(0.8, 4, 33)
 """Lrs of the long runs, in mean-square edges."""
 
 
-def probe(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: Task) -> list[Quantity]:
     """Measures the largest stable lr of plain SGD in the training's own reduction, and of momentum with the whole data.
 
     `mean_square_edge`: where E|e|^2 stops shrinking, from one step on fresh batches. `almost_sure_edge`: where a
@@ -49,12 +49,12 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     """
     source, size = task.population, training.step_examples
     assert source is not None and training.probe is not None
-    c = float(gradient_scale(training.reduction, torch.ones(size, dtype=torch.float64), training.batch_size))
+    c = step_gradient_scale(training)
     spectrum, examples = source.spectrum.numpy(), training.probe.options["examples"]
-    mean_square = mean_square_edge(source, size, examples)
+    mean_square = simulated_mean_square_edge(source, size, examples)
     expected = theory.mean_square_edge(spectrum, source.bias, size)
     found = [_quantity("mean_square_edge", mean_square, expected, c)]
-    almost_sure = almost_sure_edge(source, size, examples, mean_square.value)
+    almost_sure = simulated_almost_sure_edge(source, size, examples, mean_square.value)
     typical = _expected_almost_sure(source, size)
     if almost_sure is not None:
         found.append(_quantity("almost_sure_edge", almost_sure, typical, c))
@@ -62,7 +62,7 @@ def probe(training: Training, task: Task) -> list[Quantity]:
     if size == training.examples and task.optimum is not None:
         momentum = training.probe.options["momentum"]
         largest = float(torch.linalg.eigvalsh(task.optimum.gram)[-1])
-        edge = momentum_edge(training, task, momentum, mean_square.value / c)
+        edge = simulated_momentum_edge(training, task, momentum, mean_square.value / c)
         found.append(_quantity("momentum_edge", edge, edges.momentum_edge(largest, momentum) / c, 1.0))
     return found
 
@@ -87,7 +87,7 @@ def _expected_almost_sure(source: Population, size: int) -> float | None:
     )
 
 
-def mean_square_edge(source: Population, batch_size: int, examples: int) -> Interval:
+def simulated_mean_square_edge(source: Population, batch_size: int, examples: int) -> Interval:
     """Mean-reduction lr at which the measured one-step map of the second moments stops contracting.
 
     From e along axis j one step leaves E e_i'^2 = delta_ij (1 - 2 lr E H_jj) + lr^2 E H_ij^2 along axis i, so that
@@ -101,7 +101,7 @@ def mean_square_edge(source: Population, batch_size: int, examples: int) -> Inte
     count = max(1, examples // (PARTS * batch_size))
     moments = []
     for part in range(PARTS):
-        x = draw(source, count * batch_size, "stability", "one step", batch_size, part)[0].view(count, batch_size, -1)
+        x = draw_examples(source, count * batch_size, "stability", "one step", batch_size, part)[0].view(count, batch_size, -1)
         hessians = x.mT @ x / batch_size
         moments.append(torch.cat([hessians.mean(0).diagonal().unsqueeze(0), hessians.square().mean(0)]).numpy())
 
@@ -111,7 +111,7 @@ def mean_square_edge(source: Population, batch_size: int, examples: int) -> Inte
     return jackknife(edge, np.array(moments))
 
 
-def almost_sure_edge(source: Population, batch_size: int, examples: int, mean_square: float) -> Interval | None:
+def simulated_almost_sure_edge(source: Population, batch_size: int, examples: int, mean_square: float) -> Interval | None:
     """Mean-reduction lr at which long runs stop shrinking: their mean growth of log |e| a step is 0.
 
     Args:
@@ -123,7 +123,7 @@ def almost_sure_edge(source: Population, batch_size: int, examples: int, mean_sq
     Returns:
       The edge, from a line between the lrs tried around it; None where it lies beyond them.
     """
-    chains = PARTS * max(1, examples // (PARTS * STEPS * batch_size))
+    chains = PARTS * max(1, examples // (PARTS * CHAIN_STEPS * batch_size))
     lrs = mean_square * FACTORS
     growth = _growth(source, batch_size, chains, torch.from_numpy(lrs))
 
@@ -148,17 +148,17 @@ def _growth(source: Population, batch_size: int, chains: int, lrs: Tensor) -> Ar
         errors = errors - x.mT @ (x @ errors) * (lrs / batch_size)
         size = errors.norm(dim=1, keepdim=True).clamp(min=1e-300)
         errors = errors / size
-        if step >= STEPS // 2:
+        if step >= CHAIN_STEPS // 2:
             total += size.squeeze(1).log()
-    return np.asarray((total / (STEPS - STEPS // 2)).numpy())
+    return np.asarray((total / (CHAIN_STEPS - CHAIN_STEPS // 2)).numpy())
 
 
 def _batches(source: Population, batch_size: int, chains: int) -> Iterator[Tensor]:
-    for step in range(STEPS):
-        yield draw(source, chains * batch_size, "stability", "long", batch_size, step)[0].view(chains, batch_size, -1)
+    for step in range(CHAIN_STEPS):
+        yield draw_examples(source, chains * batch_size, "stability", "long", batch_size, step)[0].view(chains, batch_size, -1)
 
 
-def momentum_edge(training: Training, task: Task, momentum: float, near: float) -> Interval:
+def simulated_momentum_edge(training: Training, task: Task, momentum: float, near: float) -> Interval:
     """Lr at which training on the whole data at once, with momentum, stops ending below where it started.
 
     Args:
@@ -198,6 +198,6 @@ PROBES.declare(
             "momentum": Option(0.9, FRACTION, "of the edge with momentum, measured where the batch is the whole data"),
         },
         check=_check,
-        measure=probe,
+        measure=measure,
     ),
 )

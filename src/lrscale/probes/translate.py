@@ -14,7 +14,7 @@ from lrscale.tasks.task import Task
 from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module, trajectory, whole_batches
 
-STEPS = 50
+TRAJECTORY_STEPS = 50
 PENALTIES = {"l1": 0.2, "l2": 0.2}
 
 
@@ -46,7 +46,7 @@ CASES: dict[str, Case] = {
 CLIPS = {"clip_value": 0.5, "clip_norm": 0.5}
 
 
-def probe(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: Task) -> list[Quantity]:
     """Compares trajectories of plain torch.optim loops over `STEPS` steps.
 
     Quantities: `difference`, of sum with everything translated from mean, `difference clipped by norm`, the same with
@@ -76,7 +76,7 @@ def _run(task: Task, seed: int, case: Case, values: Mapping[str, float], batch: 
     module = make_module(task, seed)
     own = {name: value for name, value in values.items() if name in ("lr", "weight_decay", "eps")}
     optimizer = getattr(torch.optim, case.optimizer)(module.parameters(), **own, **case.options)
-    return trajectory(module, optimizer, whole_batches(task, seed, batch.size, STEPS), batch, values)
+    return trajectory(module, optimizer, whole_batches(task, seed, batch.size, TRAJECTORY_STEPS), batch, values)
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -90,6 +90,6 @@ PROBES.declare(
     Probe(
         about="Is sum with everything translated the trajectory of mean? Plain torch.optim loops of 50 steps on the task.",
         options={"optimizer": Option("sgd", one_of(*CASES), "sgd, momentum, nesterov, or another one in lower case")},
-        measure=probe,
+        measure=measure,
     ),
 )

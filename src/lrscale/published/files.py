@@ -57,7 +57,7 @@ def publish(study: str | None, uri: str) -> None:
     folder = RESULTS / name
     if safe_name(name) != name or folder.is_symlink():
         raise Refusal(f"`STUDY` must be a name that a folder can have, got {name}. Set hydra.sweeper.study_name.")
-    texts = {"record.json": _json(_record(record)), **files(found), **tables(as_json(found))}
+    texts = {"record.json": _json(_record(record)), **number_files(found), **tables(as_json(found))}
     contents = {**main_figures(found), **{name: text.encode() for name, text in texts.items()}}
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -91,7 +91,7 @@ def _record(study: StudyRecord) -> dict[str, Any]:
     return {**kept, "seconds": study.seconds, "published_from": commit()}
 
 
-def files(found: Answer) -> dict[str, str]:
+def number_files(found: Answer) -> dict[str, str]:
     """The files NUMBERS_IN, as texts; a probe has no trials."""
     rows = trial_rows(found.plan, [trial for cell in found.cells for trial in cell.trials])
     return {"report.json": _json(as_json(found)), **({"trials.csv": as_csv(rows)} if rows else {})}

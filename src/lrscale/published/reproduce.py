@@ -16,10 +16,10 @@ from lrscale.errors import Failure, printable
 from lrscale.files import safe_name
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import compare
-from lrscale.published.files import Published, files, finished, read
+from lrscale.published.files import Published, finished, number_files, read
 from lrscale.run.job import Outcome, work, work_all
 from lrscale.run.setup import Setup
-from lrscale.run.study import conduct
+from lrscale.run.study import run_study
 from lrscale.search.tuner import make_sampler
 from lrscale.study.claims import check_claims
 from lrscale.study.config import make_training
@@ -54,7 +54,7 @@ def reproduce_from(run_id: str, uri: str) -> None:
     store = Store.existing(uri)
     if store.kind(run_id) == "study":
         found = finished(store, store.study_of(run_id))
-        _reproduce(found.plan.study, Published(found.study, files(found)))
+        _reproduce(found.plan.study, Published(found.study, number_files(found)))
     else:
         _reproduce_work(run_id, store.work(run_id))
 
@@ -91,9 +91,9 @@ def _conduct(plan: Plan, setup: Setup) -> dict[str, str]:
     def launch(jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:
         return [work_all([share.config for share in job], setup.compute) for job in jobs]
 
-    conduct(plan, setup, launch, lambda store, study, console: kept.append((store, study)))
+    run_study(plan, setup, launch, lambda store, study, console: kept.append((store, study)))
     (store, study) = kept[0]
-    return files(finished(store, store.study_of(study.run_id)))
+    return number_files(finished(store, store.study_of(study.run_id)))
 
 
 def _reproduce_work(run_id: str, record: WorkRecord) -> None:

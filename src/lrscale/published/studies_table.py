@@ -37,10 +37,10 @@ def row(record: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     command = f"`lrscale reproduce {record['study']}`, {time}"
     question, law = escaped(record["question"] or record["study"]), escaped(record["law"] or "-")
-    return f"| {question} | {law} | {measured(record['claims'], report['claims'])} | {command} |\n"
+    return f"| {question} | {law} | {measured_cell(record['claims'], report['claims'])} | {command} |\n"
 
 
-def measured(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> str:
+def measured_cell(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> str:
     """The first claim's numbers, every claim that fails with its own, and how many hold."""
     parts = []
     for i, claim in enumerate(claims):

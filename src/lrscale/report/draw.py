@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from lrscale.study.answer import Answer
-from lrscale.study.records import Line
+from lrscale.study.records import Curve
 
 
-def draw(found: Answer, lines: Mapping[str, Line]) -> dict[str, dict[str, bytes]]:
+def draw(found: Answer, lines: Mapping[str, Curve]) -> dict[str, dict[str, bytes]]:
     """Draws all figures: name -> format (png, svg) -> content; `lines` are the loss curves of each cell's best trial, by cell."""
     from lrscale.report.figures import curves
 
@@ -14,7 +14,7 @@ def draw(found: Answer, lines: Mapping[str, Line]) -> dict[str, dict[str, bytes]
     if found.measurements:
         from lrscale.report.figures import quantities
 
-        drawn["quantities"] = curves.files(quantities.quantities(found))
+        drawn["quantities"] = curves.figure_files(quantities.quantities(found))
     for i, family in enumerate(found.families):
         suffix = f"_{i + 1}" if len(found.families) > 1 else ""
         if not any(cell.best for cell in family.cells):
@@ -27,7 +27,7 @@ def draw(found: Answer, lines: Mapping[str, Line]) -> dict[str, dict[str, bytes]
         if any(max(lines[c.cell.id].steps, default=0) > 0 for c in family.cells if c.cell.id in lines):
             figures["loss_against_examples"] = curves.loss_against_examples(found, family, lines, loss_name(found))
         for title, figure in figures.items():
-            drawn[title + suffix] = curves.files(figure)
+            drawn[title + suffix] = curves.figure_files(figure)
     return drawn
 
 

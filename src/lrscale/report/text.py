@@ -59,7 +59,7 @@ def _print(console: Console, title: str | None, columns: Sequence[str], rows: Se
     narrow = sum(max(pair) + GAP for pair in zip(widths, map(len, columns), strict=True)) - GAP > console.width
     for column, width in zip(columns, widths, strict=True):
         header = "\n".join(textwrap.wrap(column, max(width, *map(len, column.split(" "))))) if narrow and column else column
-        table.add_column(header, justify="left" if column in WORDS else "right", no_wrap=column != CLAIM_COLUMNS[0])
+        table.add_column(header, justify="left" if column in LEFT_COLUMNS else "right", no_wrap=column != CLAIM_COLUMNS[0])
     for row in rows:
         table.add_row(*row, style="bold red" if console.is_terminal and row[-1] == FAILS else None)
     console.print(table)
@@ -95,7 +95,7 @@ GAP = 2
 """Between columns."""
 SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
 CLAIM_COLUMNS = ("claim", "expected", "measured", "")
-WORDS = ("cell", "cells", "batch sizes", "claim", "")
+LEFT_COLUMNS = ("cell", "cells", "batch sizes", "claim", "")
 """Columns that hold words."""
 FAILS = "FAILS"
 COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")

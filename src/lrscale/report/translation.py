@@ -44,12 +44,12 @@ def print_translation(
     """
     found = translate(optimizer, lr, source, target, knobs, decoupled, published())
     if form == "json":
-        print(json.dumps(as_json(found), indent=2, allow_nan=False))
+        print(json.dumps(translation_json(found), indent=2, allow_nan=False))
     else:
-        show(found, Console(highlight=False, markup=False, emoji=False))
+        show_translation(found, Console(highlight=False, markup=False, emoji=False))
 
 
-def as_json(found: Translation) -> dict[str, Any]:
+def translation_json(found: Translation) -> dict[str, Any]:
     """A translation as one document: `exact` and `batch_size` are its two answers."""
     return {
         "optimizer": found.optimizer,
@@ -71,7 +71,7 @@ def as_json(found: Translation) -> dict[str, Any]:
     }
 
 
-def show(found: Translation, console: Console) -> None:
+def show_translation(found: Translation, console: Console) -> None:
     """Prints a translation to be read, at 80 columns and more."""
     console.print(f"{found.optimizer}, p = {found.p:g}")
     console.print(f"  from  {found.source}: c = {_number(found.source.c)}")

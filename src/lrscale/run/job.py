@@ -5,15 +5,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-
 from lrscale.probes import PROBES
 from lrscale.spec import Compute
 from lrscale.study.config import make_training
 from lrscale.study.plan import Share
 from lrscale.tasks.registry import make_task
-from lrscale.training.engine import train
-from lrscale.training.results import Result, measured, results
+from lrscale.training.engine import train, use_threads
+from lrscale.training.results import Result, probe_result, results
 
 
 class Outcome(NamedTuple):
@@ -35,10 +33,10 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
       One result a trial; one for a probe.
     """
     training = make_training(config)
-    torch.set_num_threads(compute.threads)
+    use_threads(compute.threads)
     task = make_task(training)
     if training.probe is not None:
-        return [measured(PROBES[training.probe.name].measure(training, task))]
+        return [probe_result(PROBES[training.probe.name].measure(training, task))]
     return list(results(training, train(training, task, compute.memory_mb)))
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from rich.console import Console
 
 from lrscale.files import as_yaml, safe_name, write_whole
-from lrscale.mlflow_ui.publish import put_on_show
+from lrscale.mlflow_ui.publish import show_study
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
 from lrscale.report.csv import as_csv
 from lrscale.report.draw import draw, loss_name
 from lrscale.report.html import as_html
 from lrscale.report.json import as_json
 from lrscale.report.text import show
-from lrscale.signals import whole
+from lrscale.signals import uninterrupted
 from lrscale.study.answer import Answer, answer
 from lrscale.study.claims import check_claims
-from lrscale.study.records import Line, StudyRecord
+from lrscale.study.records import Curve, StudyRecord
 from lrscale.tracking.store import Store
 from lrscale.training.results import examples_seen
 
@@ -42,8 +42,8 @@ def print_report(study: str | None, uri: str, form: str) -> None:
     else:
         show(found, Console(highlight=False, markup=False, emoji=False))
         if store.writable():
-            with whole():
-                put_on_show(store, found, trials, [p for p in store.files(record.run_id, "figures") if p.endswith(".png")])
+            with uninterrupted():
+                show_study(store, found, trials, [p for p in store.files(record.run_id, "figures") if p.endswith(".png")])
 
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:
@@ -57,9 +57,9 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     metrics = {"claims_held": float(sum(v.holds for v in checked)), "claims": float(len(checked))}
     if len(found.families) == 1 and found.families[0].ratio is not None:
         metrics["ratio_slope"] = round(found.families[0].ratio.value, 4)
-    with whole():
+    with uninterrupted():
         store.keep_files(study.run_id, folder, metrics)
-        put_on_show(store, found, trials, [f"figures/{name}.png" for name in figures])
+        show_study(store, found, trials, [f"figures/{name}.png" for name in figures])
     _name_files(console, folder, figures)
     console.print(f"browse   lrscale ui {study.plan.study}")
     address = store.uri.rstrip("/") if store.uri.startswith("http") else "http://127.0.0.1:5000"
@@ -99,12 +99,12 @@ def _name_files(console: Console, folder: Path, figures: Iterable[str]) -> None:
     console.print(f"report   {folder / 'report.html'}")
 
 
-def best_lines(store: Store, found: Answer) -> dict[str, Line]:
+def best_lines(store: Store, found: Answer) -> dict[str, Curve]:
     """The loss curve of each cell's best trial, by cell, its steps counted in examples; a damaged store may lack them."""
     lines = {}
     for cell in found.cells:
         trial = cell.best_trial()
         if trial is not None:
             line = store.line(trial.run_id, loss_name(found))
-            lines[cell.cell.id] = Line(tuple(examples_seen(cell.training, s) for s in line.steps), line.values)
+            lines[cell.cell.id] = Curve(tuple(examples_seen(cell.training, s) for s in line.steps), line.values)
     return lines

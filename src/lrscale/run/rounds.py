@@ -11,7 +11,7 @@ from lrscale.run.progress import Display
 from lrscale.run.setup import Setup
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
-from lrscale.signals import whole
+from lrscale.signals import uninterrupted
 from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord, TrialRecord, trial_record
 from lrscale.tracking.store import Store
@@ -45,7 +45,7 @@ class Rounds:
         known = {_key(tuner.cell.id, params) for params in tuner.every().values()}
         for key, record in self.recorded.items():
             if record.cell == tuner.cell.id and key not in known and set(record.params) == set(tuner.space):
-                with whole():
+                with uninterrupted():
                     tuner.add(record.params, mean_objective(record.objectives))
 
     def records(self) -> list[TrialRecord]:
@@ -69,7 +69,7 @@ class Rounds:
     def _ask(self) -> list[tuple[Tuner, list[Ask]]]:
         rounds = []
         for tuner in self.tuners:
-            with self.watch.phase("asking"), whole():
+            with self.watch.phase("asking"), uninterrupted():
                 asks = tuner.next_round()
             if asks:
                 rounds.append((tuner, asks))
@@ -87,7 +87,7 @@ class Rounds:
             if record is None:
                 fresh.append(ask)
             else:
-                with whole():
+                with uninterrupted():
                     tuner.tell(ask.number, mean_objective(record.objectives))
         return fresh
 
@@ -133,7 +133,7 @@ class Rounds:
         colour = self.palette[int(tuner.cell.config["batch_size"])]
         results = [result for ask, result in zip(asks, outcome.results, strict=True) if ask in missing]
         for ask, result in zip(missing, results, strict=True):
-            with whole():
+            with uninterrupted():
                 self.store.record_trial(self.study, tuner.cell, ask.number, asks[0].number, ask.params, result, started, colour)
                 self.taken.append(trial_record(tuner.cell.id, ask.number, asks[0].number, ask.params, result))
                 if ask in new:
@@ -143,7 +143,7 @@ class Rounds:
 
     def _take_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:
         for ask in asks:
-            with whole():
+            with uninterrupted():
                 self.store.record_failure(self.study, tuner.cell, ask.params, crash)
                 if ask in new:
                     tuner.fail(ask.number)

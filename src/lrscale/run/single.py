@@ -9,10 +9,10 @@ from rich.console import Console
 from lrscale.errors import Refusal
 from lrscale.provenance import made_by
 from lrscale.run.job import work
-from lrscale.signals import whole
+from lrscale.signals import uninterrupted
 from lrscale.spec import Compute, Training
 from lrscale.study.config import make_training
-from lrscale.study.plan import short
+from lrscale.study.plan import short_number
 from lrscale.tasks.registry import check_files
 from lrscale.training.quantity import Quantity
 from lrscale.training.results import Result
@@ -39,11 +39,11 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
     experiment = store.experiment(tracking["experiment"])
     (result,) = work(config, compute)
     lr = made.optimizer.options["lr"][0]
-    name = f"{made.reduction} b{made.batch_size} lr{short(lr)}"
+    name = f"{made.reduction} b{made.batch_size} lr{short_number(lr)}"
     console = Console(highlight=False, markup=False, emoji=False)
-    for line in losses(made, result):
+    for line in printed_lines(made, result):
         console.print(line)
-    with whole():
+    with uninterrupted():
         run_id = store.record_single(experiment, name, config, compute, {"optimizer.lr": lr}, result, made_by())
     console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")
 
@@ -54,7 +54,7 @@ def _measured(quantity: Quantity) -> str:
     return f"{quantity.name} {quantity.value:.6g}{interval}{expected}"
 
 
-def losses(made: Training, result: Result) -> list[str]:
+def printed_lines(made: Training, result: Result) -> list[str]:
     """The lines that are printed: the whole-data loss after each epoch and the objective, or what a probe measured."""
     if result.quantities:
         return [_measured(quantity) for quantity in result.quantities]

@@ -10,14 +10,14 @@ from datetime import datetime
 from rich.console import Console
 from rich.live import Live
 
-from lrscale.locks import is_held
+from lrscale.locks import is_locked
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.tracking.schema import EXECUTED
 from lrscale.tracking.store import Store
 
-SECONDS = 2.0
+LOOK_SECONDS = 2.0
 """Between two looks."""
-WORDS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
+STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
                 console.print("; ".join(found.lines(record.plan.study)), soft_wrap=True)
             if found.ended:
                 return
-            time.sleep(SECONDS)
+            time.sleep(LOOK_SECONDS)
             found = look(store, record)
 
 
@@ -104,8 +104,8 @@ def status(study: StudyRecord, trials: Sequence[TrialRecord], state: str, second
 def _state(store: Store, record: StudyRecord) -> str:
     """`interrupted`: MLflow has it as running, but no process holds the study's lock."""
     if record.status != "RUNNING":
-        return WORDS.get(record.status, record.status.lower())
-    here = store.file is None or is_held(record.plan.study, store.file)
+        return STATES.get(record.status, record.status.lower())
+    here = store.file is None or is_locked(record.plan.study, store.file)
     return "running" if here else "interrupted"
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write
-from lrscale.locks import held
+from lrscale.locks import study_lock
 from lrscale.provenance import made_by
 from lrscale.run.job import Launch
 from lrscale.run.progress import Display
@@ -18,7 +18,7 @@ from lrscale.run.rounds import Rounds
 from lrscale.run.setup import Setup
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Tuner, check_storage, make_sampler, open_storage, storage_file
-from lrscale.signals import whole
+from lrscale.signals import uninterrupted
 from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
 from lrscale.study.plan import Plan
@@ -30,7 +30,7 @@ from lrscale.tracking.store import Store, Undelivered
 Report = Callable[[Store, StudyRecord, Console], None]
 
 
-def conduct(plan: Plan, setup: Setup, launch: Launch, report: Report | None = None) -> None:
+def run_study(plan: Plan, setup: Setup, launch: Launch, report: Report | None = None) -> None:
     """Carries out a plan, or goes on with it, and reports.
 
     Only this process writes to Optuna and MLflow. A trial is recorded in MLflow first and told to Optuna
@@ -51,7 +51,7 @@ def conduct(plan: Plan, setup: Setup, launch: Launch, report: Report | None = No
     check_uri(setup.uri)
     check_storage(setup.storage)
     check_folder(Path("studies"))
-    with held(plan.study, store_files(setup)):
+    with study_lock(plan.study, store_files(setup)):
         _carry_out(plan, setup, launch, report, Stopwatch())
 
 
@@ -69,12 +69,12 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
         storage = open_storage(setup.storage)
         if store.is_server:
             store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study)
-    with watch.phase("opening stores"), whole():
+    with watch.phase("opening stores"), uninterrupted():
         study = store.start_study(StudyRecord(plan, made_by(), setup.compute, setup.storage))
     console = Console(highlight=False, markup=False, emoji=False)
     begun, seconds = time.monotonic(), 0.0
     try:
-        with watch.phase("asking"), whole():
+        with watch.phase("asking"), uninterrupted():
             tuners = [Tuner(plan, cell, storage) for cell in plan.cells]
         gc.freeze()  # what is loaded by now stays: collecting it over and over took an eighth of the recording
         rounds = Rounds(setup, launch, store, study, tuners, watch)
@@ -90,14 +90,14 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
         with watch.phase("reporting"):
             (report or write_report)(store, study, console)
     except BaseException as error:
-        with whole(), suppress(Failure):  # of the two errors the first says more
+        with uninterrupted(), suppress(Failure):  # of the two errors the first says more
             complete = isinstance(error, Undelivered)
             status = "FINISHED" if complete else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             store.finish_study(study.run_id, status, seconds)
             if (waiting := store.part()) and not complete:
                 console.print(f"{waiting} records wait on disk; the same command delivers them, or lrscale sync.")
         raise
-    with whole():
+    with uninterrupted():
         store.finish_study(study.run_id, "FINISHED", seconds)
         store.part()
     if setup.profile:

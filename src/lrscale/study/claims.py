@@ -36,13 +36,13 @@ from lrscale.estimate.fits import form_residual
 from lrscale.estimate.intervals import Interval
 from lrscale.rules import Rule, check, is_number
 from lrscale.study.families import Family, Measurement, batch_ranges
-from lrscale.study.plan import Plan, has
+from lrscale.study.plan import Plan, has_value
 from lrscale.training.reduction import REDUCTIONS
 
 BOUNDS = ("expected", "at_least", "at_most")
-KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
+CLAIM_KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
 AGAINST = ("slope_of", "form_residual")
-NUMBER = Rule("must be a finite number", is_number)
+FINITE = Rule("must be a finite number", is_number)
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ def check_claims(plan: Plan) -> None:
         if not isinstance(claim, Mapping) or not isinstance(claim.get("name"), str):
             raise Refusal(f"`{field}` must have a name, got {claim!r:.60}.")
         for key in claim:
-            if key not in KEYS:
-                raise Refusal(f"`{field}.{key}` is not known. Known: {', '.join(KEYS)}.")
+            if key not in CLAIM_KEYS:
+                raise Refusal(f"`{field}.{key}` is not known. Known: {', '.join(CLAIM_KEYS)}.")
         if claim.get("measure") not in known:
             raise Refusal(f"`{field}.measure` must be one of {', '.join(known)}, got {claim.get('measure')!r:.60}.")
         _check_bound(field, claim)
@@ -209,7 +209,7 @@ def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
     if not given or ("expected" in given and len(given) > 1):
         raise Refusal(f"`{field}` must have a bound, expected alone or at_least or at_most, got {', '.join(given) or 'none'}.")
     for key in (*given, *(["tolerance"] if claim.get("tolerance") is not None else [])):
-        check(f"{field}.{key}", NUMBER, claim[key])
+        check(f"{field}.{key}", FINITE, claim[key])
 
 
 def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan, probed: bool) -> None:
@@ -225,7 +225,7 @@ def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan, probed: b
         raise Refusal(f"`{field}.where` must give values of axes, as in {{batch_size: [1, 2]}}, got {where!r:.60}.")
     config = plan.cells[0].config
     for key in (*where, *([claim.get("against")] if probed and claim["measure"] in AGAINST else [])):
-        narrowed = key not in plan.cells[0].scientific and (key in config or has(config, str(key)))
+        narrowed = key not in plan.cells[0].scientific and (key in config or has_value(config, str(key)))
         if key not in axes and not narrowed:
             raise Refusal(f"`{field}` must select by axes of the study ({', '.join(axes) or 'none'}), got {key!r:.60}.")
 

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lrscale import NUMBERS
 from lrscale.errors import Refusal
 from lrscale.probes import PROBES
+from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, check_keys, integer, is_integer, one_of
 from lrscale.spec import Choice, Compute, Registry, Training
 from lrscale.tasks.registry import TASKS
@@ -32,8 +32,10 @@ GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "pro
 """The groups whose choices are declared beside their code."""
 KEYS = ("task", "optimizer", "budget", "probe", "reduction", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
-COMPUTE: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
+COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
 """The keys of `compute`, which describe the machine and not the training."""
+MOVED = {key: f"compute.{key}" for key in COMPUTE_RULES}
+"""What keys of older configs are called now."""
 OLD_IDENTITY = Compute()._asdict()
 """Part of every cell's identity: `compute` once was, and a study that was started then must find its cells."""
 
@@ -75,8 +77,8 @@ def make_training(config: Mapping[str, Any]) -> Training:
 
 def make_compute(values: Mapping[str, Any]) -> Compute:
     """Makes the settings of the machine; raises Refusal where a value breaks its rule or a key is unknown or missing."""
-    check_keys("compute", values, COMPUTE)
-    for key, rule in COMPUTE.items():
+    check_keys("compute", values, COMPUTE_RULES)
+    for key, rule in COMPUTE_RULES.items():
         check(f"compute.{key}", rule, values[key])
     return Compute(**values)
 

@@ -4,22 +4,22 @@ A document may be a stranger's. It holds values and names only, and none of them
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lrscale import NUMBERS
 from lrscale.errors import Refusal
+from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number
 from lrscale.spec import Compute
-from lrscale.study.config import COMPUTE, KEYS, OBJECTIVE, make_compute, tunable
-from lrscale.study.plan import Cell, Plan, TunedInterval, has
+from lrscale.study.config import COMPUTE_RULES, KEYS, OBJECTIVE, identity, make_compute, tunable
+from lrscale.study.plan import Cell, Plan, TunedInterval, has_value
 from lrscale.study.records import StudyRecord
 
 CELL_KEYS = ("id", "label", "scientific", "config")
 LINE = Rule(
     "must be one line of at most 4000 printable characters", lambda v: isinstance(v, str) and len(v) <= 4000 and v.isprintable()
 )
-NAME = Rule(
+IDENTIFIER = Rule(
     "must be a name of 1 to 100 letters, digits and any of `. _ + -`",
     lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w.+-]{1,100}", v)),
 )
@@ -84,13 +84,14 @@ def read_document(given: object, run_id: str = "", experiment_id: str = "", stat
     for field, rule in (*REQUIRED.items(), *((key, OPTIONAL[key]) for key in OPTIONAL if key in given)):
         check(f"record.{field}", rule, given[field])
     check("record.study", LINE, given["study"])
-    cells = tuple(_cell(f"record.cells[{i}]", cell) for i, cell in enumerate(given["cells"]))
+    intervals = {name: _interval(name, ends) for name, ends in given["intervals"].items()}
+    cells = tuple(_cell(f"record.cells[{i}]", cell, intervals) for i, cell in enumerate(given["cells"]))
     if len({cell.id for cell in cells}) < len(cells) or len({cell.label for cell in cells}) < len(cells):
         raise Refusal("`record.cells` must differ from each other, and two of them do not.")
     plan = Plan(
         study=given["study"],
         cells=cells,
-        intervals={name: _interval(name, ends) for name, ends in given["intervals"].items()},
+        intervals=intervals,
         sampler=given["sampler"],
         n_trials=given["n_trials"],
         question=given["question"],
@@ -113,18 +114,32 @@ def read_document(given: object, run_id: str = "", experiment_id: str = "", stat
 
 def compute_of(config: Mapping[str, Any]) -> Compute:
     """Returns the settings of the machine that older versions kept in a training's config, or else the defaults."""
-    return make_compute({**Compute()._asdict(), **{key: config[key] for key in COMPUTE if key in config}})
+    return make_compute({**Compute()._asdict(), **{key: config[key] for key in COMPUTE_RULES if key in config}})
+
+
+def cell_id(recorded: str, config: Mapping[str, Any], tuned: Iterable[str]) -> str:
+    """Returns the id of a recorded cell.
+
+    Older versions counted settings of the machine as part of a cell. Where those were not the defaults, which ids
+    still contain, the cell has another id today.
+
+    Args:
+      recorded: the id in the record.
+      config: of the cell, or of one of its trials.
+      tuned: dotted keys of what is tuned in the cell.
+    """
+    return recorded if compute_of(config) == Compute() else identity(without_compute(config), tuned)
 
 
 def without_compute(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a training's config without what `compute_of` reads from it."""
-    return {key: value for key, value in config.items() if key not in COMPUTE}
+    return {key: value for key, value in config.items() if key not in COMPUTE_RULES}
 
 
 def check_maker(maker: Mapping[str, Any]) -> None:
     """Raises Refusal unless a record's `made_by` holds texts, and numbers of this version or an older one."""
     for name, value in maker.items():
-        check("record.made_by", NAME, name)
+        check("record.made_by", IDENTIFIER, name)
         check(f"record.made_by.{name}", LINE, value)
     numbers = maker.get("numbers", "")
     if not re.fullmatch(r"[0-9]{1,9}", numbers):
@@ -150,24 +165,24 @@ def _interval(name: str, ends: object) -> TunedInterval:
     return TunedInterval(float(low), float(high), log)
 
 
-def _cell(field: str, given: object) -> Cell:
+def _cell(field: str, given: object, tuned: Iterable[str]) -> Cell:
     check(field, OBJECT, given)
     assert isinstance(given, Mapping)
     check_keys(field, given, dict.fromkeys(CELL_KEYS))
-    for key, rule in (("id", NAME), ("label", LINE), ("scientific", OBJECT), ("config", OBJECT)):
+    for key, rule in (("id", IDENTIFIER), ("label", LINE), ("scientific", OBJECT), ("config", OBJECT)):
         check(f"{field}.{key}", rule, given[key])
     config, scientific = without_compute(given["config"]), given["scientific"]
-    cell = Cell(given["id"], given["label"], scientific, config)
+    cell = Cell(cell_id(given["id"], given["config"], tuned), given["label"], scientific, config)
     _ = cell.training  # refuses a config that cannot be used
     for key, value in scientific.items():
         if key.partition(".")[0] not in KEYS:
             raise Refusal(f"`{field}.scientific.{key:.60}` is not known. Known: {', '.join(KEYS)}.")
-        check(f"{field}.scientific", NAME, key)
-        if has(config, key):
+        check(f"{field}.scientific", IDENTIFIER, key)
+        if has_value(config, key):
             group, _, name = key.partition(".")
             if (config[group][name] if name else config[group]) != value:
                 raise Refusal(f"`{field}.scientific.{key}` must be what its config says, got {value!r:.60}.")
         else:
-            check(f"{field}.scientific.{key}", NAME, value)
+            check(f"{field}.scientific.{key}", IDENTIFIER, value)
         check(f"{field}.scientific.{key}", LINE, f"{value}")
     return cell

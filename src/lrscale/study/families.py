@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from lrscale.estimate.best_lr import BestLr, best_lr, mean_slope, ratio_slope, slope
 from lrscale.estimate.fits import TradeOff, TurnOver, trade_off, turn_over
@@ -19,7 +18,7 @@ from lrscale.tasks.registry import population
 from lrscale.tasks.task import Population
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.quantity import Quantity
-from lrscale.training.reduction import REDUCTIONS, gradient_scale
+from lrscale.training.reduction import REDUCTIONS, step_gradient_scale
 from lrscale.training.results import mean_objective
 
 
@@ -132,8 +131,7 @@ def answer_cell(cell: Cell, trials: Sequence[TrialRecord]) -> CellAnswer:
     best = None
     if tuned:
         best = best_lr(np.array([t.params["optimizer.lr"] for t in tuned]), np.array([t.objectives for t in tuned]))
-    terms = torch.ones(training.step_examples, dtype=torch.float64)
-    c = float(gradient_scale(training.reduction, terms, training.batch_size))
+    c = step_gradient_scale(training)
     return CellAnswer(cell, tuple(trials), c, best, *_theory(training, c))
 
 

@@ -126,11 +126,11 @@ def study_name(study: str, label: str, cell: str) -> str:
     return f"{study} / {label} / {cell}"
 
 
-def short(number: float) -> str:
+def short_number(number: float) -> str:
     """A number in two digits, as in run names.
 
     Example:
-      >>> short(0.0031), short(1.0), short(123456.0)
+      >>> short_number(0.0031), short_number(1.0), short_number(123456.0)
       ('3.1e-3', '1e0', '1.2e5')
     """
     digits, _, exponent = f"{number:.1e}".partition("e")
@@ -139,10 +139,10 @@ def short(number: float) -> str:
 
 def trial_label(cell: str, params: Mapping[str, float]) -> str:
     """Name of a trial, as in `sum b256 lr3e-3`."""
-    return " ".join([cell, *(f"{key.rpartition('.')[2]}{short(value)}" for key, value in params.items())])
+    return " ".join([cell, *(f"{key.rpartition('.')[2]}{short_number(value)}" for key, value in params.items())])
 
 
-def has(plain: Mapping[str, Any], key: str) -> bool:
+def has_value(plain: Mapping[str, Any], key: str) -> bool:
     """Whether a dotted key names a value of a config, not a group of them."""
     found: Any = plain
     for part in key.split("."):
@@ -160,7 +160,7 @@ def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
     """
     made = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
     for key, value in values.items():
-        if not has(made, key):
+        if not has_value(made, key):
             raise Refusal(f"`{key}` is not known, got {value!r:.60}. lrscale run --help lists all keys.")
         group, _, name = key.partition(".")
         if name:

@@ -65,7 +65,7 @@ class StudyRecord:
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """A curve read back from a store."""
 
     steps: tuple[int, ...]

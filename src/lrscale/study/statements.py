@@ -136,7 +136,7 @@ def measured_in_words(measure: str, verdict: Mapping[str, Any]) -> str:
     """
     if verdict["measured"] is None:
         return "nothing measured"
-    return WORDS.get(measure, _interval)(verdict)
+    return MEASURES_IN_WORDS.get(measure, _interval)(verdict)
 
 
 def _interval(verdict: Mapping[str, Any]) -> str:
@@ -149,7 +149,7 @@ def _interval(verdict: Mapping[str, Any]) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+MEASURES_IN_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "theory": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
     "log_deviation": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
     "deviation": lambda verdict: f"within {verdict['measured']:.2g}",

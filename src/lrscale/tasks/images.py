@@ -20,7 +20,7 @@ from lrscale.tasks.task import Arrays, Task
 if TYPE_CHECKING:
     import numpy as np
 
-CLASSES, DIGITS_EXAMPLES = 10, 1437
+IMAGE_CLASSES, DIGITS_EXAMPLES = 10, 1437
 FASHION_FILES = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -48,7 +48,7 @@ def _classification(training: Training, pixels: Arrays) -> Task:
     options, dtype = training.task.options, getattr(torch, training.dtype)
     data = Arrays(pixels.x.to(dtype), pixels.y, pixels.x_valid.to(dtype), pixels.y_valid)
     hidden = options["hidden"] if options["model"] == "mlp" else None
-    return Task(data, None, classifier(data.x.shape[1], CLASSES, hidden), None, None)
+    return Task(data, None, classifier(data.x.shape[1], IMAGE_CLASSES, hidden), None, None)
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +98,7 @@ def _idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
 
 
-PRESETS = {"objective": "valid_loss", "dtype": "float32"}
+_PRESETS = {"objective": "valid_loss", "dtype": "float32"}
 MODEL = Option("softmax", one_of("softmax", "mlp"), "softmax regression, or mlp")
 
 TASKS.declare(
@@ -107,7 +107,7 @@ TASKS.declare(
         about="scikit-learn's 8 x 8 digits: 1437 for training, 360 for validation.",
         options={"model": MODEL, "hidden": Option(64, integer(1, 10_000), "width of the mlp's hidden layer")},
         variants={"digits_mlp": {"model": "mlp"}},
-        presets=PRESETS,
+        presets=_PRESETS,
         make=_make_digits,
         examples=lambda options: DIGITS_EXAMPLES,
         classes=True,
@@ -126,7 +126,7 @@ TASKS.declare(
             ),
         },
         variants={"fashion_mnist_mlp": {"model": "mlp", "hidden": 64}},  # narrower than the book's 256, to be quick
-        presets={**PRESETS, "points": 10},  # each one is a pass over the training data
+        presets={**_PRESETS, "points": 10},  # each one is a pass over the training data
         make=_make_fashion_mnist,
         examples=lambda options: int(options["examples"]),
         classes=True,

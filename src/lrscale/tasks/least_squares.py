@@ -39,7 +39,7 @@ def _linear(options: Mapping[str, Any]) -> Population:
     return Population(spectrum, weights, options["noise"], bias)
 
 
-def draw(source: Population, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
+def draw_examples(source: Population, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
     """Draws features ~ N(0, diag(spectrum)), a last feature of ones for a bias, and noisy targets, from a named stream.
 
     Args:
@@ -70,7 +70,9 @@ def _make(training: Training) -> Task:
     name, population = training.task.name, TASKS[training.task.name].population
     assert population is not None
     source = population(training.task.options)
-    drawn = Arrays(*draw(source, training.examples, name, "train"), *draw(source, VALID_EXAMPLES, name, "valid"))
+    drawn = Arrays(
+        *draw_examples(source, training.examples, name, "train"), *draw_examples(source, VALID_EXAMPLES, name, "valid")
+    )
     data = Arrays(*(tensor.to(getattr(torch, training.dtype)) for tensor in drawn))
     return Task(data, None, linear_regression(len(source.spectrum), source.bias), _optimum(data), source)
 
@@ -83,13 +85,13 @@ def _optimum(data: Arrays) -> Optimum:
     return Optimum(weights, x.T @ x / len(x), float((x @ weights - y).square().mean() / 2))
 
 
-PRESETS = {"objective": "excess_risk", "dtype": "float64"}
+_PRESETS = {"objective": "excess_risk", "dtype": "float64"}
 
 TASKS.declare(
     "d2l",
     TaskKind(
         about="Dive into Deep Learning's regression: true_w = [2, -3.4], true_b = 4.2, noise 0.01, 1000 examples.",
-        presets=PRESETS,
+        presets=_PRESETS,
         make=_make,
         examples=lambda options: D2L_EXAMPLES,
         population=_d2l,
@@ -109,7 +111,7 @@ TASKS.declare(
             "noise": Option(0.01, NOT_NEGATIVE, "standard deviation of the targets' noise"),
             "bias": Option(False, BOOLEAN, "train a bias as well"),
         },
-        presets=PRESETS,
+        presets=_PRESETS,
         make=_make,
         examples=lambda options: int(options["examples"]),
         population=_linear,

@@ -11,8 +11,8 @@ from mlflow.entities import Experiment, Run
 
 from lrscale.errors import Failure, Refusal, printable_all
 from lrscale.files import reason
-from lrscale.study.document import compute_of, read_document, without_compute
-from lrscale.study.records import Line, StudyRecord, TrialRecord, WorkRecord
+from lrscale.study.document import cell_id, compute_of, read_document, without_compute
+from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
 from lrscale.tracking.schema import (
     CELL,
@@ -35,6 +35,8 @@ from lrscale.training.quantity import Quantity
 
 PAGE = 1000
 """Runs read at a time."""
+OLDER = '"memory_mb"'
+"""Stands in the configs of older versions: see `cell_id`."""
 
 
 class Reader:
@@ -132,10 +134,10 @@ class Reader:
             made_by=study.made_by,
         )
 
-    def line(self, run_id: str, name: str) -> Line:
+    def line(self, run_id: str, name: str) -> Curve:
         """Reads a trial's curve."""
         points = sorted((m.step, m.value) for m in self.client.get_metric_history(run_id, name))
-        return Line(tuple(step for step, _ in points), tuple(value for _, value in points))
+        return Curve(tuple(step for step, _ in points), tuple(value for _, value in points))
 
     def load_json(self, run_id: str, path: str) -> Any:
         """Reads a JSON artifact."""
@@ -198,11 +200,15 @@ def _named(uri: str, run_id: str) -> Iterator[None]:
 
 def _trial(run: Run) -> TrialRecord:
     tags = run.data.tags
+    params = {str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()}
+    cell = tags.get(CELL, "")
+    if OLDER in (config := tags.get(CONFIG, "")):
+        cell = cell_id(cell, json.loads(config), params)
     return TrialRecord(
         run_id=run.info.run_id,
-        cell=tags.get(CELL, ""),
+        cell=cell,
         number=int(tags.get(NUMBER, 0)),
-        params={str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()},
+        params=params,
         together=int(tags[ROUND]) if ROUND in tags else None,
         objectives=tuple(float(objective) for objective in json.loads(tags[OBJECTIVES])),
         diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),

@@ -17,7 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, safe_name
-from lrscale.locks import held
+from lrscale.locks import study_lock
 from lrscale.provenance import source_tags
 from lrscale.spec import Compute
 from lrscale.study.document import document
@@ -291,7 +291,7 @@ def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
             outbox.clear()
             continue
         uri, study = str(entries[0]["uri"]), str(entries[0]["study"])
-        with held(study, [outbox.path]):
+        with study_lock(study, [outbox.path]):
             if not uri.startswith("http") or not answers(uri):
                 raise Failure(f"{uri} does not answer: {len(entries)} records go on waiting in {outbox.path}.")
             delivered.append((outbox, deliver_all(outbox, uri, partial(deliver, open_client(uri))), study))

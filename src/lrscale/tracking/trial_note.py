@@ -17,7 +17,7 @@ def trial_note(study: str, cell: Cell, number: int, params: Mapping[str, float],
     seeds = f"{sum(result.diverged)} of {len(result.diverged)} seeds diverged"
     overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **params}.items())]
     lines = [
-        f"{plain(trial_label(cell.label, params))}: {outcome}, {seeds}",
+        f"{escape_markdown(trial_label(cell.label, params))}: {outcome}, {seeds}",
         f"[Optuna]({DASHBOARD}): trial {number} of the study `{study_name(study, cell.label, cell.id)}`, "
         f"served by `lrscale ui {study} --optuna` (the link holds for port 8080; where that is taken, it prints its own)",
         f"Overrides: `{' '.join(overrides)}`",
@@ -26,11 +26,11 @@ def trial_note(study: str, cell: Cell, number: int, params: Mapping[str, float],
     return "\n\n".join(lines)
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text in which markdown finds nothing to format.
 
     Example:
-      >>> print(plain("lr_sum* = c^-1"))
+      >>> print(escape_markdown("lr_sum* = c^-1"))
       lr\\_sum\\* = c^-1
     """
     return "".join("\\" + c if c in "\\`*_[]<>#" else c for c in text)

@@ -74,7 +74,7 @@ def accumulated() -> list[float]:
     return seen
 
 
-def gradient_norms(data: Arrays, sizes: tuple[int, ...]) -> list[tuple[int, float, float]]:
+def norms_by_batch_size(data: Arrays, sizes: tuple[int, ...]) -> list[tuple[int, float, float]]:
     """Batch size, norm of the gradient at w = 0 under sum, and under mean, averaged over the data's minibatches."""
     by_sample = gradients_by_sample(data.x[:, :2], data.y)
     norms = [float(torch.stack([part.sum(0).norm() for part in by_sample.split(size)]).mean()) for size in sizes]

@@ -79,6 +79,11 @@ def train(training: Training, task: Task, memory_mb: int = Compute().memory_mb) 
     return whole
 
 
+def use_threads(threads: int) -> None:
+    """Sets how many threads torch computes with in this process."""
+    torch.set_num_threads(threads)
+
+
 def trials_in_memory(training: Training, task: Task, memory_mb: int) -> int:
     """Number of trials, all seeds each, that fit the memory budget beside the curves of all; at least 1."""
     weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lrscale.spec import Training
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -74,3 +76,11 @@ def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
       4.0
     """
     return (example_weights(reduction, terms, batch_size) * terms).sum(-1)
+
+
+def step_gradient_scale(training: Training) -> float:
+    """Gradient scale c of a full step of a training in which every example counts 1."""
+    import torch
+
+    terms = torch.ones(training.step_examples, dtype=torch.float64)
+    return float(gradient_scale(training.reduction, terms, training.batch_size))

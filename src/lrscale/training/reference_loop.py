@@ -36,7 +36,7 @@ def module_of(weights: list[Tensor]) -> nn.Module:
     return module
 
 
-def losses(out: Tensor, y: Tensor) -> Tensor:
+def per_example_losses(out: Tensor, y: Tensor) -> Tensor:
     """Each example's loss, [example]: half the squared error where targets are numbers, cross-entropy where they are classes."""
     if y.is_floating_point():
         return (out.squeeze(1) - y).square() / 2
@@ -60,7 +60,7 @@ def trajectory(
     batches: Iterable[tuple[Tensor, Tensor]],
     batch: Batch,
     knobs: Mapping[str, float],
-    each: Each = losses,
+    each: Each = per_example_losses,
 ) -> Tensor:
     """Trains a module and returns its weights after each step.
 

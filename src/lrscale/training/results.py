@@ -38,7 +38,7 @@ class Result:
         return mean_objective(self.objectives)
 
 
-def measured(quantities: Sequence[Quantity]) -> Result:
+def probe_result(quantities: Sequence[Quantity]) -> Result:
     """Makes the result of a probe."""
     return Result((), (), (), (), {}, {}, tuple(quantities))
 

@@ -19,7 +19,7 @@ from lrscale.estimate.intervals import seed_means
 from lrscale.report.figures.palette import colours, reduction_look
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer, Family
-from lrscale.study.records import Line
+from lrscale.study.records import Curve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ TITLE = 36
 """Letters of a family's name in a title: more would leave no room for the axes."""
 ASIDE = 0.14
 """Octaves of batch size between the points of two reductions, so that equal ones do not hide each other."""
-NAMES = {
+OBJECTIVE_NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
     "train_loss": "training loss",
     "valid_loss": "validation loss",
@@ -112,7 +112,7 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
             _plain_log(axes.xaxis)
             _plain_log(axes.yaxis)
-        drawn[0].set_ylabel(NAMES[answer.plan.objective])
+        drawn[0].set_ylabel(OBJECTIVE_NAMES[answer.plan.objective])
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
             matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
@@ -197,7 +197,7 @@ def steps_against_batch_size(family: Family) -> Figure:
         means, ends = seed_means(np.array(steps))
         axes.errorbar(sizes, means, np.abs(ends - means), fmt="o", color="#0072b2", ms=6, capsize=3, label="measured")
         _batch_ticks(axes, sorted(sizes))
-        axes.set(xlabel="batch size B (examples per step)", ylabel=NAMES["steps_to_target"])
+        axes.set(xlabel="batch size B (examples per step)", ylabel=OBJECTIVE_NAMES["steps_to_target"])
         axes.set_yscale("log", base=2)
         axes.set_ylim(bottom=fit.s_min.value / 2)
         axes.yaxis.set_minor_locator(NullLocator())
@@ -206,7 +206,7 @@ def steps_against_batch_size(family: Family) -> Figure:
     return figure
 
 
-def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Line], name: str) -> Figure:
+def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Curve], name: str) -> Figure:
     """Loss against examples seen at each cell's best trial; `lines` by cell id, their steps counted in examples."""
     palette = colours(cell.training.batch_size for cell in answer.cells)
     reductions = family.reductions()
@@ -222,13 +222,13 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Li
             axes.set_ylim(bottom=max(least, most * DEEPEST))  # beyond its target a loss may fall to rounding
             _plain_log(axes.xaxis)
             _plain_log(axes.yaxis)
-        drawn[0].set_ylabel(f"{NAMES.get(name, name)}\nat the best lr tried")
+        drawn[0].set_ylabel(f"{OBJECTIVE_NAMES.get(name, name)}\nat the best lr tried")
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
         figure.legend(handles=handles, loc="outside right upper")
     return figure
 
 
-def _moving(line: Line) -> list[tuple[int, float]]:
+def _moving(line: Curve) -> list[tuple[int, float]]:
     """A curve's points on log axes, without the last ones that only repeat the end: a run that reached its target stops."""
     pairs = [(step, drawable(value)) for step, value in zip(line.steps, line.values, strict=True) if step > 0]
     while len(pairs) > 1 and pairs[-1][1] == pairs[-2][1]:
@@ -236,7 +236,7 @@ def _moving(line: Line) -> list[tuple[int, float]]:
     return pairs
 
 
-def files(figure: Figure) -> dict[str, bytes]:
+def figure_files(figure: Figure) -> dict[str, bytes]:
     """A figure as PNG and SVG; the same figure gives the same bytes."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # keeps what the constrained layout found, which takes as long as drawing

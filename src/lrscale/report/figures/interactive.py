@@ -8,12 +8,12 @@ import math
 from importlib.resources import files
 from typing import Any
 
-from lrscale.report.figures.curves import NAMES
+from lrscale.report.figures.curves import OBJECTIVE_NAMES
 from lrscale.report.figures.palette import colours, reduction_look
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer, Family
 
-CONFIG = {"displayModeBar": False, "responsive": True}
+PLOTLY_CONFIG = {"displayModeBar": False, "responsive": True}
 AXIS: dict[str, Any] = {
     "type": "log",
     "dtick": 1,
@@ -23,7 +23,7 @@ AXIS: dict[str, Any] = {
     "automargin": True,
     "tickangle": 0,
 }
-HEIGHT = 430
+ROW_HEIGHT = 430
 
 
 def figure(found: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -34,7 +34,7 @@ def figure(found: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "grid": {"rows": len(families), "columns": columns, "pattern": "independent", "xgap": 0.16, "ygap": 0.25},
-        "height": HEIGHT * max(1, len(families)),
+        "height": ROW_HEIGHT * max(1, len(families)),
         "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#1c1c1e"},
         "paper_bgcolor": "#fff",
@@ -53,7 +53,7 @@ def figure(found: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 size = cell.training.batch_size
                 data += _curve(cell, palette[size], place, top, show=size not in seen)
                 seen.add(size)
-            words = NAMES[found.plan.objective] if column == 0 else ""
+            words = OBJECTIVE_NAMES[found.plan.objective] if column == 0 else ""
             _axes(layout, place, f"learning rate, {reduction}{title}", words)
             if column:
                 layout[f"yaxis{place}"]["matches"] = _at(place - column)["yaxis"]
@@ -139,7 +139,7 @@ def fragment(found: Answer) -> str:
 
     data, layout = figure(found)
     library = (files(plotly) / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    drawn = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, CONFIG))
+    drawn = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, PLOTLY_CONFIG))
     start = f'<script>Plotly.newPlot("lrscale-figure", {drawn});</script>'
     return f'<div id="lrscale-figure"></div>\n<script>{library}</script>\n{start}'
 

@@ -17,7 +17,7 @@ from lrscale.rules import is_number
 from lrscale.study.answer import Answer
 from lrscale.study.families import Measurement
 
-ACROSS, WIDTH, HEIGHT = 3, 3.5, 3.1
+ACROSS, PANEL_WIDTH, PANEL_HEIGHT = 3, 3.5, 3.1
 """Panels beside each other, and the size of each in inches: letters are then readable where a page is 850 pixels wide."""
 INK = "#444"
 MARKS = (("o", 5.0, True), ("s", 8.0, False), ("^", 11.0, False), ("D", 13.0, False))
@@ -56,7 +56,7 @@ def quantities(answer: Answer) -> Figure:
 
 def _figure(places: Sequence[tuple[int, int]], height: float, share: bool) -> tuple[Figure, list[Axes]]:
     down, across = (max(at) + 1 for at in zip(*places, strict=True))
-    figure = Figure(figsize=(across * WIDTH + 1.4, down * height), layout="constrained")
+    figure = Figure(figsize=(across * PANEL_WIDTH + 1.4, down * height), layout="constrained")
     grid = figure.subplots(down, across, sharey=share, squeeze=False)
     for place in {(r, c) for r in range(down) for c in range(across)} - set(places):
         grid[place].remove()
@@ -75,7 +75,7 @@ def _places(keys: Sequence[str], apart: bool) -> list[tuple[int, int]]:
 
 def _as_lines(plan: Layout) -> Figure:
     names = [panel.quantity for panel in plan.panels]
-    figure, drawn = _figure(_places(names, apart=len(set(names)) < len(names)), HEIGHT, share=False)
+    figure, drawn = _figure(_places(names, apart=len(set(names)) < len(names)), PANEL_HEIGHT, share=False)
     paint = shades(plan.colours)
     of = {name: [m for panel in plan.panels if panel.quantity == name for m in panel.found] for name in names}
     for axes, panel in zip(drawn, plan.panels, strict=True):
