@@ -3,9 +3,7 @@
 import getpass
 import platform
 import re
-import subprocess
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -19,6 +17,8 @@ SOURCE = ("src", "conf", "sweeps/*.yaml", "pyproject.toml")
 
 def made_by() -> dict[str, str]:
     """Versions, platform and commit: what equal numbers depend on besides the config, and some more to find one's way."""
+    from importlib.metadata import version  # 20 ms to import: the version alone is asked for more often
+
     packages = ("torch", "numpy", "scipy", "optuna", "mlflow", "hydra-core")
     versions = {name: version(name) for name in packages}
     return {
@@ -72,6 +72,8 @@ def source_tags() -> dict[str, str]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of the checkout that this file is in; None where it is in none."""
+    import subprocess
+
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
