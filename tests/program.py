@@ -16,6 +16,7 @@ import pytest
 
 from lrscale.commands.cli import main
 from lrscale.run import job
+from lrscale.spec import Compute
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result
 
@@ -57,10 +58,10 @@ def at_work(monkeypatch: pytest.MonkeyPatch, actions: Mapping[int, Callable[[], 
     """Does something when the nth cell of a study is about to be trained."""
     work, done = job.work, []
 
-    def acting(config: Mapping[str, Any]) -> list[Result]:
+    def acting(config: Mapping[str, Any], compute: Compute) -> list[Result]:
         done.append(config)
         if len(done) in actions:
             actions[len(done)]()
-        return work(config)
+        return work(config, compute)
 
     monkeypatch.setattr(job, "work", acting)

@@ -1,4 +1,4 @@
-"""Announces the study sweeper to Hydra. Hydra imports this at every start, so the work is imported when it begins."""
+"""The sweeper of studies, as a Hydra plugin. Hydra imports this file at every start, so heavy modules are imported later."""
 
 from typing import Any
 

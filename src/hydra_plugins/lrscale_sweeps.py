@@ -1,4 +1,4 @@
-"""Where Hydra finds sweep files: in folders `sweeps`, and only those that hold values, which may be a stranger's."""
+"""Lets Hydra read sweep files from folders `sweeps`, after a check: they may be a stranger's."""
 
 from hydra._internal.core_plugins import file_config_source
 from hydra.plugins.config_source import ConfigResult

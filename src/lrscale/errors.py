@@ -1,4 +1,4 @@
-"""What a command says when it cannot go on: refused before anything was written, or failed on the way."""
+"""The two errors that users see: a Refusal before anything was written, and a Failure on the way."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ class Failure(RuntimeError):
 
 
 def printable(text: str) -> str:
-    """A text with nothing in it that a terminal would obey.
+    """Returns a text without control characters, which a terminal would act on.
 
     Example:
       >>> printable("b8 \x1b[2J\u202e")
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def printable_all(value: Any) -> Any:
-    """Plain values with `printable` texts, keys too, all the way down."""
+    """Returns nested plain values with every text and key made `printable`."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from lrscale.files import safe_name
 
 
 def is_locked(study: str, store: Path) -> bool:
-    """Whether a process runs a study whose store is a file here."""
+    """Returns whether a process on this machine runs a study on a store that is a file."""
     lock = store.resolve().parent / "studies" / f"{safe_name(study)}.lock"
     if not lock.is_file():
         return False
@@ -24,11 +24,11 @@ def is_locked(study: str, store: Path) -> bool:
 
 @contextmanager
 def study_lock(study: str, stores: Iterable[Path]) -> Iterator[None]:
-    """Inside, no other process runs the study on these stores; the system lets go of it when the process ends.
+    """Locks a study on its stores for this process; the system releases the lock when the process ends.
 
     Args:
       study: its name.
-      stores: files of its stores; the locks lie in folders `studies` beside them.
+      stores: files of its stores; the lock files lie in folders `studies` beside them.
 
     Raises:
       Refusal: another process runs it.

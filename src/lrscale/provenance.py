@@ -1,7 +1,5 @@
-"""Who ran what, from where and with which versions: what numbers depend on besides the config."""
+"""Provenance: versions, machine, user and commit, on which numbers depend besides the config."""
 
-import getpass
-import platform
 import re
 from functools import cache
 from pathlib import Path
@@ -12,11 +10,12 @@ NUMBERS = 3
 NUMBERS_DEPEND_ON = ("numbers", "torch", "numpy", "scipy", "optuna", "machine", "libc", "processor")
 """Where these are equal, equal configs give equal numbers, bit for bit."""
 SOURCE = ("src", "conf", "sweeps/*.yaml", "pyproject.toml")
-"""What a change of means that numbers do not come from the commit."""
+"""Files whose changes since the commit can change numbers."""
 
 
 def made_by() -> dict[str, str]:
-    """Versions, platform and commit: what equal numbers depend on besides the config, and some more to find one's way."""
+    """Returns versions, platform, processor and commit by name: what numbers depend on, and some more for orientation."""
+    import platform
     from importlib.metadata import version  # 20 ms to import: the version alone is asked for more often
 
     packages = ("torch", "numpy", "scipy", "optuna", "mlflow", "hydra-core")
@@ -36,7 +35,9 @@ def made_by() -> dict[str, str]:
 
 @cache
 def processor() -> str:
-    """The processor, and the instructions that torch uses on it, as in `AMD EPYC, family 26, model 2, AVX512`."""
+    """Returns the processor and the instructions that torch uses on it, as in `AMD EPYC, family 26, model 2, AVX512`."""
+    import platform
+
     from torch.backends.cpu import get_cpu_capability
 
     try:
@@ -51,7 +52,7 @@ def processor() -> str:
 
 @cache
 def commit() -> str:
-    """The commit of the checkout that runs, `with changes` if there are any; `unknown` where it is none."""
+    """Returns the commit of this checkout, `with changes` if files differ from it, or `unknown` without a checkout."""
     found = _git("rev-parse", "HEAD")
     if found is None:
         return "unknown"
@@ -60,7 +61,9 @@ def commit() -> str:
 
 @cache
 def source_tags() -> dict[str, str]:
-    """Who ran what from where: the tags that MLflow's fluent API sets and its client does not."""
+    """Returns the tags on user and source that MLflow's fluent API sets and its client does not."""
+    import getpass
+
     tags = {"mlflow.source.name": "lrscale run", "mlflow.source.type": "LOCAL"}
     try:
         tags["mlflow.user"] = getpass.getuser()
@@ -71,7 +74,7 @@ def source_tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout that this file is in; None where it is in none."""
+    """Returns the output of a git command in this checkout; None without a checkout or where git fails."""
     import subprocess
 
     root = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""What a value must be: rules with their wording, and the refusal raised where one is broken."""
+"""Rules: conditions on values with the words that state them, and checks that refuse values against them."""
 
 import math
 import reprlib

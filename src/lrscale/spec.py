@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from pkgutil import iter_modules
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from lrscale.rules import FRACTION, NOT_NEGATIVE, POSITIVE, Rule
@@ -171,4 +171,4 @@ class Registry(Generic[D]):
     def _modules(self) -> list[str]:
         spec = find_spec(self.package) if self.package else None
         places = spec.submodule_search_locations if spec is not None else None
-        return [module.name for module in iter_modules(places)] if places else []
+        return [file.stem for place in places or () for file in sorted(Path(place).glob("[a-z]*.py"))]

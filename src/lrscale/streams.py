@@ -1,4 +1,4 @@
-"""Named streams of random numbers: each name has a generator of its own, so a new one disturbs no old one."""
+"""Named streams of random numbers: each name has its own generator, so a new stream does not change the others."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ def generator(*name: str | int) -> torch.Generator:
     """Returns a fresh generator that depends on its name alone.
 
     Args:
-      *name: what is drawn and for whom, as in `("order", seed, epoch)`.
+      *name: what is drawn, and for which seed or epoch, as in `("order", seed, epoch)`.
 
     Returns:
       A CPU generator; the same name gives the same draws in every process.

@@ -1,4 +1,7 @@
-"""Training many runs at once against the plain loop: d2l's recipe, in closed form and as a module, recording the same points.
+"""Compares the time of training many runs at once with the time of the plain loop.
+
+All train with the recipe of d2l and record at the same points. The runs at once are timed twice: with the gradients
+in closed form, and with the model as a torch module.
 
 python -m tests.benchmarks.engine
 """
@@ -15,7 +18,7 @@ from lrscale.tasks.module import module_task
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import recording_steps, train
 from tests.configs import make
-from tests.plain import train_plainly
+from tests.loops import train_plainly
 
 RUNS = 512
 ROUNDS = 7

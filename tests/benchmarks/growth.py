@@ -1,4 +1,4 @@
-"""How training time grows with runs, features and examples, and that memory stays within its budget.
+"""Measures how training time grows with runs, features and examples, and whether memory stays within its budget.
 
 python -m tests.benchmarks.growth [FIGURE.png]
 """
@@ -7,11 +7,11 @@ import resource
 import subprocess
 import sys
 import time
-from typing import Any
 
 import numpy as np
 import torch
 
+from lrscale.spec import Compute
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train
 from tests.configs import make
@@ -23,7 +23,7 @@ AXES: dict[str, list[int]] = {
 }
 
 
-def seconds(runs: int = 64, features: int = 32, examples: int = 1024, **changes: Any) -> float:
+def seconds(runs: int = 64, features: int = 32, examples: int = 1024, memory_mb: int = Compute().memory_mb) -> float:
     made = make(
         task="linear",
         task__features=features,
@@ -31,20 +31,19 @@ def seconds(runs: int = 64, features: int = 32, examples: int = 1024, **changes:
         batch_size=16,
         budget__epochs=1,
         optimizer__lr=np.geomspace(1e-4, 1e-2, runs).tolist(),
-        **changes,
     )
     task = make_task(made)
     started = time.perf_counter()
-    train(made, task)
+    train(made, task, memory_mb)
     return time.perf_counter() - started
 
 
 def memory() -> None:
-    """Peak memory of 100,000 runs, in a process of its own."""
+    """Prints the peak memory of 100,000 runs. It must run in a new process, because peak memory never falls."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     spent = seconds(runs=100_000, memory_mb=512)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"100,000 runs under memory_mb=512: {spent:.1f} s, peak memory {after - before:+.0f} MB")
+    print(f"100,000 runs under compute.memory_mb=512: {spent:.1f} s, peak memory {after - before:+.0f} MB")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The headline study from typing to answer, against the pipeline that everybody writes first.
+"""Compares the headline study, timed from the command to the answer, with a simple pipeline, as most people first write it.
 
 python -m tests.benchmarks.headline
 """
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(command: list[str]) -> tuple[float, str]:
-    """Seconds from start to end of a command in a new folder, and what it printed."""
+    """Runs a command in a new folder, and returns its wall time in seconds and its output."""
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
         started = time.perf_counter()

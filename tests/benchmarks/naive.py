@@ -1,6 +1,7 @@
-"""The pipeline that everybody writes first: one Hydra job a training, DataLoader, log_metric a point, Optuna on SQLite.
+"""A simple pipeline, as most people first write it.
 
-Run by `python -m tests.benchmarks.headline`; the same training as the headline study's, one at a time.
+It has one Hydra job for each training, a DataLoader, one call of log_metric for each point, and Optuna on SQLite.
+`python -m tests.benchmarks.headline` runs it. It trains as the headline study does, but one run at a time.
 """
 
 import hydra

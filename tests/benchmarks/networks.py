@@ -1,4 +1,6 @@
-"""Networks: how much of this machine's float32 matrix rate a step of training reaches, and the ratio to the plain loop.
+"""Measures which share of this machine's float32 matrix rate a training step of a network reaches.
+
+It also measures the ratio of the plain loop's time to the engine's time.
 
 python -m tests.benchmarks.networks
 """
@@ -11,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrscale.tasks.images import read_files
 from lrscale.tasks.registry import make_task
 from lrscale.tasks.task import Task
 from lrscale.training.engine import weights_after
 from tests.configs import make
-from tests.plain import train_plainly
+from tests.loops import train_plainly
 
 CASES: dict[str, tuple[dict[str, Any], list[tuple[int, int]], int, int]] = {  # changes, layers, runs, steps to time
     "digits mlp 64-64-10, B = 32, 64 runs": (
@@ -45,13 +46,16 @@ def best(action: Callable[[], object], times: int = 3) -> float:
 
 
 def matrix_rate() -> float:
-    """Multiply-adds a second x 2 of a float32 product of 1024 x 1024 matrices."""
+    """Returns the floating-point operations per second, 2 for each multiply-add, of a float32 product of 1024 x 1024 matrices."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     return 2 * 1024**3 / best(lambda: a @ b, 20)
 
 
 def step_seconds(train_for: Callable[[int], object], steps: int) -> float:
-    """Seconds a step; the difference of two lengths leaves out what surrounds the steps."""
+    """Returns the seconds per step.
+
+    It takes the difference of a long and a short training, so the time before and after the steps does not count.
+    """
     return (best(partial(train_for, steps + 10)) - best(partial(train_for, 10))) / steps
 
 
@@ -62,10 +66,10 @@ def main() -> None:
         print(f"{threads} threads: {rate / 1e9:.0f} GFLOP/s in a product of 1024 x 1024 matrices")
         for name, (changes, layers, runs, steps) in CASES.items():
             made = make(**changes, points=2, budget="steps")
-            task = make_task(made, read_files(made.task))
+            task = make_task(made)
             ours = step_seconds(partial(_at_once, task, changes, runs), steps)
             plain = step_seconds(partial(_plain, task, changes), steps)
-            passes = [2 if i == 0 else 3 for i in range(len(layers))]  # forward, weights' gradient, inputs' gradient
+            passes = [2 if i == 0 else 3 for i in range(len(layers))]  # forward, gradient of weights, gradient of inputs
             products = runs * changes["batch_size"] * sum(2 * p * i * o for p, (i, o) in zip(passes, layers, strict=True))
             shares = f"{products / ours / rate:4.0%} of it, plain loop {products / (plain * runs) / rate:4.0%}"
             print(f"  {name:42s} {1e3 * ours:7.2f} ms a step  {shares}   ratio {plain * runs / ours:.1f}")

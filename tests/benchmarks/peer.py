@@ -1,4 +1,6 @@
-"""Training alone, over the headline grid: lrscale against JAX's jit(scan(vmap)), same numbers, float32, one thread.
+"""Compares the training time of lrscale with that of JAX's jit(scan(vmap)) over the grid of the headline study.
+
+Only training is timed. Both compute the same numbers, in float32 on one thread.
 
 pip install -e '.[bench]' && python -m tests.benchmarks.peer
 """
@@ -41,10 +43,11 @@ def describe(batch_size: int, reduction: str) -> Training:
 @jax.jit
 @partial(jax.vmap, in_axes=(0, None, 0, None, None, None, None))  # seeds
 def run(w: Any, lrs: Any, order: Any, points: Any, scale: Any, data: Any, optimum: Any) -> Any:
-    """All lrs of one seed: w [feature], lrs [lr], order [step, example]; what lrscale records too.
+    """Trains all lrs of one seed, and returns the same values as lrscale records.
 
-    At each step, 0 between points: excess risk after it, loss of its minibatch and norm of its gradient; and the
-    validation loss at the end.
+    Shapes: w [feature], lrs [lr], order [step, example]. The first value returned holds three curves: the excess risk
+    after each step, the loss of its minibatch and the norm of its gradient. They are 0 at steps that are not recorded.
+    The second is the validation loss at the end.
     """
     x, y, x_valid, y_valid = data
     best, gram = optimum
@@ -93,7 +96,7 @@ def timed(action: Callable[[Training, Task], object], grid: list[tuple[Training,
 
 
 def difference(made: Training, task: Task) -> float:
-    """Largest relative difference of the final losses of runs that do not diverge."""
+    """Returns the largest relative difference of the final losses, over the runs that do not diverge."""
     assert task.optimum is not None
     ours, theirs = train(made, task).train_loss, task.optimum.minimum + by_jax(made, task)
     calm = np.isfinite(ours[-1]) & (ours[-1] < ours[0])

@@ -1,4 +1,6 @@
-"""Reading a store of 10,000 trials from many studies: lrscale report, and MLflow's run list sorted by objective.
+"""Measures the time to read a store of 10,000 trials from many studies.
+
+It times `lrscale report`, and MLflow's list of runs sorted by objective.
 
 pip install -e '.[bench]' && python -m tests.benchmarks.reading      (Chromium: CHROMIUM=path, or playwright install chromium)
 """
@@ -34,7 +36,7 @@ CHANGED = {
     "metrics": ("run_uuid",),
     "latest_metrics": ("run_uuid",),
 }
-"""Columns of MLflow's tables that are another study's own."""
+"""Columns of MLflow's tables that get new values in a copy of a study."""
 OF_RUNS = "run_uuid IN (SELECT run_uuid FROM runs WHERE experiment_id = {})"
 ORDER = "metrics.`objective`"
 
@@ -49,7 +51,10 @@ def median(action: Callable[[], object]) -> float:
 
 
 def fill(folder: Path) -> int:
-    """Runs the headline study and copies its rows to studies headline-1, -2, ... up to 10,000 trials; returns their number."""
+    """Runs the headline study and copies its rows as studies headline-1, -2, ... until the store holds 10,000 trials.
+
+    Returns the number of trials.
+    """
     lrscale(folder, "run", "-m", "sweeps=headline")
     with closing(sqlite3.connect(folder / "mlflow.db")) as base:
         first, trials = base.execute("SELECT experiment_id, count(*) - 1 FROM runs").fetchone()
@@ -68,7 +73,7 @@ def fill(folder: Path) -> int:
                 base.execute(f"INSERT INTO {table} ({', '.join(columns[table])}) SELECT {made} FROM {table} WHERE {rows}")
         base.commit()
     store = Store(f"sqlite:///{folder / 'mlflow.db'}")
-    store.finish_study(store.study(f"headline-{copies[-1]}").run_id, "FINISHED")  # as the last study's own end would
+    store.finish_study(store.study(f"headline-{copies[-1]}").run_id, "FINISHED")  # as the study itself does when it ends
     return (len(copies) + 1) * int(trials)
 
 
@@ -83,7 +88,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def best(server: str, experiments: list[str]) -> str:
-    """Makes the call behind the UI's list and returns the name of the first run."""
+    """Sends the request that MLflow's list of runs sends, and returns the name of the first run."""
     asked = {"experiment_ids": experiments, "order_by": [f"{ORDER} ASC"], "max_results": 100, "run_view_type": "ACTIVE_ONLY"}
     address, header = f"{server}/ajax-api/2.0/mlflow/runs/search", {"Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(address, json.dumps(asked).encode(), header)) as answer:
@@ -91,7 +96,7 @@ def best(server: str, experiments: list[str]) -> str:
 
 
 def pages(server: str, experiment: str) -> list[float]:
-    """Seconds from opening the list in a fresh page of Chromium until the best run is shown."""
+    """Returns the seconds from opening the list in a new page of Chromium until the best run is shown, for each page."""
     link = f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning&orderByKey={ORDER}&orderByAsc=true"
     name, spent = best(server, [experiment]), []
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""Start-up: the help text, one training, and what importing the frameworks alone takes.
+"""Measures the start-up time of the help text and of one training, and the time of importing the frameworks alone.
 
 python -m tests.benchmarks.startup
 """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lrscale.commands.status import Status, status
 from lrscale.locks import is_locked, study_lock
+from lrscale.run.status import Status, status
 from tests.mlflow_ui.test_study_views import study, trials_of
 from tests.program import TINY, here, lrscale
 
@@ -32,7 +32,7 @@ def test_a_lock_is_held_while_a_study_runs_and_no_longer(folder: Path) -> None:
     store = folder / "mlflow.db"
     assert not is_locked("mine", store) and not (folder / "studies").exists()
     with study_lock("mine", [store]):
-        asked = f"from pathlib import Path; from lrscale.locks import is_held; print(is_locked('mine', Path({str(store)!r})))"
+        asked = f"from pathlib import Path; from lrscale.locks import is_locked; print(is_locked('mine', Path({str(store)!r})))"
         assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout == "True\n"
     assert not is_locked("mine", store)
 

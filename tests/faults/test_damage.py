@@ -156,7 +156,12 @@ def test_a_study_is_run_by_one_process_and_others_run_beside_it(tiny: Path, fold
 
 def test_a_lock_is_a_studys_own_and_ends_with_its_holder(folder: Path) -> None:
     store = [folder / "mlflow.db"]
-    with study_lock("one", store), study_lock("another", store), pytest.raises(Refusal, match=r"one\.lock"), study_lock("one", store):
+    with (
+        study_lock("one", store),
+        study_lock("another", store),
+        pytest.raises(Refusal, match=r"one\.lock"),
+        study_lock("one", store),
+    ):
         pass
     with study_lock("one", store):
         pass

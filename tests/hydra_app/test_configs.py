@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.configs import ROOT, load
+from lrscale.tasks.registry import TASKS
+from lrscale.training.optimizers import OPTIMIZERS
+from tests.configs import ROOT
 from tests.program import here
 
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
@@ -28,20 +30,24 @@ SMALL_SWEEPS = {
 }
 
 
+def test_every_task_is_among_the_small_ones() -> None:
+    assert set(SMALL) == set(TASKS.choices())
+
+
 @pytest.mark.parametrize("task", SMALL)
 def test_each_task_trains(task: str, folder: Path) -> None:
     said = here(folder, "run", f"task={task}", *SMALL[task], "budget.epochs=1", "batch_size=16", "seeds=2")
     assert "epoch 1, loss" in said and "mean of 2 seeds" in said and "recorded as 'mean b16 lr1e-3'" in said
 
 
-@pytest.mark.parametrize("optimizer", sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml")))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.choices())
 def test_each_optimizer_trains_with_torchs_defaults(optimizer: str, folder: Path) -> None:
     import torch
 
     classes = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
     theirs = getattr(torch.optim, classes[optimizer])([torch.zeros(1)]).defaults
     theirs |= {"momentum": 0.9} if optimizer == "momentum" else {}
-    options = load(f"optimizer/{optimizer}.yaml")
+    options = OPTIMIZERS.config(optimizer)["optimizer"]
     for key, value in options.items():
         if key != "name":
             assert (list(theirs[key]) if isinstance(theirs[key], tuple) else theirs[key]) == value

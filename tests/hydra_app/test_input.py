@@ -14,8 +14,8 @@ from lrscale.errors import Refusal
 from lrscale.hydra_app.sweep_file import check_sweep
 from lrscale.run import study
 from lrscale.study.claims import check_claims
-from lrscale.study.config import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, make_training
-from lrscale.study.document import check_record, plan_of
+from lrscale.study.config import BUDGETS, FIELDS, GROUPS, KEYS, make_training
+from lrscale.study.document import read_document
 from lrscale.study.plan import Cell
 from lrscale.tracking import store as tracking
 from tests.configs import config
@@ -27,9 +27,8 @@ BOLD = settings(
     deadline=None, database=None, derandomize=True, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )  # fmt: skip
-NAMES = sorted(
-    {*KEYS, *FIELDS, *TASKS, *OPTIMIZERS, *BUDGETS, "lr", "name", "momentum", "seeds", "epochs", "_target_", "hydra", "x"}
-)
+CHOICES = [choice for registry in GROUPS.values() for choice in registry.choices()]
+NAMES = sorted({*KEYS, *FIELDS, *CHOICES, *BUDGETS, "lr", "name", "momentum", "seeds", "epochs", "_target_", "hydra", "x"})
 SCALARS = (
     st.none() | st.booleans() | st.integers(-3, 300) | st.integers() | st.floats() | st.text(max_size=12)
     | st.sampled_from([*NAMES, "mean", "sum", "0.1", "1e999", "nan", "${oc.env:HOME}", "../x", "interval(1,2)", "1,2"])
@@ -101,6 +100,10 @@ RECORD = [
     "cells",
     "made_by",
     "command",
+    "storage",
+    "compute",
+    "seconds",
+    "published_from",
 ]
 
 
@@ -114,9 +117,7 @@ def test_any_record_is_checked_or_refused(found: Any, key: str, value: Any) -> N
     }  # fmt: skip
     for record in (found, {**whole, key: value}):
         with contextlib.suppress(Refusal):
-            check_record(record)
-        with contextlib.suppress(Refusal):
-            plan_of(record, "sqlite:///mlflow.db", "optuna.journal")
+            read_document(record).plan.renewed()
 
 
 OVERRIDES = st.builds(
@@ -143,6 +144,9 @@ OVERRIDES = st.builds(
             "sweeps",
             "x",
             "optimizer.momentum",
+            "probe",
+            "compute.threads",
+            "memory_mb",
         ]
     ),
     st.sampled_from(

@@ -10,11 +10,11 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from lrscale.commands import translate as advice
 from lrscale.commands.cli import main
 from lrscale.errors import Refusal
 from lrscale.law.homogeneity import RESPONSES
 from lrscale.law.translation import Batch, translate
+from lrscale.report.translation import published
 from lrscale.training import reference_loop as plain
 from tests.program import here
 
@@ -205,8 +205,8 @@ def test_of_several_ranges_the_narrowest_that_holds_both_batch_sizes_speaks() ->
 def test_published_studies_are_read_from_their_folder(tmp_path: Path) -> None:
     (tmp_path / "made_up").mkdir()
     (tmp_path / "made_up" / "report.json").write_text(json.dumps(REPORT))
-    assert advice.published(tmp_path) == {"made_up": REPORT}
-    assert advice.published(tmp_path / "nosuch") == {}
+    assert published(tmp_path) == {"made_up": REPORT}
+    assert published(tmp_path / "nosuch") == {}
 
 
 @pytest.mark.parametrize(

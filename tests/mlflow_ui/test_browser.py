@@ -9,8 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Error
 
-from lrscale.mlflow_ui.saved_views import SUMMARY, TAG
+from lrscale.mlflow_ui.saved_views import SUMMARY
 from lrscale.report.figures.palette import colours, shades
+from lrscale.tracking.schema import SAVED_VIEW
 from lrscale.tracking.store import Store
 from tests.browser import Visit, chromium, columns, rows, served, visit
 from tests.program import here
@@ -140,7 +141,7 @@ def test_the_menu_lists_the_views_in_order(browser: Browser, link: str) -> None:
 
 def test_a_view_whose_tag_is_gone_does_not_open(browser: Browser, link: str, study: Path) -> None:
     store = Store.existing(f"sqlite:///{study}/mlflow.db")
-    tag = TAG + "lrscale-best"
+    tag = SAVED_VIEW + "lrscale-best"
     kept = store.experiment_tags("1")[tag]
     store.client.delete_experiment_tag("1", tag)
     try:
@@ -165,13 +166,13 @@ def test_a_probe_opens_at_its_answer_and_curves_and_not_without_its_tag(browser:
     seen.check()
     keep(seen, "probe")
     store = Store.existing(f"sqlite:///{study}/mlflow.db")
-    kept = store.experiment_tags("2")[TAG + SUMMARY]
-    store.client.delete_experiment_tag("2", TAG + SUMMARY)
+    kept = store.experiment_tags("2")[SAVED_VIEW + SUMMARY]
+    store.client.delete_experiment_tag("2", SAVED_VIEW + SUMMARY)
     try:
         with pytest.raises(Error, match=r"ag-row"):
             visit(browser, link, SUMMARY, charts=True, wait=4000)
     finally:
-        store.tag_experiment("2", {TAG + SUMMARY: kept})
+        store.tag_experiment("2", {SAVED_VIEW + SUMMARY: kept})
 
 
 def test_a_trials_page_tells_its_config_and_its_optuna_trial(browser: Browser, link: str, study: Path) -> None:

@@ -8,27 +8,28 @@ import pytest
 from lrscale.mlflow_ui.probe_views import hidden_metrics, probe_points, probe_view
 from lrscale.mlflow_ui.saved_views import LIMIT
 from lrscale.report.figures.palette import shades
-from lrscale.study.answer import Answer, Measurement
-from lrscale.study.records import CellRecord, StudyRecord, TrialRecord
+from lrscale.study.answer import Answer
+from lrscale.study.families import Measurement
+from lrscale.study.records import TrialRecord
 from lrscale.training.quantity import Quantity
+from tests.studies import make_record, probe_cell
 
 CLAIM = {"name": "it grows", "measure": "slope_of", "quantity": "after", "against": "probe.fraction", "at_least": 0}
 
 
 def answered(axes: dict[str, list[Any]]) -> Answer:
     each = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    cells = tuple(CellRecord(f"c{i}", f"cell {i}", scientific, {}) for i, scientific in enumerate(each))
+    cells = tuple(probe_cell(f"c{i}", scientific) for i, scientific in enumerate(each))
     found = [
         Measurement(cell, Quantity(name, 2.0 ** (i % 9), expected=2.0 if name == "after" else None))
         for i, cell in enumerate(cells)
         for name in ("before", "after")
     ]
-    study = StudyRecord("r", "1", "s", "Why?", "excess_risk", 1, {}, (CLAIM,), cells, {}, "c", "FINISHED", 1.0)
-    return Answer(study, (), tuple(found))
+    return Answer(make_record(cells, claims=[CLAIM]), (), tuple(found), (), ())
 
 
 def trials_of(found: Answer) -> list[TrialRecord]:
-    return [TrialRecord(f"run {cell.id} {n}", cell.id, n, {}, (), (), None) for cell in found.study.cells for n in (0, 1)]
+    return [TrialRecord(f"run {cell.id} {n}", cell.id, n, {}, (), (), None) for cell in found.plan.cells for n in (0, 1)]
 
 
 AXES = [
@@ -48,7 +49,7 @@ def test_every_curve_of_a_chart_is_carried_and_all_other_metrics_are_hidden(axes
     assert charts and all(chart.bars for chart in charts) == ("probe.optimizer" in axes)
     assert drawn <= (carried if not charts[0].bars else {"before", "after"})
     assert carried | {"before", "after", "after.expected"} <= {*hidden_metrics(found), "place"}
-    assert len(shown) == min(len(found.study.cells), LIMIT - 1) and all(run.endswith(" 1") for run in shown)
+    assert len(shown) == min(len(found.plan.cells), LIMIT - 1) and all(run.endswith(" 1") for run in shown)
 
 
 def test_a_lines_curve_goes_along_the_axis_below_and_has_its_colour() -> None:

@@ -11,21 +11,26 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lrscale.mlflow_ui.notes import plain, study_note, yaml
-from lrscale.mlflow_ui.publish import NOTE, WRITTEN, note_tags
-from lrscale.mlflow_ui.saved_views import LIMIT, bound, tags
-from lrscale.mlflow_ui.study_views import Point, cell_points, study_points, views
+from lrscale.files import as_yaml
+from lrscale.mlflow_ui.notes import study_note
+from lrscale.mlflow_ui.publish import note_tags
+from lrscale.mlflow_ui.saved_views import LIMIT, Point, bound, tags
+from lrscale.mlflow_ui.study_views import cell_points, study_points, views
 from lrscale.report.csv import as_csv
 from lrscale.report.figures.interactive import figure, page
 from lrscale.report.figures.palette import colours
 from lrscale.report.text import show
 from lrscale.study.answer import answer
-from lrscale.study.records import CellRecord, StudyRecord, TrialRecord
+from lrscale.study.plan import Cell
+from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.statements import laws
+from lrscale.tracking.schema import NOTE, NOTE_WRITTEN
+from lrscale.tracking.trial_note import escape_markdown
+from tests.studies import make_record
 
 CONFIG: dict[str, Any] = {
-    "reduction": "mean", "batch_size": 4, "accumulation": 1, "drop_last": True, "seeds": 2, "points": 3, "threads": 1,
-    "memory_mb": 64, "objective": "excess_risk", "dtype": "float64", "task": {"name": "d2l"}, "budget": {"epochs": 1},
+    "reduction": "mean", "batch_size": 4, "accumulation": 1, "drop_last": True, "seeds": 2, "points": 3,
+    "objective": "excess_risk", "dtype": "float64", "task": {"name": "d2l"}, "budget": {"epochs": 1},
     "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
 }  # fmt: skip
 
@@ -35,17 +40,14 @@ def study(sizes: list[int]) -> StudyRecord:
     for reduction in ("mean", "sum"):
         for size in sizes:
             scientific = {"reduction": reduction, "batch_size": size}
-            cells.append(CellRecord(f"{reduction}{size}", f"{reduction} b{size}", scientific, {**CONFIG, **scientific}))
-    return StudyRecord(
-        run_id="parent", experiment_id="7", study="mine", question="Why?", objective="excess_risk", n_trials=9, ranges={},
-        claims=(), cells=tuple(cells), made_by={}, command="lrscale run -m sweeps=mine", status="FINISHED", seconds=9.0,
-    )  # fmt: skip
+            cells.append(Cell(f"{reduction}{size}", f"{reduction} b{size}", scientific, {**CONFIG, **scientific}))
+    return make_record(cells, study="mine", question="Why?", n_trials=9, command="lrscale run -m sweeps=mine")
 
 
 def trials_of(record: StudyRecord, count: int) -> list[TrialRecord]:
     """Parabolas in log lr, the two largest lrs diverged."""
     made = []
-    for cell in record.cells:
+    for cell in record.plan.cells:
         for i in range(count):
             gone = i >= count - 2
             value = float("inf") if gone else 1e-3 * (1 + (i - count / 3) ** 2)
@@ -121,7 +123,7 @@ def test_a_note_is_rewritten_until_a_user_edits_it() -> None:
     first = note_tags("one", {})
     assert first[NOTE] == "one"
     second = note_tags("two", first)
-    assert second[NOTE] == "two" and second[WRITTEN] != first[WRITTEN]
+    assert second[NOTE] == "two" and second[NOTE_WRITTEN] != first[NOTE_WRITTEN]
     assert note_tags("three", {**second, NOTE: "two, and mine"}) == {}
     assert note_tags("three", {NOTE: "mine alone"}) == {}
 
@@ -135,24 +137,24 @@ def test_the_notes_first_line_is_the_answer_and_every_view_is_linked() -> None:
     assert note.splitlines()[0].startswith("lr\\_sum\\* = lr\\_mean\\* x c^")
     assert all(f"viewStateShareKey={view.id}" in note for view in menu)
     assert "![a b.png](get-artifact?path=figures%2Fa%20b.png&run_uuid=parent)" in note
-    assert record.command in note and len(note) < 8000
+    assert record.plan.command in note and len(note) < 8000
 
 
 def test_a_study_of_many_families_has_a_note_that_mlflow_takes() -> None:
     one = study([1, 4])
     cells = []
     for i in range(60):
-        for cell in one.cells:
+        for cell in one.plan.cells:
             optimizer = {**CONFIG["optimizer"], "weight_decay": i / 1000}
             scientific = {"optimizer.weight_decay": i / 1000, **cell.scientific}
-            cells.append(CellRecord(f"{cell.id}{i}", f"{i} {cell.label}", scientific, {**cell.config, "optimizer": optimizer}))
-    record = replace(one, cells=tuple(cells), command="lrscale run -m " + 9900 * "x")
+            cells.append(Cell(f"{cell.id}{i}", f"{i} {cell.label}", scientific, {**cell.config, "optimizer": optimizer}))
+    record = replace(one, plan=replace(one.plan, cells=tuple(cells), command="lrscale run -m " + 9900 * "x"))
     trials = trials_of(record, 9)
     found = answer(record, trials)
     figures = [f"figures/objective_against_lr_{i}.png" for i in range(1, 61)]
     note = study_note(found, views(found, trials), figures)
     assert len(note) < 20_000  # characters: MAX_EXPERIMENT_TAG_VAL_LENGTH of MLflow
-    assert note.splitlines()[0].endswith("and 40 more in the report") and record.command in note
+    assert note.splitlines()[0].endswith("and 40 more in the report") and record.plan.command in note
 
     bare = answer(record, [trial for trial in trials if trial.cell.startswith("mean")])
     assert laws(bare) == [
@@ -173,8 +175,8 @@ def test_lrs_that_are_cells_are_not_tuned_and_the_table_says_so_in_full(width: i
 
 
 def test_a_config_reads_as_yaml() -> None:
-    assert yaml({"a": 1, "b": {"c": True, "d": None}}) == "a: 1\nb:\n  c: true\n  d: null"
-    assert plain("a_b*") == "a\\_b\\*"
+    assert as_yaml({"a": 1, "b": {"c": True, "d": None}}) == "a: 1\nb:\n  c: true\n  d: null"
+    assert escape_markdown("a_b*") == "a\\_b\\*"
 
 
 def test_the_figure_to_point_at_is_whole_and_works_offline() -> None:
@@ -182,7 +184,7 @@ def test_the_figure_to_point_at_is_whole_and_works_offline() -> None:
     found = answer(record, trials_of(record, 9))
     data, layout = figure(found)
     lines = [trace for trace in data if trace["mode"] == "lines+markers"]
-    assert len(lines) == len(record.cells)
+    assert len(lines) == len(record.plan.cells)
     assert {trace["line"]["color"] for trace in lines} == set(colours([1, 4, 16]).values())
     assert [t["name"] for t in lines if t["showlegend"]] == ["B = 1", "B = 4", "B = 16"]
     crosses = [trace for trace in data if trace.get("marker", {}).get("symbol") == "x"]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lrscale.commands.ui import ASKED, NAME, _allowed, _mlflow, _serving
 from lrscale.errors import Failure
-from lrscale.mlflow_ui.publish import NOTE
-from lrscale.mlflow_ui.saved_views import SUMMARY, TAG
+from lrscale.mlflow_ui.saved_views import SUMMARY
+from lrscale.mlflow_ui.serve import HOST_NAME, _allowed, _mlflow, _serving
 from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free
 from lrscale.tracking import store as tracking
+from lrscale.tracking.schema import ASKED, NOTE, SAVED_VIEW
 from tests.mlflow_ui.test_study_views import study
 from tests.program import TINY, here
 
@@ -109,7 +109,7 @@ def test_a_server_that_does_not_come_up_says_why() -> None:
 
 
 def test_pages_elsewhere_cannot_name_the_server() -> None:
-    assert _allowed(LOCAL, 5000) == ["127.0.0.1:5000", "localhost:5000", f"{NAME}:5000"]
+    assert _allowed(LOCAL, 5000) == ["127.0.0.1:5000", "localhost:5000", f"{HOST_NAME}:5000"]
 
 
 def test_listening_elsewhere_says_what_that_exposes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,11 +140,11 @@ def test_reporting_again_restores_views_and_leaves_an_edited_note_alone(folder: 
     study = store.study(None)
     written = store.experiment_tags(study.experiment_id)
     assert "get-artifact?path=figures%2Fobjective_against_lr.png" in written[NOTE]
-    store.client.delete_experiment_tag(study.experiment_id, TAG + SUMMARY)
+    store.client.delete_experiment_tag(study.experiment_id, SAVED_VIEW + SUMMARY)
     store.client.set_tag(study.run_id, NOTE, "mine")
     points = {key: len(store.line(study.run_id, key).steps) for key in store.client.get_run(study.run_id).data.metrics}
     here(folder, "report")
     again = store.experiment_tags(study.experiment_id)
-    assert TAG + SUMMARY in again and again[NOTE] == written[NOTE] and again.keys() == written.keys()
+    assert SAVED_VIEW + SUMMARY in again and again[NOTE] == written[NOTE] and again.keys() == written.keys()
     assert store.run_tags(study.run_id)[NOTE] == "mine"
     assert points == {key: len(store.line(study.run_id, key).steps) for key in points}

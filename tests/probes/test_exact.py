@@ -10,9 +10,9 @@ import yaml
 from lrscale.errors import Refusal
 from lrscale.law.homogeneity import RESPONSES
 from lrscale.law.least_squares import expected_excess
+from lrscale.probes import PROBES, translate
 from lrscale.probes import last_batch as last_batch_probe
-from lrscale.probes import translate
-from lrscale.spec import OPTIMIZERS_OF_TORCH, TRANSLATED
+from lrscale.probes.homogeneity import TORCH_OPTIMIZERS
 from lrscale.study.config import make_training
 from lrscale.tasks.registry import make_task
 from lrscale.training.quantity import Quantity
@@ -23,12 +23,9 @@ ROUNDING = 1e-12
 
 
 def measured(name: str, task: str = "d2l", batch_size: int = 16, accumulation: int = 1, **options: Any) -> dict[str, Quantity]:
-    from lrscale.probes import PROBES
-    from lrscale.tasks.images import read_files
-
     given = config(task=task, batch_size=batch_size, accumulation=accumulation)
     made = make_training(given | {"probe": {"name": name, **options}})
-    return {quantity.name: quantity for quantity in PROBES[name](made, make_task(made, read_files(made.task)))}
+    return {quantity.name: quantity for quantity in PROBES[name].measure(made, make_task(made))}
 
 
 def axis(sweep: str, key: str) -> list[str]:
@@ -39,13 +36,16 @@ def axis(sweep: str, key: str) -> list[str]:
 def test_every_optimizer_of_torch_with_dense_gradients_is_measured() -> None:
     chosen = [o for o in vars(torch.optim).values() if inspect.isclass(o) and issubclass(o, torch.optim.Optimizer)]
     dense = {o.__name__.lower() for o in chosen} - {"optimizer", "sparseadam"}
-    assert dense == set(OPTIMIZERS_OF_TORCH)
+    assert dense == set(TORCH_OPTIMIZERS)
     assert dense | {"clipped_sgd"} == set(axis("homogeneity", "probe.optimizer"))
-    assert set(TRANSLATED) == set(translate.CASES) == set(axis("translate", "probe.optimizer"))
+    assert set(translate.CASES) == set(axis("translate", "probe.optimizer"))
+    for probe in ("homogeneity", "translate"):
+        rule = PROBES[probe].options["optimizer"].rule
+        assert set(filter(rule.holds, {*dense, *translate.CASES, "clipped_sgd"})) == set(axis(probe, "probe.optimizer"))
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-8])
-@pytest.mark.parametrize("name", [*OPTIMIZERS_OF_TORCH, "clipped_sgd"])
+@pytest.mark.parametrize("name", [*TORCH_OPTIMIZERS, "clipped_sgd"])
 def test_p_is_what_the_update_rule_says(name: str, size: float) -> None:
     found = measured("homogeneity", optimizer=name, size=size)
     assert set(found) == {"p_first", "p_step_50", "p_first_50"}
@@ -67,7 +67,7 @@ def test_mixed_cases_show_as_such() -> None:
     assert adam[0] < 1e-6 and 0.4 < adam[1] < 0.45 and adam[2] > 0.999
 
 
-@pytest.mark.parametrize("name", [name for name in TRANSLATED if name not in ("muon", "asgd")])
+@pytest.mark.parametrize("name", [name for name in translate.CASES if name not in ("muon", "asgd")])
 def test_sum_translated_is_mean_and_no_knob_may_stay(name: str) -> None:
     exact = measured("translate", optimizer=name)
     assert exact["difference"].value == 0

@@ -8,7 +8,6 @@ from numpy.testing import assert_allclose
 from lrscale.errors import Refusal
 from lrscale.probes.noise_scale import batch_gradients, fresh, gradient_norms, measure, one_step_lr
 from lrscale.spec import Training
-from lrscale.tasks.images import read_files
 from lrscale.tasks.registry import make_task
 from lrscale.tasks.task import Task
 from lrscale.training.engine import train, weights_after
@@ -21,7 +20,7 @@ LINEAR = {"task": "linear", "task__features": 6, "task__bias": True, "optimizer_
 
 def cell(fraction: float, **changes: object) -> tuple[Training, Task]:
     made = make(**LINEAR | {"probe": OPTIONS | {"fraction": fraction}} | changes)
-    return made, make_task(made, read_files(made.task))
+    return made, make_task(made)
 
 
 def measured(fraction: float, **changes: object) -> dict[str, Quantity]:
@@ -66,7 +65,7 @@ def test_an_interval_without_an_end_is_left_out() -> None:
 def test_the_gradients_of_batches_are_autograds(task: str) -> None:
     changes = {"task": task, "dtype": "float64", "optimizer__lr": 0.1}
     made = make(**changes)
-    known = make_task(made, read_files(made.task))
+    known = make_task(made)
     start = [w[0] for w in weights_after(made, known, 3)]
     before = [w.clone() for w in start]
     x, y = fresh(known, 5 * 4, "here")
@@ -88,7 +87,7 @@ def test_the_gradients_of_batches_are_autograds(task: str) -> None:
 def test_the_weights_after_some_steps_are_those_of_training(task: str) -> None:
     changes = {"task": task, "optimizer": "momentum", "optimizer__lr": 0.05, "seeds": 2, "budget": "steps", "budget__steps": 7}
     made = make(**changes, dtype="float64")
-    known = make_task(made, read_files(made.task))
+    known = make_task(made)
     weights = weights_after(made, known, 7)
     losses = known.model.losses([w.flatten(0, 1).unsqueeze(0) for w in weights], known.data.x[None], known.data.y[None]).mean(-1)
     assert_allclose(losses[0], train(made, known).train_loss[-1], rtol=1e-10)
@@ -96,7 +95,7 @@ def test_the_weights_after_some_steps_are_those_of_training(task: str) -> None:
 
 def test_a_networks_best_step_grows_with_the_batch() -> None:
     made = make(task="digits", seeds=2)
-    known = make_task(made, read_files(made.task))
+    known = make_task(made)
     weights = weights_after(made, known, 0)
     lrs = [one_step_lr(known, weights, size, 24, made.seeds).value for size in (4, 32, 256)]
     assert lrs == sorted(lrs) and 1 < lrs[1] / lrs[0] < 8

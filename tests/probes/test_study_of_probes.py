@@ -1,24 +1,27 @@
 """Probes: what is measured in a cell is recorded, reported, held against claims and kept over a restart."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from lrscale.probes import PROBES
-from lrscale.published.files import views
+from lrscale import probes
+from lrscale.probes import PROBES, Probe
+from lrscale.published.files import tables
 from lrscale.rules import integer
-from lrscale.spec import Training
-from lrscale.study.answer import Answer, Measurement
+from lrscale.spec import Option, Training
+from lrscale.study.answer import answer_of
 from lrscale.study.claims import PROBE_MEASURES, Verdict
-from lrscale.study.config import PROBES as RULES
-from lrscale.study.records import CellRecord, StudyRecord
+from lrscale.study.families import Measurement
 from lrscale.study.statements import laws
 from lrscale.tasks.task import Task
 from lrscale.tracking.store import Store
 from lrscale.training.quantity import Quantity
 from tests.configs import ROOT
 from tests.program import here
+from tests.studies import make_record, probe_cell
 
 CLAIMS = """\
 # @package _global_
@@ -44,11 +47,15 @@ def doubled(training: Training, task: Task) -> list[Quantity]:
     return [Quantity("twice", 2.0 * number, 2.0 * number - 0.1, 2.0 * number + 0.1, expected=2.0 * number)]
 
 
+def declare(monkeypatch: pytest.MonkeyPatch, measure: Callable[[Training, Task], list[Quantity]]) -> None:
+    options = {"number": Option(1, integer(1, 100))}
+    monkeypatch.setitem(PROBES._declared, "doubled", Probe(about="Twice a number.", options=options, measure=measure))
+
+
 @pytest.fixture
 def study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a probe and a sweep of its own."""
-    monkeypatch.setitem(PROBES, "doubled", doubled)
-    monkeypatch.setitem(RULES, "doubled", {"number": integer(1, 100)})
+    declare(monkeypatch, doubled)
     (folder / "sweeps").mkdir()
     (folder / "sweeps/double.yaml").write_text(CLAIMS)
     return folder
@@ -66,7 +73,7 @@ def test_a_published_probe_reproduces(study: Path) -> None:
     (results / "report.json").write_text(json.dumps(report))
     said = here(study, "reproduce", "double", status=2)
     assert "quantities.csv must hold the numbers of report.json" in " ".join(said.split())
-    (results / "quantities.csv").write_text(views(report)["quantities.csv"])
+    (results / "quantities.csv").write_text(tables(report)["quantities.csv"])
     assert "1 differences" in here(study, "reproduce", "double", status=1)
 
 
@@ -91,7 +98,7 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
 
 def test_a_finished_probe_is_not_measured_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here(study, "run", "-m", "sweeps=double")
-    monkeypatch.setitem(PROBES, "doubled", lambda training, task: pytest.fail("measured again"))
+    declare(monkeypatch, lambda training, task: pytest.fail("measured again"))
     assert "2 of 3 claims hold" in " ".join(here(study, "run", "-m", "sweeps=double").split())
 
 
@@ -127,9 +134,7 @@ def test_what_cannot_be_is_refused_in_one_line(old: str, new: str, says: str, st
 
 def measured(*values: float, expected: float | None = None, wide: float = 0.0) -> list[Measurement]:
     return [
-        Measurement(
-            CellRecord(str(i), f"b{2**i}", {"batch_size": 2**i}, {}), Quantity("x", v, v - wide, v + wide, expected=expected)
-        )
+        Measurement(probe_cell(f"b{2**i}", {"batch_size": 2**i}), Quantity("x", v, v - wide, v + wide, expected=expected))
         for i, v in enumerate(values)
     ]
 
@@ -153,12 +158,9 @@ def test_measures(measure: str, found: list[Measurement], value: float) -> None:
 
 def test_the_answer_says_how_what_was_measured_goes_with_what_is_expected() -> None:
     pairs = ((1, 1.0), (2, 2.02), (4, 4.0), (8, 8.0))
-    found = tuple(Measurement(CellRecord(str(b), f"b{b}", {"b": b}, {}), Quantity("c", v, expected=float(b))) for b, v in pairs)
-    claims = ({"name": "c is B", "measure": "log_deviation", "quantity": "c", "at_most": 0.02},)
-    study = StudyRecord(
-        "r", "1", "s", "Why?", "excess_risk", 1, {}, claims, tuple(m.cell for m in found), {}, "c", "FINISHED", 1.0
-    )
-    [said] = laws(Answer(study, (), found))
+    found = tuple(Measurement(probe_cell(f"b{b}", {"b": b}), Quantity("c", v, expected=float(b))) for b, v in pairs)
+    claims = [{"name": "c is B", "measure": "log_deviation", "quantity": "c", "at_most": 0.02}]
+    [said] = laws(answer_of(make_record([m.cell for m in found], claims=claims), (), found))
     assert said == "C is B: within 1 %, measured = expected^0.999 [0.982, 1.015]. 1 of 1 claims hold, over 4 cells."
 
 
@@ -170,4 +172,10 @@ def test_a_claim_on_nothing_fails(measure: str) -> None:
 
 
 def test_every_probe_has_rules_options_and_a_sweep() -> None:
-    assert set(PROBES) == set(RULES) == {path.stem for path in (ROOT / "conf/probe").glob("*.yaml")}
+    modules = {path.stem for path in Path(probes.__file__).parent.glob("[!_]*.py")}
+    assert set(PROBES.names()) == set(PROBES.choices()) == modules
+    for name in PROBES.names():
+        options = PROBES[name].options
+        assert options and all(option.rule.holds(option.default) and option.rule.text for option in options.values())
+        sweep = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())
+        assert {"override /probe": name} in sweep["defaults"]

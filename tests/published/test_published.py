@@ -1,15 +1,18 @@
-"""The studies that README publishes: its table is made from their files, and what fails is known to."""
+"""The studies in sweeps/results/, and the documents that quote their numbers."""
 
 import csv
 import json
+import math
 import re
+from typing import Any
 
 import pytest
 
-from lrscale.published.studies_table import MARKERS, measured_cell, table
+from lrscale.published.studies_table import MARKERS, REASONS, studies_page
 from tests.configs import ROOT
 
 README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "sweeps" / "README.md").read_text()
 RESULTS = ROOT / "sweeps" / "results"
 PUBLISHED = sorted(file.parent.name for file in RESULTS.glob("*/record.json"))
 FAILING: dict[str, set[str]] = {
@@ -25,67 +28,141 @@ FAILING: dict[str, set[str]] = {
     },
 }
 """Claims that are published as failing, by study."""
+NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:×10<sup>-\d+</sup>)?)( %)?")
 
 
-def cells(study: str) -> list[dict[str, str]]:
+def report_of(study: str) -> dict[str, Any]:
+    return json.loads((RESULTS / study / "report.json").read_text())
+
+
+def record_of(study: str) -> dict[str, Any]:
+    return json.loads((RESULTS / study / "record.json").read_text())
+
+
+def cells_of(study: str) -> list[dict[str, str]]:
     return list(csv.DictReader((RESULTS / study / "cells.csv").read_text().splitlines()))
 
 
-def test_readmes_table_is_that_of_the_files() -> None:
-    found = MARKERS.search(README)
+def row_of(study: str) -> list[str]:
+    """The cells of a study's row."""
+    (line,) = (line for line in PAGE.splitlines() if line.startswith("|") and f"`lrscale reproduce {study}`" in line)
+    return re.split(r"(?<!\\)\|", line)[1:-1]
+
+
+def items_of(study: str) -> list[str]:
+    """The study's items in the list of failing claims."""
+    return [line for line in PAGE.splitlines() if line.startswith(f"- **`{study}`**")]
+
+
+def quotes(text: str, values: list[float]) -> bool:
+    """Whether each number of a text is one of the values to the digits that it has; per cent may be of |ln(value/expected)|."""
+
+    def is_rounded(number: str, percent: str) -> bool:
+        mantissa, _, power = number.removesuffix("</sup>").partition("×10<sup>")
+        scale = 10.0 ** int(power or 0)
+        unit = scale * 10.0 ** -len(mantissa.partition(".")[2])
+        meant = [v for value in values for v in ((100 * value, 100 * math.expm1(value)) if percent else (value,))]
+        return any(abs(float(mantissa) * scale - value) <= 0.5001 * unit for value in meant)
+
+    return all(is_rounded(*found) for found in NUMBER.findall(text))
+
+
+def test_the_page_is_made_from_the_files() -> None:
+    found = MARKERS.search(PAGE)
     assert found is not None
-    assert found[0] == f"{found[1]}{table(RESULTS)}{found[2]}", "Run lrscale publish STUDY in the repository."
-    assert len(table(RESULTS).splitlines()) == 2 + len(PUBLISHED)
+    assert found[0] == f"{found[1]}{studies_page(RESULTS)}{found[2]}", "Run lrscale publish STUDY in the repository."
+    assert len([line for line in found[0].splitlines() if "`lrscale reproduce " in line]) == len(PUBLISHED)
 
 
 @pytest.mark.parametrize("study", PUBLISHED)
-def test_every_claim_that_fails_is_known_and_named(study: str) -> None:
-    claims = json.loads((RESULTS / study / "report.json").read_text())["claims"]
+def test_every_claim_that_fails_is_known_and_listed(study: str) -> None:
+    claims = report_of(study)["claims"]
     failing = {claim["name"] for claim in claims if not claim["holds"]}
     assert claims and failing == FAILING.get(study, set())
-    (row,) = (line for line in table(RESULTS).splitlines() if f"`lrscale reproduce {study}`" in line)
-    assert row.count("**fails**") == len(failing)
-    assert f"{len(claims) - len(failing)} of {len(claims)} claims hold" in row
+    assert len(items_of(study)) == len(failing)
+    assert row_of(study)[3].strip().startswith(f"{len(claims) - len(failing)} of {len(claims)}")
+    assert f"{len(failing)} fail" in row_of(study)[3] or not failing
+
+
+@pytest.mark.parametrize("study", PUBLISHED)
+def test_a_row_quotes_the_first_claim_and_the_time(study: str) -> None:
+    first = record_of(study)["claims"][0]["name"]
+    verdicts = [v for v in report_of(study)["claims"] if v["name"] == first or v["name"].startswith(f"{first} (")]
+    measured, _, cases = row_of(study)[2].strip().partition(", ") if len(verdicts) > 1 else (row_of(study)[2].strip(), "", "")
+    assert cases == (f"{len(verdicts)} cases" if len(verdicts) > 1 else "")
+    assert verdicts and quotes(measured, [value for v in verdicts for value in (v["measured"], *v["ci"])])
+    assert NUMBER.search(measured) or (measured == "exact" and verdicts[0]["measured"] == 0)
+    number, unit = row_of(study)[0].strip().split()[-1].split("&nbsp;")
+    assert float(number) == round(record_of(study)["seconds"] / {"s": 1, "min": 60}[unit])
+
+
+@pytest.mark.parametrize("study", FAILING)
+def test_the_list_quotes_what_was_measured_and_expected(study: str) -> None:
+    failing = [v for v in report_of(study)["claims"] if not v["holds"]]
+    for item, verdict in zip(items_of(study), failing, strict=True):
+        _, numbers, _ = item.split("<br>")
+        measured, expected = numbers.split("Expected: ")
+        assert NUMBER.search(measured) and quotes(measured, [verdict["measured"], *verdict["ci"]])
+        bounds = [verdict[key] for key in ("expected", "tolerance", "at_least", "at_most") if verdict[key] is not None]
+        assert [float(number) for number, _ in NUMBER.findall(expected.removesuffix("."))] == bounds
+
+
+def test_each_failing_claim_has_a_reason_and_no_reason_is_left() -> None:
+    assert set(REASONS) == {(study, claim) for study in PUBLISHED for claim in FAILING.get(study, ())}
+    assert "no reason known" not in PAGE
+
+
+def test_reasons_quote_the_records() -> None:
+    lr = {(study, r.get("task", "digits"), r["optimizer"], r["reduction"], int(r["batch_size"])): r
+          for study in FAILING for r in cells_of(study)}  # fmt: skip
+    best = {key: float(r["lr_best"]) for key, r in lr.items()}
+    of = {claim: reason for (_, claim), reason in REASONS.items()}
+
+    adagrad = of["lr_sum*/lr_mean* is 1 at every B (adagrad)"]
+    assert "From B = 64 lr_sum* and lr_mean* agree to 1 %. At B = 4 and 16 both lie above 1" in adagrad
+    adam = {key[3:]: value for key, value in best.items() if key[0] == "adam" and key[2] == "adagrad"}
+    assert all(adam["sum", b] == pytest.approx(adam["mean", b], rel=0.01) for b in (64, 256, 1024))
+    assert min(adam[reduction, b] for b in (4, 16) for reduction in ("sum", "mean")) > 1
+
+    residual = of["lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)"]
+    sgd = [best["digits", "digits", "sgd", "mean", b] for b in (256, 512)]
+    assert f"from {sgd[0]:.1f} at B = 256 to {sgd[1]:.1f} at B = 512" in residual
+    momentum = lr["digits", "digits_mlp", "momentum", "sum", 4]
+    low, high = (float(momentum[key]) for key in ("lr_best_low", "lr_best_high"))
+    of_mlp = of["lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits_mlp, momentum)"]
+    assert f"from {low:.4f} to {high:.4f}" in of_mlp
+
+    turn_over = of["B_c is within a factor of 5 of B_simple = 69 (fashion_mnist_mlp, momentum)"]
+    ends = [best["fashion_mnist", "fashion_mnist_mlp", "momentum", "sum", b] for b in (16, 512)]
+    assert f"from {ends[0]:.5f} at B = 16 to {ends[1]:.5f} at B = 512" in turn_over
+    assert max(int(r["batch_size"]) for r in cells_of("fashion_mnist")) == 512
+
+
+def test_the_page_quotes_the_headline_and_the_processor() -> None:
+    headline = report_of("headline")
+    (low, high), slope = headline["ratio"]["ci"], headline["ratio"]["slope"]
+    assert f"B<sup>{slope:.3f}</sup>, with the 95 % interval [{low:.3f}, {high:.3f}]" in PAGE
+    assert f"{sum(int(r['n_runs']) for r in cells_of('headline'))} trainings" in PAGE
+    assert "AMD EPYC (family 26)" in PAGE
+    assert all(record_of(study)["made_by"]["processor"].startswith("AMD EPYC, family 26,") for study in PUBLISHED)
 
 
 def test_the_first_lines_quote_the_quickstart() -> None:
-    found = json.loads((RESULTS / "quickstart" / "report.json").read_text())
+    found = report_of("quickstart")
     low, high = found["ratio"]["ci"]
     first = README.partition("\n## ")[0]
     assert f"{found['ratio']['slope']:.3f} [{low:.3f}, {high:.3f}]" in first
     small = next(s for s in found["slopes"] if s["reduction"] == "sum" and s["range"] == "small")
     assert f"(slope {small['slope']:.2f} [{small['ci'][0]:.2f}, {small['ci'][1]:.2f}])" in first
-    assert f"{len(found['cells'])} cells, {sum(cell['n_trials'] for cell in found['cells'])} trials of 8 seeds" in first
+    assert f"{sum(cell['n_trials'] for cell in found['cells'])} lrs of 8 seeds each" in first
+    output = README.partition("\n## Try it\n")[2].partition("\n## ")[0]
+    for claim in found["claims"]:
+        (line,) = (line for line in output.splitlines() if line.startswith(claim["name"]))
+        assert line.split()[-2:] == [f"{claim['measured']:.3g}", "holds"]
 
 
-def test_the_limits_quote_the_records() -> None:
+def test_the_limits_quote_the_headline() -> None:
     limits = README.partition("\n## Limits\n")[2]
-    headline = cells("headline")
-    over = {(r["batch_size"], r["reduction"]): float(r["lr_best"]) / float(r["lr_theory"]) - 1 for r in headline}
+    over = {(r["batch_size"], r["reduction"]): float(r["lr_best"]) / float(r["lr_theory"]) - 1 for r in cells_of("headline")}
     below_n, at_n = (max(v for (b, _), v in over.items() if (b == "1024") is whole) for whole in (False, True))
     assert f"up to {100 * below_n:.0f} % above it while B < N, and {100 * at_n:.0f} % at B = N" in limits
-
-    best = {(int(r["batch_size"]), r["reduction"]): float(r["lr_best"]) for r in cells("adam") if r["optimizer"] == "adagrad"}
-    assert "from B = 64 its lr_sum\\* and lr_mean\\* agree to 1 %, but at B = 4 and 16 both lie above 1" in limits
-    assert all(best[b, "sum"] == pytest.approx(best[b, "mean"], rel=0.01) for b in (64, 256, 1024))
-    assert min(best[b, reduction] for b in (4, 16) for reduction in ("sum", "mean")) > 1
-
-
-def test_a_row_names_what_fails_and_counts_what_holds() -> None:
-    claims = [{"name": "level*", "measure": "slope"}, {"name": "lr*", "measure": "theory"}, {"name": "c", "measure": "largest"}]
-
-    def verdict(name: str, value: float | None, holds: bool, ci: list[float] | None = None) -> dict[str, object]:
-        return {"name": name, "measured": value, "ci": ci, "holds": holds}
-
-    level = [verdict(f"level* ({of})", v, True, [v - 0.02, v + 0.02]) for of, v in (("sgd", 0.01), ("adam", 0.0))]
-    rest = [verdict("lr* (sgd)", 0.05, True), verdict("lr* (adam)", 0.3, False), verdict("c", None, False)]
-    assert measured_cell(claims, level + rest) == (
-        r"level\*: 0.010 [-0.010, 0.030] (sgd), 0.000 [-0.020, 0.020] (adam); lr\*: within 35 % (adam) **fails**; "
-        r"c: nothing measured **fails**; 3 of 5 claims hold"
-    )
-    many = [verdict(f"level* ({i})", i / 10, i != 3, [i / 10 - 0.1, i / 10 + 0.1]) for i in range(9)]
-    assert (
-        measured_cell(claims[:1], many)
-        == r"level\*: 0.00 [-0.10, 0.10] to 0.80 [0.70, 0.90] in 8 cases, 0.30 [0.20, 0.40] (3) **fails**; 8 of 9 claims hold"
-    )
-    assert re.fullmatch(r".*2 of 2 claims hold", measured_cell(claims[1:2], [verdict("lr* (a)", 0.0, True)] * 2))

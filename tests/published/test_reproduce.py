@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from lrscale.provenance import NUMBERS
 from lrscale.errors import Refusal
+from lrscale.provenance import NUMBERS
 from lrscale.published import compare
-from lrscale.published.files import views
-from lrscale.study.document import plan_of
+from lrscale.published.files import TABLE, tables
+from lrscale.spec import Compute
+from lrscale.study.document import compute_of, read_document
 from lrscale.tracking.store import Store
 from tests.configs import ROOT
 from tests.program import STUDY, TINY, here
@@ -28,8 +29,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     here(folder, "run", "-m", *TINY)
     here(folder, "run", "optimizer.lr=0.03", "seeds=2")
-    (folder / "README.md").write_text("before\n<!-- studies -->\nold\n<!-- /studies -->\nafter\n")
-    assert "README.md has the table" in here(folder, "publish", STUDY)
+    (folder / TABLE).parent.mkdir()
+    (folder / TABLE).write_text("before\n<!-- studies -->\nold\n<!-- /studies -->\nafter\n")
+    assert f"{TABLE} has the table" in here(folder, "publish", STUDY)
     return folder
 
 
@@ -74,7 +76,7 @@ def test_the_files_hold_the_study(published: Path) -> None:
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     here(published, "publish")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert (published / "README.md").read_text().startswith("before\n<!-- studies -->\n| question |")
+    assert (published / TABLE).read_text().startswith("before\n<!-- studies -->\n\n### Other studies\n\n| question,")
 
 
 def test_a_published_study_reproduces_bit_for_bit(published: Path, folder: Path, place: Path) -> None:
@@ -169,18 +171,19 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a question that is none": (lambda r: r.update(question=["why"]), "`record.question`"),
     "trials without end": (lambda r: r.update(n_trials=10**9), "`record.n_trials`"),
     "claims of another kind": (lambda r: r.update(claims={}), "`record.claims`"),
+    "a machine that is none": (lambda r: r["compute"].update(threads=0), "`compute.threads`"),
+    "seconds that are none": (lambda r: r.update(seconds=-1), "`record.seconds`"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_strangers_record_is_values_and_names_or_refused(published: Path, name: str) -> None:
     record = json.loads((published / "sweeps" / "results" / STUDY / "record.json").read_text())
-    document = {key: value for key, value in record.items() if key not in ("seconds", "published_from")}
-    assert plan_of(document, "sqlite:///m.db", "o.journal").cells
+    assert read_document(record).plan.cells
     how, refusal = HOSTILE[name]
-    how(document)
+    how(record)
     with pytest.raises(Refusal) as refused:
-        plan_of(document, "sqlite:///m.db", "o.journal")
+        read_document(record)
     assert refusal in str(refused.value) and "\x1b" not in str(refused.value)
 
 
@@ -201,11 +204,12 @@ def test_what_is_published_can_be_run_again(study: str) -> None:
     """The plan of each published record is the one that was run, and its tables are those of its report."""
     record = json.loads((RESULTS / study / "record.json").read_text())
     report = json.loads((RESULTS / study / "report.json").read_text())
-    document = {key: value for key, value in record.items() if key not in ("seconds", "published_from")}
-    plan = plan_of(document, "sqlite:///m.db", "o.journal")
-    assert plan.study == study and [cell.id for cell in plan.cells] == [cell["id"] for cell in record["cells"]]
-    assert [cell.label for cell in plan.cells] == [cell["label"] for cell in record["cells"]]
-    assert all((RESULTS / study / name).read_text() == text for name, text in views(report).items())
+    plan = read_document(record).plan.renewed()
+    assert plan.study == study
+    for cell, recorded in zip(plan.cells, record["cells"], strict=True):
+        machine = compute_of(recorded["config"])  # older versions counted it to a cell's id
+        assert cell.label == recorded["label"] and (cell.id == recorded["id"]) == (machine == Compute())
+    assert all((RESULTS / study / name).read_text() == text for name, text in tables(report).items())
     assert report["claims"] and sum(file.stat().st_size for file in (RESULTS / study).glob("figure*.svg")) > 5000
-    most = 500_000 if "quantities.csv" in views(report) else 150_000  # bytes; a probe's figure has a panel for each quantity
+    most = 500_000 if "quantities.csv" in tables(report) else 150_000  # bytes; a probe's figure has a panel for each quantity
     assert all(file.stat().st_size < most for file in (RESULTS / study).glob("figure*.svg"))

@@ -6,19 +6,20 @@ from typing import Any
 from lrscale.report.figures.layout import layout
 from lrscale.report.figures.palette import colours, shades
 from lrscale.report.figures.quantities import quantities
-from lrscale.study.answer import Answer, Measurement
-from lrscale.study.records import CellRecord, StudyRecord
+from lrscale.study.answer import answer_of
+from lrscale.study.families import Measurement
 from lrscale.training.quantity import Quantity
+from tests.studies import make_record, probe_cell
 
 
 def measured(name: str, axes: dict[str, list[Any]], value: float = 1.0) -> list[Measurement]:
     cells = [dict(zip(axes, each, strict=True)) for each in itertools.product(*axes.values())]
-    return [Measurement(CellRecord(str(c), str(c), c, {}), Quantity(name, value + i)) for i, c in enumerate(cells)]
+    return [Measurement(probe_cell(str(c), c), Quantity(name, value + i)) for i, c in enumerate(cells)]
 
 
 def drawn(found: list[Measurement]) -> list[str]:
-    study = StudyRecord("r", "1", "s", "Why?", "excess_risk", 1, {}, (), (), {}, "c", "FINISHED", 1.0)
-    return [axes.get_xlabel() for axes in quantities(Answer(study, (), tuple(found))).axes]
+    answer = answer_of(make_record(m.cell for m in found), (), tuple(found))
+    return [axes.get_xlabel() for axes in quantities(answer).axes]
 
 
 def test_the_widest_numeric_axis_lies_below_unless_a_claim_names_another() -> None:
@@ -28,7 +29,7 @@ def test_the_widest_numeric_axis_lies_below_unless_a_claim_names_another() -> No
         "probe.fraction",
     ]
     line = layout(found, {}).panels[0].lines[0]
-    assert [m.cell.scientific["batch_size"] for m in line.found] == [4, 16, 64, 256]
+    assert [m.cell.scientific["batch_size"] for m in line.measurements] == [4, 16, 64, 256]
     assert layout(found, {}).colours == (0, 0.5, 1)
 
 
@@ -46,7 +47,7 @@ def test_few_quantities_have_panels_for_a_named_axis_and_each_measurement_is_in_
     found = measured("b", {"task": ["x", "y"], "batch_size": [4, 16], "probe.fraction": [0, 0.1, 1]})
     plan = layout(found, {})
     assert [panel.part for panel in plan.panels] == ["x", "y"] and plan.colour == "batch_size"
-    assert sorted(id(m) for panel in plan.panels for m in panel.found) == sorted(map(id, found))
+    assert sorted(id(m) for panel in plan.panels for m in panel.measurements) == sorted(map(id, found))
     assert drawn(found) == ["fraction of training done"] * 2
 
 

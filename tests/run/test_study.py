@@ -15,6 +15,7 @@ import pytest
 
 from lrscale.run import job
 from lrscale.search.tuner import open_storage
+from lrscale.spec import Compute
 from lrscale.study.answer import answer
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result
@@ -39,7 +40,7 @@ def lrs_of(folder: Path | str, name: str | None = None) -> dict[str, list[tuple[
     store = Store.existing(folder if isinstance(folder, str) else f"sqlite:///{folder}/mlflow.db")
     study = store.study(name)
     trials = store.trials(study.experiment_id)
-    names = {cell.id: cell.label for cell in study.cells}
+    names = {cell.id: cell.label for cell in study.plan.cells}
     found: dict[str, list[tuple[float, tuple[float, ...]]]] = {}
     for trial in trials:
         found.setdefault(names[trial.cell], []).append((trial.params["optimizer.lr"], trial.objectives))
@@ -186,10 +187,10 @@ def test_another_launcher_gives_the_same_trials(tiny: Path, folder: Path) -> Non
 def test_a_crashed_cell_fails_its_trials_and_the_rest_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = job.work
 
-    def dying(config: Mapping[str, Any]) -> list[Result]:
+    def dying(config: Mapping[str, Any], compute: Compute) -> list[Result]:
         if config["batch_size"] == 16 and config["reduction"] == "sum":
             raise RuntimeError("out of luck")
-        return work(config)
+        return work(config, compute)
 
     monkeypatch.setattr(job, "work", dying)
     said = here(folder, "run", "-m", *TINY, status=1)

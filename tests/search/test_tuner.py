@@ -10,30 +10,16 @@ import pytest
 
 from lrscale.errors import Refusal
 from lrscale.search.tuner import Ask, Tuner, check_storage, make_sampler, open_storage
-from lrscale.study.plan import Cell, Interval, Plan
+from lrscale.study.plan import Cell, Plan, TunedInterval
+from tests import studies
 
 CELL = Cell("abc", "sum b8", {}, {}, (), {})
-LR = Interval(1e-4, 1.0, True)
+LR = TunedInterval(1e-4, 1.0, True)
 
 
 def make_plan(sampler: str = "ladder", n_trials: int = 14, **changes: Any) -> Plan:
-    settings: dict[str, Any] = {
-        "study": "test",
-        "cells": (CELL,),
-        "intervals": {"optimizer.lr": LR},
-        "sampler": {"name": sampler},
-        "n_trials": n_trials,
-        "n_jobs": 1,
-        "max_failure_rate": 0.0,
-        "storage": "optuna.journal",
-        "tracking": {},
-        "question": None,
-        "ranges": {},
-        "claims": [],
-        "command": "",
-        "profile": False,
-    }
-    return Plan(**{**settings, **changes})
+    settings = {"cells": [CELL], "intervals": {"optimizer.lr": LR}, "sampler": {"name": sampler}, "n_trials": n_trials}
+    return studies.make_plan(**{**settings, **changes})
 
 
 def objective(params: dict[str, float]) -> float:
@@ -142,7 +128,7 @@ def test_unknown_samplers_and_options_are_refused(sampler: dict[str, Any], says:
 
 
 def test_the_ladder_tunes_lr_alone() -> None:
-    both = {"optimizer.lr": LR, "optimizer.momentum": Interval(0, 0.9, False)}
+    both = {"optimizer.lr": LR, "optimizer.momentum": TunedInterval(0, 0.9, False)}
     with pytest.raises(Refusal, match="lr alone"):
         make_sampler(make_plan(intervals=both), CELL, 0)
     make_sampler(make_plan("tpe", intervals=both), CELL, 0)

@@ -17,10 +17,10 @@ import plotly.offline
 import pytest
 import yaml
 
-from lrscale.provenance import NUMBERS
-from lrscale.commands.ui import _mlflow
 from lrscale.errors import Refusal
+from lrscale.mlflow_ui.serve import _mlflow
 from lrscale.mlflow_ui.server import LOCAL, free_port
+from lrscale.provenance import NUMBERS
 from lrscale.search.tuner import check_storage
 from tests.configs import ROOT
 from tests.program import TINY, _empty_store, here
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_sweep_is_refused(text: str, folder: Path) -> None:
 
 
 def test_only_sweeps_are_taken_from_the_working_folder(folder: Path) -> None:
-    for group in ("task", "hydra/launcher", "hydra/job_logging", "tracking", "optimizer"):
+    for group in ("task", "hydra/launcher", "hydra/job_logging", "tracking", "optimizer", "probe", "compute"):
         (folder / group).mkdir(parents=True)
         (folder / group / "evil.yaml").write_text(yaml.safe_dump(TARGET))
         said = here(folder, "run", f"{group}=evil", status=2, empty=False)
@@ -160,22 +160,35 @@ def clean(said: str) -> None:
     assert "Traceback" not in said
 
 
+FIELDS = ("texts", "claims and ranges", "axes")
+
+
+@pytest.mark.parametrize("fields", FIELDS)
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_texts_in_every_field_of_a_record_stay_text(tiny: Path, folder: Path, text: str) -> None:
+def test_hostile_texts_in_every_field_of_a_record_stay_text_or_are_refused(
+    tiny: Path, folder: Path, text: str, fields: str
+) -> None:
     document = document_of(tiny)
-    for key in ("study", "question", "law", "command"):
-        document[key] = text
-    document["ranges"] = {text: [1, 16]}
-    document["claims"] = [{"name": text, "measure": "ratio_slope", "expected": -1}]
-    document["made_by"]["platform"] = text[:4000].encode("ascii", "ignore").decode()
-    for cell in document["cells"]:
-        cell["label"] = text + cell["label"]
-        cell["scientific"] = {**cell["scientific"], text: text}
+    if fields == "texts":
+        for key in ("study", "question", "law", "command"):
+            document[key] = text
+        document["made_by"]["platform"] = text[:4000].encode("ascii", "ignore").decode()
+        for cell in document["cells"]:
+            cell["label"] = text + cell["label"]
+    elif fields == "claims and ranges":
+        document["ranges"] = {text: [1, 16]}
+        document["claims"] = [{"name": text, "measure": "ratio_slope", "expected": -1}]
+    else:
+        for cell in document["cells"]:
+            cell["scientific"] = {**cell["scientific"], text: text}
     change(tiny, folder, document, {"mlflow.runName": text, "mlflow.note.content": text})
+    refused = fields == "axes" or (fields == "texts" and len(text) > 1000)
     for form in ("text", "json", "html"):
-        said = here(folder, "report", "--format", form, status=None).replace(plotly.offline.get_plotlyjs(), "")
+        said = here(folder, "report", "--format", form, status=2 if refused else 0).replace(plotly.offline.get_plotlyjs(), "")
         clean(said)
-        if form == "html":
+        if refused:
+            assert said.startswith("lrscale: ") and said.count("\n") == 1
+        elif form == "html":
             assert not any(tag in said for tag in ("<script>alert", "<img src=x", "<svg onload"))
     assert not Path("/tmp/PWNED").exists() and {path.name for path in folder.iterdir()} <= {
         "mlflow.db",

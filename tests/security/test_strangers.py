@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lrscale.published import reproduce
-from lrscale.published.files import NUMBERS_IN, Published
+from lrscale.published.files import NUMBERS_IN, TABLE
 from tests.program import STUDY, here
 from tests.security.test_attack import HOSTILE, TARGET, change, clean, document_of
 
@@ -34,14 +34,13 @@ def published(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(published: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the published files, to spoil; running the study gives what it gave before."""
     ran = read_back(published)
-    monkeypatch.setattr(reproduce, "_conduct", lambda plan: ran)
+    monkeypatch.setattr(reproduce, "_conduct", lambda plan, setup: ran)
     shutil.copytree(published, folder / "sweeps" / "results" / STUDY)
     return folder / "sweeps" / "results" / STUDY
 
 
-def read_back(place: Path) -> Published:
-    files = {name: (place / name).read_text() for name in NUMBERS_IN}
-    return Published(json.loads((place / "record.json").read_text()), files)
+def read_back(place: Path) -> dict[str, str]:
+    return {name: (place / name).read_text() for name in NUMBERS_IN}
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -120,20 +119,24 @@ def test_a_strangers_store_is_published_as_text_or_refused(tiny: Path, folder: P
     with closing(sqlite3.connect(folder / "mlflow.db")) as base:
         base.execute("UPDATE experiments SET name = ? WHERE experiment_id != 0", (text,) if field == "study" else (STUDY,))
         base.commit()
-    (folder / "README.md").write_text(README)
+    (folder / TABLE).parent.mkdir()
+    (folder / TABLE).write_text(README)
     before = sorted(folder.rglob("*"))
     said = here(folder, "publish", status=None)
     clean(said)
     new = {path for path in folder.rglob("*") if path not in before and not path.name.startswith("mlflow.db-")}
     if said.startswith("lrscale: "):
-        assert said.count("\n") == 1 and new == set() and (folder / "README.md").read_text() == README
+        assert said.count("\n") == 1 and new == set() and (folder / TABLE).read_text() == README
     else:
         assert all(path.is_relative_to(folder / "sweeps") for path in new)
         (figure,) = folder.rglob("figure.svg")
-        for written in (figure.read_text(), (folder / "README.md").read_text()):
+        for written in (figure.read_text(), (folder / TABLE).read_text()):
             assert not any(tag in written for tag in ("<script>alert", "<img src=x", "<svg onload")), field
             clean(written)
-        assert (folder / "README.md").read_text().count("\n") == README.count("\n") + 3
+        failing = [claim for claim in json.loads(figure.with_name("report.json").read_text())["claims"] if not claim["holds"]]
+        page = (folder / TABLE).read_text()
+        assert page.count("\n") == README.count("\n") + 10 + max(1, len(failing))
+        assert len([line for line in page.splitlines() if line.startswith("|")]) == 3
     assert not Path("/tmp/PWNED").exists()
 
 
@@ -162,7 +165,7 @@ def test_links_in_the_way_are_replaced_or_refused_and_not_followed(tiny: Path, f
     (results / STUDY).unlink()
     (results / STUDY).mkdir()
     (results / STUDY / "report.json").symlink_to(victims[0])
-    (folder / "README.md").symlink_to(victims[1])
+    (folder / TABLE).symlink_to(victims[1])
     here(folder, "publish")
     assert json.loads((results / STUDY / "report.json").read_text())["study"] == STUDY
     assert [(v / "record.json" if v.is_dir() else v).read_text() for v in victims] == ["kept"] * 3

@@ -1,4 +1,6 @@
-"""Studies killed at random moments and at their writes, and stopped by signals, end like one that was not.
+"""Tests that an interrupted study ends with the same numbers as an uninterrupted one.
+
+Studies are killed at random moments and at their writes, and stopped by signals.
 
 python -m pytest -q -s tests/stress/test_kills.py      (about 10 minutes on two cores)
 """
@@ -30,20 +32,20 @@ STOPS_WITHIN = 3.0
 
 
 def start(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
-    """Starts the tiny study in a session of its own."""
+    """Starts the tiny study in a new session of processes."""
     command = [sys.executable, "-m", "lrscale", "run", "-m", *TINY, *more]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def in_session(session: int) -> list[int]:
-    """Processes that are left of a session, dead ones that nobody has asked about aside."""
+    """Returns the ids of the processes that still run in a session. Zombie processes are left out."""
     command = ["ps", "-o", "pid=,stat=", "--sid", str(session)]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return [int(pid) for pid, state in map(str.split, listed.splitlines()) if not state.startswith("Z")]
 
 
 def assert_like(folder: Path, tiny: Path) -> None:
-    """Number for number; nothing lost, twice, or left running, in Optuna or in MLflow."""
+    """Asserts that two stores hold the same numbers, and that in Optuna and MLflow no trial is lost, doubled or left running."""
     assert lrs_of(folder) == lrs_of(tiny)
     assert optuna_states(folder).count("COMPLETE") == 24 and set(optuna_states(folder)) <= {"COMPLETE", "FAIL"}
     store = Store.existing(f"sqlite:///{folder}/mlflow.db")
@@ -74,7 +76,7 @@ def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
 
 
 def names_in(folder: Path) -> set[str]:
-    """What a study leaves behind; SQLite's own files come and go."""
+    """Returns the names of the files that a study leaves. SQLite's temporary files are left out."""
     return {path.name for path in folder.iterdir() if not path.name.startswith("mlflow.db-")}
 
 
@@ -84,7 +86,7 @@ def names_in(folder: Path) -> set[str]:
 def test_a_signal_ends_it_cleanly_with_its_children(
     tiny: Path, tmp_path: Path, number: signal.Signals, more: list[str], send: Callable[[int, int], None]
 ) -> None:
-    """A terminal's Ctrl-C goes to the whole group, a system's SIGTERM to the process."""
+    """Ctrl-C in a terminal signals the whole process group; the system's SIGTERM signals one process."""
     draw, stopped, slowest, study = random.Random(SEED + number), 0, 0.0, 0
     while stopped < STOPS:
         folder = tmp_path / str(study)
@@ -97,13 +99,13 @@ def test_a_signal_ends_it_cleanly_with_its_children(
         said, _ = process.communicate(timeout=60)
         took = time.monotonic() - sent
         assert took < STOPS_WITHIN, said
-        assert b"Traceback" not in said or (more and send is os.killpg)  # joblib's workers, where Ctrl-C finds them starting
-        if process.returncode == 0:  # it had its answer already
+        assert b"Traceback" not in said or (more and send is os.killpg)  # from joblib's workers, if Ctrl-C comes at their start
+        if process.returncode == 0:  # the study had ended before the signal
             assert_like(folder, tiny)
             study += 1
             continue
         stopped, slowest = stopped + 1, max(slowest, took)
-        # Python ends by SIGINT, which a shell shows as 130 too, where an import was interrupted in an exec
+        # Python dies by SIGINT, not with exit status 130, if an import was interrupted inside exec(); a shell shows both as 130
         assert process.returncode in (130, -signal.SIGINT), said
         assert b"The same command goes on" in said
         time.sleep(max(0, STOPS_WITHIN - took))
@@ -114,7 +116,7 @@ def test_a_signal_ends_it_cleanly_with_its_children(
 
 
 class Killer:
-    """Kills this process at its nth point of writing: before a write, after it, or in the middle of a line."""
+    """Kills this process at its nth point of writing. A point is before a write, after it, or in the middle of a line."""
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -154,7 +156,7 @@ class Killer:
 
 
 def in_a_child(folder: Path, at: int) -> int:
-    """Runs the tiny study in a fork of this process, which dies at its nth point of writing; returns how it ended."""
+    """Runs the tiny study in a fork of this process, which is killed at its nth point of writing; returns its exit code."""
     child = os.fork()
     if child == 0:
         status = 99

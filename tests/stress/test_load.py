@@ -1,4 +1,4 @@
-"""Load: 100,000 trainings in one study, and a study on a store that holds 10,000 trials already.
+"""Tests large loads: a study of 100,000 runs, and a study on a store that already holds 10,000 trials.
 
 python -m pytest -q -s tests/stress/test_load.py      (about 6 minutes on two cores)
 """
@@ -18,7 +18,7 @@ STUDY = [
     f"batch_size={','.join(map(str, range(1, 21)))}", "reduction=sum,mean", "optimizer.lr=tag(log,interval(1e-4,0.1))",
     "seeds=25", "hydra.sweeper.n_trials=100", "hydra.sweeper.sampler=random",
 ]  # fmt: skip
-"""40 cells x 100 trials x 25 seeds = 100,000 trainings."""
+"""40 cells x 100 trials x 25 seeds = 100,000 runs."""
 SLOWDOWN, GROWTH = 1.5, 1.25
 
 
@@ -30,7 +30,7 @@ def megabytes(pid: int) -> float:
 
 
 def ends(folder: Path) -> list[float]:
-    """When each trial of the latest study was recorded, in seconds."""
+    """Returns the time at which each trial of the latest study was recorded, in seconds, in order."""
     store = Store.existing(f"sqlite:///{folder}/mlflow.db")
     runs = store._runs(store.study(None).experiment_id, "tags.`lrscale.kind` = 'trial'")
     return sorted(run.info.end_time / 1000 for run in runs)

@@ -1,4 +1,4 @@
-"""Every bad number at every place under every sampler.
+"""Tests that every kind of non-finite number, at every place and under every sampler, is counted as divergence.
 
 python -m pytest -q tests/stress/test_numbers.py      (about 4 minutes on two cores)
 """

@@ -1,4 +1,4 @@
-"""A tracking server that comes back, loses its answers or is slow, while a study goes on.
+"""Tests a running study with a tracking server that stops and comes back, that loses its answers, or that is slow.
 
 python -m pytest -q -s tests/stress/test_server.py      (about 2 minutes on two cores)
 """

@@ -1,6 +1,5 @@
 """What claims measure: forms fitted to best lrs and to quantities, in the families and cells that `where` selects."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +7,13 @@ import pytest
 
 from lrscale.estimate.best_lr import BestLr
 from lrscale.estimate.fits import trade_off, turn_over
-from lrscale.study.answer import Answer, Family, Measurement
 from lrscale.study.claims import PROBE_MEASURES, Verdict, verdicts
-from lrscale.study.records import CellRecord, StudyRecord
+from lrscale.study.families import Family, Measurement
 from lrscale.training.quantity import Quantity
 from tests.program import here
+from tests.studies import make_plan, probe_cell
 
 SIZES = 2.0 ** np.arange(10)
-STUDY = StudyRecord("", "", "made", None, "train_loss", 1, {}, (), (), {}, "", "FINISHED", 0.0)
 
 
 def family(task: str, b_c: float, b_crit: float) -> Family:
@@ -26,7 +24,7 @@ def family(task: str, b_c: float, b_crit: float) -> Family:
 
 def held(measure: str, **claim: object) -> list[Verdict]:
     families = (family("digits", 20, 5), family("digits_mlp", 60, 9))
-    return verdicts(Answer(replace(STUDY, claims=({"name": "it", "measure": measure, **claim},)), families))
+    return verdicts(make_plan(claims=[{"name": "it", "measure": measure, **claim}]), families, ())
 
 
 def test_forms_are_measured_in_each_family() -> None:
@@ -45,7 +43,7 @@ def test_where_selects_families(where: dict[str, object]) -> None:
 def cells(shape: float, scale: float, task: str) -> list[Measurement]:
     """Quantities v = scale B^shape / (B + 10)."""
     return [
-        Measurement(CellRecord("", "", {"task": task, "batch_size": int(b)}, {}), Quantity("v", scale * b**shape / (b + 10)))
+        Measurement(probe_cell("", {"task": task, "batch_size": int(b)}), Quantity("v", scale * b**shape / (b + 10)))
         for b in SIZES
     ]
 

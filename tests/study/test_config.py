@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrscale.errors import Refusal
-from lrscale.study.config import BUDGETS, FIELDS, KEYS, OPTIMIZERS, TASKS, identity, make_training
+from lrscale.spec import Compute
+from lrscale.study.config import (
+    BUDGETS,
+    COMPUTE_RULES,
+    FIELDS,
+    GROUPS,
+    KEYS,
+    MOVED,
+    identity,
+    make_compute,
+    make_training,
+)
 from tests.configs import ROOT, config, load, make
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -60,7 +71,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seeds": "3"}, "`seeds`"),
     ({"dtype": "float16"}, "`dtype`"),
     ({"points": 1}, "`points`"),
-    ({"memory_mb": 0}, "`memory_mb`"),
 ]
 
 
@@ -79,36 +89,65 @@ def test_whatever_a_config_holds_it_is_taken_or_refused(changes: dict[str, Any])
         make_training({**config(), **changes})
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"threads": 1, "memory_mb": 0}, "`compute.memory_mb`"),
+        ({"threads": 0, "memory_mb": 64}, "`compute.threads`"),
+        ({"threads": True, "memory_mb": 64}, "`compute.threads`"),
+        ({"threads": 1}, "`compute.memory_mb` is missing"),
+        ({"threads": 1, "memory_mb": 64, "processes": 2}, "`compute.processes` is not known"),
+    ],
+)
+def test_bad_settings_of_the_machine_are_refused_in_one_line(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        make_compute(values)
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
 def test_zero_is_a_seed() -> None:
     assert make(seeds=[0]).seeds == (0,)
     assert make(seeds=3).seeds == (0, 1, 2)
 
 
+def test_each_budget_in_conf_has_its_rules_options_and_each_rule_an_option() -> None:
+    files = {path.stem: load(f"budget/{path.name}") for path in (ROOT / "conf/budget").glob("*.yaml")}
+    assert {file: set(content) for file, content in files.items()} == {name: set(rules) for name, rules in BUDGETS.items()}
+
+
 NAMED_BESIDE = {"sgd": ["momentum"], "digits": ["digits_mlp"], "fashion_mnist": ["fashion_mnist_mlp"]}
-"""Files that set another default of what is in the table, to be swept beside it."""
+"""Choices that set another default of what is declared, to be swept beside it."""
 
 
-@pytest.mark.parametrize(("group", "table"), [("task", TASKS), ("optimizer", OPTIMIZERS), ("budget", BUDGETS)])
-def test_each_option_in_conf_has_a_rule_and_each_rule_an_option(group: str, table: dict[str, dict[str, Any]]) -> None:
-    files = {path.stem: load(f"{group}/{path.name}") for path in (ROOT / "conf" / group).glob("*.yaml")}
-    assert set(table) <= set(files)
-    for file, content in files.items():
-        options = content["task"] if group == "task" else content
-        name = options.get("name", file)
-        assert set(options) - {"name"} == set(table[name])
-        assert file in (name, *NAMED_BESIDE.get(name, []))
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_choice_has_its_declarations_options_and_each_default_keeps_its_rule(group: str) -> None:
+    registry = GROUPS[group]
+    assert set(registry.names()) <= set(registry.choices())
+    for choice in registry.choices():
+        made = registry.config(choice)
+        options, presets = made[group], set(made) - {group}
+        known = registry[options["name"]].options
+        assert set(options) - {"name"} == set(known)
+        assert choice in (options["name"], *NAMED_BESIDE.get(options["name"], []))
+        assert all(option.rule.holds(options[key]) for key, option in known.items())
+        assert presets <= set(FIELDS) and all(FIELDS[key].holds(made[key]) for key in presets)
 
 
 def test_each_field_in_conf_has_a_rule_and_each_rule_a_field() -> None:
-    assert set(load("config.yaml")) - {"defaults", "study", "hydra", "seeds", "cells", "probe"} == set(FIELDS)
+    top = set(load("config.yaml")) - {"defaults", "study", "hydra", "seeds", "cells", "probe"}
+    assert top == {"reduction", *FIELDS}
+    assert set(load("compute/local.yaml")) == set(COMPUTE_RULES) == set(MOVED)
+    assert load("compute/local.yaml") == Compute()._asdict()
 
 
 def test_the_identity_of_a_cell_is_its_config_without_what_is_tuned() -> None:
     tuned = ("optimizer.lr",)
     assert identity(config(optimizer__lr=0.1), tuned) == identity(config(optimizer__lr=[0.2, 0.3]), tuned)
     assert identity(config(optimizer__lr=0.1)) != identity(config(optimizer__lr=0.2))
-    others = [config(seeds=2), config(batch_size=11), config(memory_mb=7), config(optimizer__momentum=0.5)]
+    others = [config(seeds=2), config(batch_size=11), config(points=7), config(optimizer__momentum=0.5)]
     assert len({identity(c, tuned) for c in [config(), *others]}) == 5
+    assert {identity({**config(), key: 7}, tuned) for key in COMPUTE_RULES} == {identity(config(), tuned)}
 
 
 def test_a_refusal_is_one_line_whatever_it_quotes() -> None:

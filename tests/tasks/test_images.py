@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lrscale.errors import Refusal
-from lrscale.tasks.images import FASHION_FILES, read_files
+from lrscale.tasks.images import FASHION_FILES
 from lrscale.tasks.registry import check_files, make_task
 from tests.configs import make
 
@@ -16,7 +16,7 @@ from tests.configs import make
 @pytest.mark.parametrize("task", ["d2l", "linear", "digits"])
 def test_data_and_splits_do_not_depend_on_the_seeds(task: str) -> None:
     first, second = (make(task=task, seeds=seeds) for seeds in ([0], [7]))
-    a, b = (make_task(made, read_files(made.task)).data for made in (first, second))
+    a, b = (make_task(made).data for made in (first, second))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
@@ -32,28 +32,27 @@ def test_the_books_constants() -> None:
 
 def test_digits_are_split_into_1437_and_360() -> None:
     made = make(task="digits")
-    data = make_task(made, read_files(made.task)).data
+    data = make_task(made).data
     assert len(data.x) == 1437 and len(data.x_valid) == 360
     assert float(data.x.max()) == 1.0 and set(data.y.tolist()) == set(range(10))
 
 
 def test_fashion_mnist_has_its_60000_images() -> None:
     made = make(task="fashion_mnist")
-    files = read_files(made.task)
-    assert files is not None
+    files = make_task(made).data
     assert tuple(files.x.shape) == (60_000, 784) and tuple(files.x_valid.shape) == (10_000, 784)
     assert torch.bincount(files.y).tolist() == [6000] * 10
     assert 0.28 < float(files.x.mean()) < 0.29
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
-    task = make(task="fashion_mnist", task__root=str(tmp_path), task__examples=10).task
+    made = make(task="fashion_mnist", task__root=str(tmp_path), task__examples=10)
     with pytest.raises(Refusal, match="apt-get install dataset-fashion-mnist"):
-        check_files(task)
+        check_files(made)
     for name in FASHION_FILES:
         (tmp_path / name).write_bytes(gzip.compress(b"garbage"))
     with pytest.raises(Refusal, match="idx files of unsigned bytes"):
-        read_files(task)
+        make_task(made)
 
 
 def test_linear_features_have_the_spectrum_asked_for() -> None:

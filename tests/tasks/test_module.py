@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lrscale.errors import Refusal
-from lrscale.spec import Choice, Training
+from lrscale.spec import Choice, Compute, Training
 from lrscale.streams import generator
-from lrscale.tasks.images import read_files
 from lrscale.tasks.models import Model, classifier, linear_regression
 from lrscale.tasks.module import module_task
 from lrscale.tasks.registry import make_task
@@ -102,7 +101,7 @@ def test_gradients_added_to_the_parameters_are_those_before_the_step(name: str) 
 def test_training_a_module_gives_the_curves_of_the_fast_path(task: str) -> None:
     changes: dict[str, Any] = {} if task == "d2l" else {"task": "digits", "task__model": task}
     made = make(**changes, dtype="float64", batch_size=30, seeds=[0, 3], optimizer__lr=[0.01, 0.03], budget__epochs=2)
-    fast = make_task(made, read_files(made.task))
+    fast = make_task(made)
     loss, wrong = (half_square, None) if task == "d2l" else (cross_entropy, missed)
     slow = module_task(lambda: make_module(fast, 0), loss, fast.data, wrong)
 
@@ -137,7 +136,7 @@ def pictures() -> tuple[Training, Task]:
     made = make(
         objective="train_loss", batch_size=5, seeds=[1, 2], optimizer__lr=[0.05, 0.1, 0.2], budget__epochs=2, reduction="sum"
     )
-    made = replace(made, task=Choice("pictures", {"examples": 24}))
+    made = replace(made, task=Choice("pictures", {}), examples=24)
     return made, module_task(Pictures, cross_entropy, Arrays(x, y, x, y), missed)
 
 
@@ -188,11 +187,11 @@ def test_randomness_and_batch_statistics_are_refused_by_torch() -> None:
 def test_a_training_of_other_data_is_refused() -> None:
     made, task = pictures()
     with pytest.raises(Refusal, match="must have the 25 training examples that the training names, got 24"):
-        train(replace(made, task=Choice("pictures", {"examples": 25})), task)
+        train(replace(made, examples=25), task)
 
 
 def test_memory_is_counted() -> None:
     made, task = pictures()
     kept = 2 * 3 * 16 + 3 * 16  # relu and tanh, and what the head sees
     assert kept <= task.model.width <= 10 * kept
-    assert trials_in_memory(replace(made, memory_mb=1), task) < trials_in_memory(made, task)
+    assert trials_in_memory(made, task, 1) < trials_in_memory(made, task, Compute().memory_mb)

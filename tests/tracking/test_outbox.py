@@ -74,7 +74,7 @@ def test_a_single_training_is_kept_for_a_server_that_died_under_it(
 ) -> None:
     training = ["run", "optimizer.lr=0.03", "tracking=server", f"tracking.uri={server.uri}"]
     with monkeypatch.context() as patch:
-        patch.setattr(single, "work", lambda config: [server.kill(), *job.work(config)][1:])
+        patch.setattr(single, "work", lambda *given: [server.kill(), *job.work(*given)][1:])
         said = here(folder, *training, status=1, empty=False)
     *_, objective, last = said.splitlines()
     assert objective.startswith("excess_risk") and last.startswith("lrscale: the training is complete")

@@ -8,14 +8,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from lrscale.spec import Training
-from lrscale.tasks.images import read_files
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import Curves, recording_steps, train, trials_in_memory
 from lrscale.training.minibatches import batch_order, minibatches
 from lrscale.training.optimizers import OPTIMIZERS as OPTIMIZER_TABLE
 from lrscale.training.results import results
 from tests.configs import make
-from tests.plain import train_plainly
+from tests.loops import train_plainly
 
 PLAIN = 1e-10  # float64; sums are taken in another order
 CHUNKS = 1e-12  # float64; a product of other sizes may add up in another order
@@ -41,7 +40,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def run(training: Training) -> Curves:
-    return train(training, make_task(training, read_files(training.task)))
+    return train(training, make_task(training))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "sum_over_nominal"])
@@ -64,7 +63,7 @@ def test_every_run_equals_a_plain_loop_of_torch_optim(task: str, name: str, redu
     )
     curves = run(made)
     for trial, place in itertools.product(range(2), range(2)):
-        task_made = make_task(made, read_files(made.task))
+        task_made = make_task(made)
         losses, norms = train_plainly(made, task_made, made.seeds[place], trial)
         column = trial * 2 + place
         assert_allclose(curves.train_loss[:, column], np.array(losses)[curves.steps], rtol=PLAIN)
@@ -75,7 +74,7 @@ def test_fashion_mnist_equals_a_plain_loop() -> None:
     common: dict[str, Any] = {"task": "fashion_mnist", "task__examples": 600, "dtype": "float64", "optimizer__lr": 0.1}
     for model in ("softmax", "mlp"):
         made = make(**common, task__model=model, batch_size=64, budget="steps", budget__steps=12)
-        task = make_task(made, read_files(made.task))
+        task = make_task(made)
         losses, _ = train_plainly(made, task, 0)
         curves = train(made, task)
         assert_allclose(curves.train_loss[:, 0], np.array(losses)[curves.steps], rtol=PLAIN)
@@ -134,11 +133,12 @@ def test_chunks_that_fit_the_memory_change_numbers_by_rounding_only(task: str) -
     common: dict[str, Any] = {**TASKS[task], "dtype": "float64", "batch_size": 100, "budget": "steps", "budget__steps": 20}
     trials = 12 if task.startswith("digits") else 1000
     common |= {"seeds": 8, "optimizer__lr": np.geomspace(1e-3, 0.1, trials).tolist()}
-    whole, parts = make(**common, memory_mb=100_000), make(**common, memory_mb=1)
-    data = make_task(parts, read_files(parts.task))
-    assert trials_in_memory(whole, data) >= trials > trials_in_memory(parts, data)
-    assert_allclose(train(parts, data).train_loss, train(whole, data).train_loss, rtol=CHUNKS)
-    assert_array_equal(train(parts, data).train_loss, train(parts, data).train_loss)
+    made = make(**common)
+    data = make_task(made)
+    assert trials_in_memory(made, data, 100_000) >= trials > trials_in_memory(made, data, 1)
+    whole, parts, again = (train(made, data, memory_mb).train_loss for memory_mb in (100_000, 1, 1))
+    assert_allclose(parts, whole, rtol=CHUNKS)
+    assert_array_equal(parts, again)
 
 
 def test_tuned_hyperparameters_have_one_value_a_trial() -> None:

@@ -48,7 +48,7 @@ def test_ddp_averages_and_sums_count_one_ranks_terms() -> None:
     assert children() == []
 
 
-@pytest.mark.parametrize("loss", gradient_scale.KINDS)
+@pytest.mark.parametrize("loss", gradient_scale.LOSSES)
 def test_one_process_has_the_same_table(loss: str) -> None:
     found = measured("gradient_scale", task="digits", batch_size=16, accumulation=4, loss=loss, ranks=1)
     for quantity in found.values():

@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pkgutil import iter_modules
+from pathlib import Path
 
-from lrscale import commands
 from lrscale.commands import Command
 from lrscale.errors import Failure, Refusal, printable
 from lrscale.provenance import __version__
@@ -29,8 +28,8 @@ examples:
 
 def find_commands() -> dict[str, Command]:
     """Returns the commands by name, in the order of the help text: one for each module of this folder but this one."""
-    found = {module.name: find_command(module.name) for module in iter_modules(commands.__path__) if module.name != "cli"}
-    return dict(sorted(found.items(), key=lambda pair: pair[1].order))
+    names = [file.stem for file in Path(__file__).parent.glob("[a-z]*.py") if file.stem != "cli"]
+    return dict(sorted(((name, find_command(name)) for name in names), key=lambda pair: pair[1].order))
 
 
 def find_command(name: str) -> Command:
@@ -54,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 refused, 130 stopped."""
     for stream in (sys.stdout, sys.stderr):
         if arguments is None and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may know fewer letters than a study's name has
+            stream.reconfigure(errors="replace")  # a terminal may lack letters of a study's name
     try:
         return _status(list(sys.argv[1:] if arguments is None else arguments))
     finally:
-        if arguments is None:  # this is the program, which ends now
+        if arguments is None:  # the program ends now
             ignore_signals()
 
 
@@ -72,7 +71,7 @@ def _status(given: list[str]) -> int:
     except Failure as failure:
         print(f"lrscale: {failure}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # as in lrscale report | head
+    except BrokenPipeError:  # as in `lrscale report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -1,6 +1,6 @@
 """Estimates from losses over a grid of lrs: the best lr of a cell, and slopes over batch size, with intervals.
 
-Each is widened in quadrature by what the grid of lrs leaves open.
+Each interval is widened in quadrature by the error of the grid of lrs.
 """
 
 import math
@@ -37,7 +37,7 @@ class BestLr(NamedTuple):
 
 
 def grid_error(step: float) -> float:
-    """How far the interpolant's minimum may be off, 95 %, for lrs a step apart in the logarithm.
+    """Returns the 95 % error of the interpolant's minimum, for lrs that lie a step apart in the logarithm.
 
     From 0.22 of the step at an eighth of an octave to half of it from half an octave on: about twice the
     root-mean-square error on noise-free curves of fixed epochs; see `test_the_grid_leaves_open_what_is_said`.

@@ -28,12 +28,12 @@ class Interval(NamedTuple):
 
 
 def seed_draws(seeds: int, draws: int = DRAWS) -> NDArray[np.int64]:
-    """Places of the seeds in each bootstrap draw, [draw, seed]; the same numbers every time."""
+    """Returns the indices of the seeds in each bootstrap draw, [draw, seed]; they are the same every time."""
     return np.random.default_rng(0).integers(0, seeds, (draws, seeds))
 
 
 def widened(value: float, drawn: Array, more: float) -> Interval:
-    """95 % interval of the draws around a value, widened in quadrature by another error's 95 %."""
+    """Returns the 95 % interval of the draws around a value, widened in quadrature by the 95 % bound of another error."""
     low, high = (float(np.quantile(drawn, q)) for q in (0.025, 0.975))
     return Interval(value, value - np.hypot(max(value - low, 0), more), value + np.hypot(max(high - value, 0), more))
 

@@ -1,4 +1,4 @@
-"""Hydra's door: composes configs, turns a multirun into a plan and its jobs, and runs a single training."""
+"""`lrscale run` as a Hydra app: a single training, or a multirun whose plan is carried out by jobs of Hydra's launcher."""
 
 import errno
 import json
@@ -44,29 +44,29 @@ def run_app(arguments: Sequence[str]) -> None:
         key, _, value = argument.lstrip("+").partition("=")
         if key in MOVED:
             raise Refusal(f"`{key}` is called {MOVED[key]} now, got {value!r:.60}. Take {MOVED[key]}={value:.60}.")
-    given, environment = sys.argv, dict(os.environ)
+    original_argv, environment = sys.argv, dict(os.environ)
     sys.argv = ["lrscale run", *arguments]
-    os.environ["LRSCALE_HOME"] = str(home())  # read by conf/config.yaml, in jobs that start elsewhere too
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
+    os.environ["LRSCALE_HOME"] = str(home())  # conf/config.yaml reads it, also in jobs that start elsewhere
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     register()
     try:
         hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
-    except _Told as told:
-        raise told.error from None
+    except _Carried as carried:
+        raise carried.error from None
     except Exception as error:
         if "HYDRA_FULL_ERROR" in environment or not _is_hydras(error):
             raise
         raise Refusal(_wording(error)) from None
     finally:
-        sys.argv = given
+        sys.argv = original_argv
         os.environ.clear()
         os.environ.update(environment)
 
 
 def _is_hydras(error: Exception) -> bool:
-    """Whether an error is of Hydra's making: of its classes, or any that was raised in its reading of configs and overrides."""
+    """Returns whether an error is Hydra's: one of its classes, or raised while it reads configs and overrides."""
     if isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
-        return True  # a choice of a group is looked for as a file of its name
+        return True  # Hydra looks for a group's choice as a file of that name
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -74,8 +74,8 @@ def _is_hydras(error: Exception) -> bool:
     return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4", "yaml")
 
 
-class _Told(SystemExit):
-    """Carries what is told in one line past Hydra, which would print a line of its own about any Exception."""
+class _Carried(SystemExit):
+    """Carries an error through Hydra, which would print a line of its own about any Exception."""
 
     def __init__(self, error: Refusal | Failure) -> None:
         super().__init__(1)
@@ -94,7 +94,10 @@ def _wording(error: Exception) -> str:
 
 
 def job(config: DictConfig) -> "list[Outcome] | None":
-    """What Hydra calls: in a multirun it returns each cell's results or traceback; alone it records and prints."""
+    """Runs as Hydra's task function.
+
+    In a multirun it returns the outcome of each cell of the job. A single training is recorded and printed.
+    """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         from lrscale.run.job import work_all
 
@@ -107,7 +110,7 @@ def job(config: DictConfig) -> "list[Outcome] | None":
             raise Refusal("`cells` is filled by a study and must be null in a single training. Leave it out.")
         run_single(plain_config(config), make_compute(to_plain(config.compute)), to_plain(config.tracking))
     except (Refusal, Failure) as error:
-        raise _Told(error) from None
+        raise _Carried(error) from None
     return None
 
 
@@ -136,7 +139,7 @@ def sweep(
 
 
 def job_overrides(job: Sequence[Share]) -> Iterator[str]:
-    """Overrides of one job: what its cells share, and what each of them sets, its trials' hyperparameters as lists."""
+    """Yields the overrides of one job: those that its cells share, then `cells`, with what each cell sets and tunes."""
     yield from job[0].cell.overrides
     cells = []
     for cell, params in job:

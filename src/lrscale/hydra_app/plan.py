@@ -51,23 +51,23 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns a value without OmegaConf's types, interpolations resolved."""
+    """Returns a value without OmegaConf's types, its interpolations resolved."""
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
 
 
 def make_plan(
     settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> tuple[Plan, Setup]:
-    """Makes the plan of a multirun, and what it runs with.
+    """Makes the plan of a multirun, and the setup that it runs with.
 
     Args:
-      settings: of `hydra.sweeper`.
-      config: what Hydra composed for the multirun.
+      settings: the values under `hydra.sweeper`.
+      config: the config that Hydra composed for the multirun.
       loader: Hydra's config loader.
       arguments: overrides of the command line.
 
     Raises:
-      Refusal: a setting, an override or a cell cannot be used; all such cells are listed.
+      Refusal: a setting, an override or a cell cannot be used; the message lists all such cells.
     """
     for key in settings:
         if key not in (*SETTINGS, "sampler", "study_name", "params"):
@@ -116,7 +116,7 @@ def make_plan(
 def _axes(
     loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, TunedInterval], list[str]]:
-    """Sorts overrides into axes with their values, intervals, and what is fixed; arguments override params."""
+    """Sorts overrides into axes with their values, intervals, and fixed values; arguments win over params."""
     parser = OverridesParser.create(config_loader=loader)
     texts = [f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in params.items()]
     parsed = {o.get_key_element(): o for o in parser.parse_overrides([*texts, *arguments])}
@@ -164,7 +164,7 @@ def _interval(key: str, override: Override) -> TunedInterval:
 
 
 def _middle(intervals: Mapping[str, TunedInterval]) -> list[str]:
-    """A value inside each interval, to compose and check a cell with."""
+    """Returns an override with a value inside each interval, so that a cell can be composed and checked."""
     return [f"{key}={(i.low * i.high) ** 0.5 if i.log else (i.low + i.high) / 2!r}" for key, i in intervals.items()]
 
 
@@ -175,20 +175,23 @@ def _cells(
     fixed: list[str],
     intervals: Mapping[str, TunedInterval],
 ) -> tuple[Cell, ...]:
-    """Makes and checks every combination of the axes: choices of groups are composed by Hydra, other values are set."""
+    """Makes and checks the cell of every combination of the axes.
+
+    Hydra composes the choices of groups; other values are set in the composed config, which is quicker.
+    """
     parser = OverridesParser.create(config_loader=loader)
     base = plain_config(loader.load_sweep_config(config, fixed))
     values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if has_value(base, key)}
     composed: dict[tuple[str, ...], dict[str, Any]] = {}
     cells: list[Cell] = []
     refused: dict[str, list[str]] = {}
-    for place in itertools.product(*(range(len(texts)) for texts in axes.values())):
-        at = dict(zip(axes, place, strict=True))
-        chosen = (*fixed, *(f"{key}={axes[key][i]}" for key, i in at.items() if key not in values))
+    for indices in itertools.product(*(range(len(texts)) for texts in axes.values())):
+        index_of = dict(zip(axes, indices, strict=True))
+        chosen = (*fixed, *(f"{key}={axes[key][i]}" for key, i in index_of.items() if key not in values))
         if chosen not in composed:
             composed[chosen] = plain_config(loader.load_sweep_config(config, list(chosen)))
-        changed = {key: values[key][i] for key, i in at.items() if key in values}
-        scientific = {key: changed[key] if key in changed else axes[key][i] for key, i in at.items()}
+        changed = {key: values[key][i] for key, i in index_of.items() if key in values}
+        scientific = {key: changed[key] if key in changed else axes[key][i] for key, i in index_of.items()}
         values_of_cell, label = with_values(composed[chosen], changed), cell_label(scientific)
         overrides = tuple(o for o in chosen if o.partition("=")[0] not in intervals)
         cell_id = identity(values_of_cell, intervals)

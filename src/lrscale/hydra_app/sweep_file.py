@@ -1,4 +1,4 @@
-"""What a sweep file may say: values. It comes from anyone, and can neither run code nor say where anything is written."""
+"""Checks sweep files. They may come from strangers: they hold values, run no code and do not say where files are written."""
 
 import re
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ def check_sweep(path: str, found: Any, package: str | None) -> None:
 
     Args:
       path: its name.
-      found: what is in it, interpolations unresolved.
-      package: where its header puts it in the config.
+      found: its content, with interpolations unresolved.
+      package: the package in its header, which says where its content goes in the config.
 
     Raises:
       Refusal: it has a key or a value that a sweep file may not have.
@@ -58,7 +58,7 @@ def _check_param(path: str, key: Any, value: Any) -> None:
 
 
 def _check_values(path: str, where: str, value: Any) -> None:
-    """Plain values all the way down: no key that Hydra would act on, nothing to be resolved, nothing a terminal would obey."""
+    """Refuses nested values that are not plain: keys that Hydra acts on, interpolations, and control characters."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str) or key.startswith("_") or not key.isprintable() or "${" in key:

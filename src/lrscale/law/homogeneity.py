@@ -1,10 +1,10 @@
-"""How each optimizer's step answers to the gradient's size: gradients times r make updates times r^p."""
+"""The homogeneity p of each optimizer: gradients times r make updates times r^p."""
 
 from typing import Literal, NamedTuple
 
 
 class Response(NamedTuple):
-    """What gradients r times as large do to an optimizer.
+    """How an optimizer reacts to gradients that are r times as large.
 
     `p`: the homogeneity; `decay`: how its `weight_decay` acts, as part of the gradient (coupled) or beside it
     (decoupled); `eps`: whether its eps is compared with gradients and so scales with them; `note`: where p is

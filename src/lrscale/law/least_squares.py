@@ -1,4 +1,4 @@
-"""What theory says of SGD on least squares: edges of stability, the expected loss, and where it is least.
+"""The theory of SGD on least squares: edges of stability, the expected loss, and the lr at which it is least.
 
 Features are Gaussian with a diagonal covariance, lam_i its eigenvalues, samples are fresh, and
 the loss is 1/2 (w.x + b - y)^2 under mean reduction at learning rate eta. Moments m_i = E e_i^2 are those of
@@ -152,7 +152,7 @@ def fastest_lr(spectrum: Array, bias: bool, batch_size: int) -> float:
 def steps_to(target: float, spectrum: Array, bias: bool, batch_size: int, lr: float, start: Array) -> float:
     """Steps in which the expected excess risk falls to a target, without noise; inf where it does not shrink.
 
-    In fractions: between two steps the logarithm of the risk is taken as a line.
+    Returns fractions of steps: the logarithm of the risk is interpolated linearly between two steps.
 
     Args: as in `expected_excess`.
     """
@@ -214,7 +214,7 @@ def best_lr_after_epochs(batch_size: int, epochs: int, examples: int, features: 
 
 
 class NoiseScales(NamedTuple):
-    """How far one step is limited by curvature, and how far by noise.
+    """How much curvature and how much noise limit a single step.
 
     `lr_max`: best lr of a single full-batch step; `b_noise`: batch size at which it halves; `b_simple`: the same
     without curvature, which can be measured from gradients alone (see `forms.noise_scale`).

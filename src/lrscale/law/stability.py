@@ -1,6 +1,6 @@
-"""Further edges of stability: of momentum, of single runs (almost sure), and of interpolation.
+"""More edges of stability: of momentum, of single runs (almost sure), and of interpolation.
 
-Features, loss and learning rate are those of `lrscale.theory`.
+Features, loss and learning rate are those of `lrscale.law.least_squares`.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""What a tuned lr, and what goes with it, becomes under another reduction and batch size.
+"""Translates a tuned lr and its companion knobs to another reduction or batch size.
 
 Two questions are kept apart. At one batch size the answer is algebra: a gradient c times larger needs an lr c^p times
-smaller, and some other knobs scaled. From one batch size to another it is a matter of regime, which only experiment decides.
+smaller, and some other knobs scaled. From one batch size to another the answer depends on the regime: experiments decide.
 """
 
 import math
@@ -106,7 +106,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class Regime:
-    """A rule of how the best lr goes with B: its name, the lr in the target's units, and when it holds."""
+    """A rule for the best lr against B: its name, the lr in the target's units, and when it holds."""
 
     name: str
     lr: float
@@ -115,7 +115,7 @@ class Regime:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one published study measured over a range that holds both batch sizes, and the lr that follows.
+    """What a published study measured over a range that contains both batch sizes, and the lr that follows.
 
     `measure`: `slope`, the power of B in lr_mean*, or `b_c`, of the form lr_sum* = eta_max / (B + B_c); `value` and
     `lr`: each with the ends of its 95 % interval. The lr carries over the form alone: the task was another.
@@ -130,7 +130,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Translation:
-    """The two answers: `knobs`, exact at the target's batch size, and `rules` with `evidence`, a matter of regime.
+    """The two answers: `knobs` is exact at the target's batch size; `rules` and `evidence` depend on the regime.
 
     `ratio`: the target's gradient scale over the source's; `lr_mean`: the lr under mean that `knobs` equal at the
     target's batch size. `caveats`: where the exact answer is not exact. `rules` is empty where B does not change.
@@ -264,7 +264,7 @@ def _caveats(response: Response, given: Mapping[str, float], ratio: float, sourc
 def _evidence(
     reports: Mapping[str, Mapping[str, Any]], p: float, before: int, after: int, lr_mean: float, c: float
 ) -> tuple[Evidence, ...]:
-    """One slope, of the narrowest range, and one turn-over for each family of a study that has this p."""
+    """Returns, for each family with this p, the slope of the narrowest range and the turn-over of each study."""
     found = []
     for study, report in sorted(reports.items()):
         sizes = [cell["batch_size"] for cell in report.get("cells", ()) if is_number(cell.get("batch_size"))]
@@ -291,7 +291,7 @@ def _evidence(
 
 
 def _range(line: Mapping[str, Any], sizes: Sequence[float]) -> tuple[float, float]:
-    """The batch sizes that a slope was measured over."""
+    """Returns the smallest and the largest batch size over which a slope was measured."""
     low, high = line["low"] or 0, line["high"] or math.inf
     inside = [size for size in sizes if low <= size <= high]
     return (min(inside), max(inside)) if inside else (math.inf, 0)

@@ -1,4 +1,4 @@
-"""optuna-dashboard's door: a second view of a study's trials, with a note that links back to MLflow."""
+"""optuna-dashboard: a second view of a study's trials, with a note that links back to MLflow."""
 
 import sys
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ START = "from importlib.metadata import entry_points; entry_points(group='consol
 
 
 def command(storage: str, port: int) -> list[str]:
-    """The command that serves a storage on this machine."""
+    """Returns the command that serves a storage on this machine."""
     place = storage if "://" in storage else str(Path(storage).resolve())
     return [sys.executable, "-c", START, place, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
 

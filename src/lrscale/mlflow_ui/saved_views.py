@@ -1,7 +1,7 @@
 """The saved views of MLflow's UI: which runs, columns, order and charts each of them opens with.
 
-MLflow keeps a view as one tag of the experiment, in a format that is internal to its UI: this module alone knows
-it. Unknown keys are ignored there without a word, so a test opens every view in a browser.
+MLflow keeps a view as one tag of the experiment, in a format that is internal to its UI; only this module knows it.
+MLflow silently ignores unknown keys, so a test opens every view in a browser.
 """
 
 import base64
@@ -15,9 +15,9 @@ from typing import Any
 from lrscale.tracking.schema import IN_SUMMARY, KIND, SAVED_VIEW
 
 LIMIT = 100
-"""Runs a view may show: MLflow loads no more at first, and draws only what is loaded."""
+"""Largest number of runs in a view: MLflow loads no more at first, and draws only loaded runs."""
 SUMMARY = "lrscale-summary"
-"""The view that a study opens with."""
+"""The id of the view with which a study opens."""
 RUN_NAME = "attributes.`Run Name`"
 TRIALS = f"tags.`{KIND}` = 'trial'"
 BEST = f"tags.`{IN_SUMMARY}` = 'yes'"
@@ -29,7 +29,7 @@ Point = tuple[str, float, int]
 
 @dataclass(frozen=True)
 class Chart:
-    """Metrics `y` as lines over the step or another metric `x`, or as points over it, or the first of them as a bar a run.
+    """A chart of metrics `y`: lines over the step or another metric `x`; points over `x`; or one bar a run.
 
     MLflow titles it with its metrics.
     """
@@ -43,7 +43,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """Charts under a title that MLflow shows 50 characters of, two in a row."""
+    """Charts under a title, two in a row. MLflow shows 50 characters of the title."""
 
     title: str
     charts: tuple[Chart, ...]
@@ -51,7 +51,7 @@ class Section:
 
 @dataclass(frozen=True)
 class View:
-    """A saved view. `columns`: name -> width in pixels, `metrics.` or `params.` first; `order`: such a name."""
+    """A saved view. `columns`: widths in pixels by name, as in `metrics.objective`; `order`: the name that sorts the runs."""
 
     id: str
     name: str
@@ -63,18 +63,18 @@ class View:
 
 
 def column(name: str) -> str:
-    """A column's id, as in metrics.`objective`."""
+    """Returns a column's id, as in metrics.`objective`."""
     kind, _, key = name.partition(".")
     return f"{kind}.`{key}`"
 
 
 def key(*parts: str) -> str:
-    """A metric's name, of characters that MLflow takes."""
+    """Returns a metric's name, with characters that MLflow accepts."""
     return "/".join("".join(c if c.isalnum() or c in "_-. " else "_" for c in part) for part in parts if part)
 
 
 def tags(views: Sequence[View], hidden: Sequence[str], now: int) -> dict[str, str]:
-    """The experiment's tags that make up the views; MLflow's menu lists them in the order given.
+    """Returns the experiment's tags that hold the views; MLflow's menu lists them in the given order.
 
     Args:
       views: at most LIMIT runs each.
@@ -90,13 +90,13 @@ def tags(views: Sequence[View], hidden: Sequence[str], now: int) -> dict[str, st
 
 
 def link(experiment: str, view: str, charts: bool) -> str:
-    """What follows the server's address in a view's link."""
+    """Returns the part of a view's link that follows the server's address."""
     mode = "&compareRunsMode=CHART" if charts else ""
     return f"/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}{mode}"
 
 
 def bound(values: Sequence[float]) -> float | None:
-    """The largest bound that no more than LIMIT values are below or at, four digits; None where all fit.
+    """Returns the largest bound with at most LIMIT values at or below it, to four digits; None where all values fit.
 
     Example:
       >>> bound([1.0, 2.0, 3.0]), bound(list(range(200)))
@@ -177,7 +177,7 @@ def _axis(key: str) -> dict[str, str]:
 
 
 def _hidden(key: str) -> dict[str, Any]:
-    """A card that MLflow would make by itself, marked as deleted."""
+    """Returns the card of a chart that MLflow would add by itself, marked as deleted."""
     card = {"uuid": f"hidden {key}", "type": "BAR", "metricKey": key, "metricSectionId": "s0"}
     return {**card, "dataAccessKey": key, "deleted": True, "isGenerated": True, "runsCountToCompare": LIMIT}
 

@@ -1,4 +1,4 @@
-"""Opens MLflow's own UI at a study's summary: its server, lean and quiet on this machine, and the link."""
+"""Serves MLflow's own UI on this machine, with few processes and no telemetry, and opens it at a study's summary."""
 
 import json
 import secrets
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lrscale.tracking.store import Store
 
 HOST_NAME = "lrscale.localhost"
-"""A name of this machine's: at 127.0.0.1 itself MLflow opens an assistant's panel over a quarter of the page."""
+"""A name for this machine: at 127.0.0.1 MLflow opens an assistant panel over a quarter of the page."""
 DASHBOARD_PORT = 8080
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -33,8 +33,7 @@ QUIET = {
 def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optuna: bool) -> None:
     """Serves a store until Ctrl-C, and opens or prints the link to a study's summary.
 
-    A server that serves this very store already is used as it is, and the link to a store that is a server itself
-    is printed.
+    A server that already serves this store is used as it is. If the store itself is a server, only the link is printed.
 
     Raises:
       Refusal: the store or the study is not there, or an option cannot be used.
@@ -53,7 +52,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
     record = store.study(study)
     _complete(store, record)
     path = link(record.experiment_id, SUMMARY, charts=True)
-    if hasattr(signal, "SIGHUP"):  # the terminal is closed
+    if hasattr(signal, "SIGHUP"):  # sent when the terminal is closed
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     servers: list[Server] = []
     with ExitStack() as running:
@@ -73,7 +72,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
 
 
 def _complete(store: "Store", record: "StudyRecord") -> None:
-    """Gives a study its views where it has none: it is running for the first time, or was recorded before there were views."""
+    """Writes the views of a study that has none: it runs for the first time, or an older version recorded it."""
     if SAVED_VIEW + SUMMARY in store.experiment_tags(record.experiment_id):
         return
     from lrscale.mlflow_ui.publish import show_study
@@ -84,9 +83,9 @@ def _complete(store: "Store", record: "StudyRecord") -> None:
 
 
 def _serving(store: "Store", record: "StudyRecord", host: str, port: int) -> int | None:
-    """The port, from `port` on, at which a server that is up serves this very store; None where the next one is free.
+    """Returns the port, from `port` on, where a running server serves this store; None if there is none before a free port.
 
-    A server is asked for a fresh random tag which was written to the store: no other store can have it.
+    A random tag is written to the store, and the server is asked for it: no other store can have it.
     """
     for candidate in range(port, min(port + 100, 65536)):
         if is_free(host, candidate):
@@ -100,7 +99,7 @@ def _serving(store: "Store", record: "StudyRecord", host: str, port: int) -> int
 
 
 def _tags(port: int, record: "StudyRecord") -> dict[str, str] | None:
-    """What a server has as tags of the study's experiment; None where it has none of that name, or is no MLflow server."""
+    """Returns a server's tags of the study's experiment; None if it has no such experiment or is no MLflow server."""
     url = f"http://{LOCAL}:{port}/api/2.0/mlflow/experiments/get?experiment_id={record.experiment_id}"
     try:
         with urllib.request.urlopen(url, timeout=3) as answer:
@@ -121,13 +120,13 @@ def _mlflow(uri: str, host: str, port: int) -> Server:
 
 
 def _allowed(host: str, port: int) -> list[str]:
-    """Hosts that a request may name: a page elsewhere cannot reach the server under a name of its own."""
+    """Returns the host names that a request may use: a web page elsewhere cannot reach the server by another name."""
     names = [LOCAL, "localhost", HOST_NAME] + ([] if host == LOCAL else [host, socket.gethostname(), socket.getfqdn()])
     return [f"{name}:{port}" for name in dict.fromkeys(names)]
 
 
 def _name(host: str, browser: bool) -> str:
-    """The host in the link: a name of ours where it leads to this machine, as in browsers but Safari it always does."""
+    """Returns the host of the link: HOST_NAME if it leads to this machine, which it does in all browsers but Safari."""
     if host != LOCAL:
         return socket.gethostname() if host == "0.0.0.0" else host
     try:

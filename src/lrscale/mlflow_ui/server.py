@@ -1,4 +1,4 @@
-"""A server of our own making: started quietly, waited for, and stopped with all its children."""
+"""Starts a server as a child process, waits until it answers, and stops it with all its children."""
 
 import os
 import signal
@@ -18,13 +18,13 @@ WAIT_SECONDS, STOP_SECONDS = 90, 10
 
 
 class Server:
-    """A child process and its children, in a process group of their own, while the context lasts."""
+    """A server in a process group of its own, which runs while the context lasts."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], address: str) -> None:
         """Args:
         name: what is started, for messages.
         command: the program and its arguments.
-        environment: what to set besides what is set.
+        environment: variables to set in addition to this process's.
         address: an URL that answers when the server is up.
         """
         self.name, self.command, self.address = name, command, address
@@ -46,7 +46,7 @@ class Server:
         self.stop()
 
     def join(self) -> None:
-        """Waits until the server ends by itself, which it should not.
+        """Waits until the server ends by itself, which is an error.
 
         Raises:
           Failure: it has.
@@ -55,7 +55,7 @@ class Server:
         raise Failure(f"{self.name} has stopped: {self._last_line()}")
 
     def stop(self) -> None:
-        """Stops the process group: politely first."""
+        """Stops the process group: by SIGTERM first, then by SIGKILL."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, number)
@@ -67,7 +67,7 @@ class Server:
         self.output.close()
 
     def _gone(self, seconds: float) -> bool:
-        """Whether no process of the group is left."""
+        """Returns whether the group has no process left, within some seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.process.poll()
@@ -95,7 +95,7 @@ class Server:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a port can be listened on."""
+    """Returns whether a server can listen on a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -106,7 +106,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str, port: int) -> int:
-    """The first port from `port` on that can be listened on.
+    """Returns the first port from `port` on where a server can listen.
 
     Raises:
       Refusal: there is none within 100.

@@ -1,4 +1,4 @@
-"""What MLflow's UI shows of a study: its views, and curves for their charts, made from the study's answer alone."""
+"""The saved views of a study, and the curves of their charts, made from the study's answer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,24 +20,24 @@ HIDDEN = (
     "ratio_slope", "curve/log10_lr", "final/excess_risk", "final/train_loss", "final/minibatch_loss", "final/grad_norm",
     "final/valid_loss", "final/valid_error", "final/steps_to_target",
 )  # fmt: skip
-"""Metrics of which MLflow would draw a chart each."""
+"""Metrics for which MLflow would draw a chart by itself."""
 
 
-def views(found: Answer, trials: Sequence[TrialRecord]) -> list[View]:
-    """A study's views, in the menu's order.
+def views(answer: Answer, trials: Sequence[TrialRecord]) -> list[View]:
+    """Returns a study's views, in the menu's order.
 
     Args:
-      found: the study's answer.
-      trials: all trials of its experiment, of other executions too.
+      answer: the study's answer.
+      trials: all trials of its experiment, also those of other executions.
     """
-    if not found.families:
-        return [probe_view(found)]
-    columns = {**RESULT, **{f"params.{key}": 45 + 7 * len(key) for key in axes(found)}, **CHECKS}
+    if not answer.families:
+        return [probe_view(answer)]
+    columns = {**RESULT, **{f"params.{key}": 45 + 7 * len(key) for key in axes(answer)}, **CHECKS}
     points = Section("log10 objective against log10 lr", (Chart(("log10_objective",), "log10_lr", points=True),))
     gone = Section("Diverged seeds against log10 lr", (Chart(("diverged",), "log10_lr", points=True),))
-    loss = _loss_section(found)
+    loss = _loss_section(answer)
     return [
-        View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _summary(found)),
+        View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _summary(answer)),
         View(
             "lrscale-best",
             "Best trial of each cell",
@@ -47,32 +47,32 @@ def views(found: Answer, trials: Sequence[TrialRecord]) -> list[View]:
             {**ESTIMATE_COLUMNS, **columns},
             (loss,),
         ),
-        *(_of_reduction(found, trials, reduction, columns, (points, loss)) for reduction in _reductions(found)),
+        *(_of_reduction(answer, trials, reduction, columns, (points, loss)) for reduction in _reductions(answer)),
         _diverged(trials, columns, (gone,)),
         _all(trials, columns, (points, loss)),
     ]
 
 
-def axes(found: Answer) -> list[str]:
-    """Names of what a study's cells differ in, and batch size and reduction."""
-    return list(dict.fromkeys(["batch_size", "reduction", *(key for cell in found.cells for key in cell.cell.scientific)]))
+def axes(answer: Answer) -> list[str]:
+    """Returns batch size, reduction, and the names of the other axes in which a study's cells differ."""
+    return list(dict.fromkeys(["batch_size", "reduction", *(key for cell in answer.cells for key in cell.cell.scientific)]))
 
 
-def _reductions(found: Answer) -> list[str]:
-    return sorted({cell.training.reduction for cell in found.cells}, reverse=True)
+def _reductions(answer: Answer) -> list[str]:
+    return sorted({cell.training.reduction for cell in answer.cells}, reverse=True)
 
 
-def _loss_section(found: Answer) -> Section:
-    name = "excess_risk" if found.plan.objective == "excess_risk" else "train_loss"
+def _loss_section(answer: Answer) -> Section:
+    name = "excess_risk" if answer.plan.objective == "excess_risk" else "train_loss"
     words = name.replace("_", " ").capitalize()
     return Section(f"{words} against steps, and against examples", (Chart((name,)), Chart((name,), "examples")))
 
 
-def _summary(found: Answer) -> tuple[Section, ...]:
-    """Objective against lr, one line a batch size; best lr against batch size, one line a reduction."""
-    curves = dict.fromkeys(_curve(family, reduction) for family in found.families for reduction in family.reductions())
+def _summary(answer: Answer) -> tuple[Section, ...]:
+    """Returns the charts of objective against lr, one line a batch size, and best lr against batch size, one line a reduction."""
+    curves = dict.fromkeys(_curve(family, reduction) for family in answer.families for reduction in family.reductions())
     ends = []
-    for family in found.families:
+    for family in answer.families:
         keys = {key for key, _, _ in _law_points(family)} - {_sizes(family)}
         if keys:
             ends.append(Chart(tuple(sorted(keys)), _sizes(family)))
@@ -81,10 +81,10 @@ def _summary(found: Answer) -> tuple[Section, ...]:
 
 
 def _of_reduction(
-    found: Answer, trials: Sequence[TrialRecord], reduction: str, columns: dict[str, int], sections: tuple[Section, ...]
+    answer: Answer, trials: Sequence[TrialRecord], reduction: str, columns: dict[str, int], sections: tuple[Section, ...]
 ) -> View:
-    """The trials of a reduction, best first; those of other executions may be of any."""
-    others = {cell.cell.id for cell in found.cells if cell.training.reduction != reduction}
+    """Returns the view of a reduction's trials, best first. Trials of other executions may have any reduction."""
+    others = {cell.cell.id for cell in answer.cells if cell.training.reduction != reduction}
     chosen = [trial for trial in trials if trial.cell not in others]
     objectives = [mean_objective(trial.objectives) for trial in chosen]
     query, more = _fewer(f"{TRIALS} and params.reduction = '{reduction}'", "objective", objectives, "best")
@@ -95,12 +95,12 @@ def _of_reduction(
 def _diverged(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:
     lrs = [math.log10(trial.params["optimizer.lr"]) for trial in trials if any(trial.diverged) and "optimizer.lr" in trial.params]
     query, more = _fewer(f"{TRIALS} and metrics.diverged > 0", "log10_lr", lrs, "smallest lrs,")
-    finite = {key: width for key, width in columns.items() if key != "metrics.objective"}  # none of them has one
+    finite = {key: width for key, width in columns.items() if key != "metrics.objective"}  # a diverged trial has no objective
     return View("lrscale-diverged", f"Diverged trials{more}", query, "metrics.log10_lr", True, finite, sections)
 
 
 def _all(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:
-    """All trials, or the first few of each cell: samplers ask for them far apart."""
+    """Returns the view of all trials, or of the first ones of each cell, whose lrs lie far apart."""
     numbers = sorted(trial.number for trial in trials)
     query, more = TRIALS, ""
     if len(numbers) > LIMIT:
@@ -111,7 +111,7 @@ def _all(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple
 
 
 def _fewer(query: str, metric: str, values: Sequence[float], words: str) -> tuple[str, str]:
-    """Narrows a query to trials with the least values of a metric, and says so, where more than LIMIT would be shown."""
+    """Narrows a query to the trials with the least values of a metric if they are more than LIMIT, and says so in words."""
     if len(values) <= LIMIT:
         return query, ""
     shown = [float(f"{value:.4g}") for value in values if math.isfinite(value)]
@@ -120,11 +120,11 @@ def _fewer(query: str, metric: str, values: Sequence[float], words: str) -> tupl
     return f"{query} and metrics.{metric} <= {limit!r}", f" ({words} {min(LIMIT, len(shown))} of {len(values)})"
 
 
-def shown_trials(found: Answer) -> list[tuple[CellAnswer, TrialRecord]]:
-    """The best trial of each cell, by family, reduction and batch size; fewer than LIMIT, the parent run being shown too."""
+def shown_trials(answer: Answer) -> list[tuple[CellAnswer, TrialRecord]]:
+    """Returns the best trial of each cell, by family, reduction and batch size: at most LIMIT - 1, as the parent is shown too."""
     cells = [
         cell
-        for family in found.families
+        for family in answer.families
         for reduction in family.reductions()
         for cell in sorted(family.cells, key=lambda c: c.step_examples)
         if cell.training.reduction == reduction
@@ -133,18 +133,18 @@ def shown_trials(found: Answer) -> list[tuple[CellAnswer, TrialRecord]]:
     return pairs[: LIMIT - 1]
 
 
-def cell_points(found: Answer) -> dict[str, list[Point]]:
-    """Curves and numbers of each cell, which its best trial carries in its own colour: points by the trial's run id."""
-    families = {cell.cell.id: family for family in found.families for cell in family.cells}
+def cell_points(answer: Answer) -> dict[str, list[Point]]:
+    """Returns each cell's curve and numbers, by the run id of its best trial, which carries them in its own colour."""
+    families = {cell.cell.id: family for family in answer.families for cell in family.cells}
     return {
         trial.run_id: [("place", place, 0), *_numbers(cell), *_curve_points(families[cell.cell.id], cell)]
-        for place, (cell, trial) in enumerate(shown_trials(found), start=1)
+        for place, (cell, trial) in enumerate(shown_trials(answer), start=1)
     }
 
 
-def study_points(found: Answer) -> list[Point]:
-    """The best lrs against log10 B, per reduction: curves of the parent run."""
-    return [point for family in found.families for point in _law_points(family)]
+def study_points(answer: Answer) -> list[Point]:
+    """Returns the curves of the parent run: best lr against log10 B, for each reduction."""
+    return [point for family in answer.families for point in _law_points(family)]
 
 
 def _numbers(cell: CellAnswer) -> list[Point]:
@@ -156,7 +156,7 @@ def _numbers(cell: CellAnswer) -> list[Point]:
 
 
 def _curve_points(family: Family, cell: CellAnswer) -> list[Point]:
-    """Objective and log10 lr of a cell's trials, in steps that name the lr: a study that goes on adds to them."""
+    """Returns objective and log10 lr of a cell's trials. The step is made from the lr, so that a continued study adds points."""
     name = _curve(family, cell.training.reduction)
     finite = [(math.log10(lr), o) for lr, o, _ in cell.points() if math.isfinite(o) and o > 0]
     return [p for x, o in finite for p in ((name, o, round(1e6 * x)), ("curve/log10_lr", x, round(1e6 * x)))]

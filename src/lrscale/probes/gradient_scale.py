@@ -31,7 +31,7 @@ def _ignored(y: Tensor) -> Tensor:
 
 
 class LossKind(NamedTuple):
-    """A loss of torch.nn.functional: how targets are made of classes, and what each target counts, its terms.
+    """A loss of torch.nn.functional: how its targets are made from classes, and how much each target counts (its terms).
 
     `even`: whether every example has the same number of terms.
     """
@@ -75,7 +75,7 @@ Way = tuple[str, str, int]
 
 
 class RankShare(NamedTuple):
-    """What one process differentiates: a module's losses over its own examples, in micro-batches of a size."""
+    """The share of one process: a module, and the examples whose losses it differentiates in micro-batches of a size."""
 
     module: nn.Module
     ways: tuple[Way, ...]
@@ -96,7 +96,7 @@ class RankShare(NamedTuple):
 
 
 def _tensor(values: Any) -> Tensor:
-    """Nested lists as a tensor: whole numbers as classes, others as float64."""
+    """Returns nested lists as a tensor: integers as classes, other numbers as float64."""
     made = torch.tensor(values)
     return torch.tensor(values, dtype=torch.float64) if made.is_floating_point() else made
 
@@ -139,7 +139,7 @@ def measure(training: Training, task: Task) -> list[Quantity]:
 
 
 def _compared(gradient: Tensor, mean: Tensor, batch: Batch, exact: bool) -> list[Quantity]:
-    """A gradient beside that of the mean over all terms."""
+    """Returns the quantities that compare a gradient with the gradient of the mean over all terms."""
     c, label = float(gradient @ mean / (mean @ mean)), batch.reduction + (" accumulated" if batch.accumulation > 1 else "")
     out = [Quantity(f"c {label}", c, expected=batch.c if exact else None)]
     if batch.accumulation == 1:
@@ -152,7 +152,7 @@ def _compared(gradient: Tensor, mean: Tensor, batch: Batch, exact: bool) -> list
 
 
 def gradients(share: RankShare, module: nn.Module | None = None) -> list[Tensor]:
-    """The gradient that each way leaves in `.grad`, [parameter]; the module may be wrapped for a group."""
+    """Returns the gradient that each way leaves in `.grad`, [parameter]; the module may be wrapped in DistributedDataParallel."""
     module, out = module or share.module, []
     for name, reduction, parts in share.ways:
         module.zero_grad()
@@ -165,7 +165,7 @@ def gradients(share: RankShare, module: nn.Module | None = None) -> list[Tensor]
 
 
 def gradients_of_rank(plain: list[Any]) -> list[list[float]]:
-    """`gradients` of a plain share under DistributedDataParallel, which averages each backward's gradients over the group."""
+    """Returns `gradients` of a share in JSON's types, under DistributedDataParallel, which averages them over the group."""
     share = RankShare.of(plain)
     return [gradient.tolist() for gradient in gradients(share, nn.parallel.DistributedDataParallel(share.module))]
 

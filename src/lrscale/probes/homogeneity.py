@@ -29,9 +29,9 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
 
 
 class Floor(NamedTuple):
-    """Where an update is k g / (k g + eps) for gradients of one size g: k at each step, and eps where it is not the optimizer's.
+    """The form k g / (k g + eps) of an update, for gradients of size g: k at each step, and eps if it is not the optimizer's.
 
-    `first` is the first step at which it is so; before, updates grow as g.
+    `first` is the first step with this form; before it, updates grow as g.
     """
 
     k: Callable[[Mapping[str, Any], int], float]
@@ -49,7 +49,7 @@ FLOORS: dict[str, Floor] = {
     "adagrad": Floor(lambda options, step: math.sqrt(step)),
     "clipped_sgd": Floor(lambda options, step: math.sqrt(math.prod(SHAPE)), eps=1e-6),
 }
-"""From torch's update rules; of clipped SGD eps is what clip_grad_norm_ adds to the norm. Others have no such form."""
+"""From torch's update rules. For clipped SGD, eps is what clip_grad_norm_ adds to the norm. Others have no such form."""
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
@@ -77,7 +77,7 @@ def measure(training: Training, task: Task) -> list[Quantity]:
 
 
 def updates(name: str, size: float, signs: Tensor, clip_size: float) -> Tensor:
-    """Updates of an optimizer of torch.optim with its default options.
+    """Returns the updates of an optimizer of torch.optim with its default options.
 
     Args:
       name: in lower case, or `clipped_sgd`.
@@ -88,7 +88,7 @@ def updates(name: str, size: float, signs: Tensor, clip_size: float) -> Tensor:
     Returns:
       Updates, [step, row, column].
     """
-    lbfgs = name == "lbfgs"  # needs gradients that answer to its steps: those of size x sum |w|^4 / 4, from |w| = 1
+    lbfgs = name == "lbfgs"  # it needs gradients that depend on its steps: those of size x sum |w|^4 / 4, from |w| = 1
     parameter = (signs[0].clone() if lbfgs else torch.zeros(SHAPE, dtype=torch.float64)).requires_grad_()
     optimizer, out = _optimizer(name, parameter), []
 
@@ -114,7 +114,7 @@ def _optimizer(name: str, parameter: Tensor) -> torch.optim.Optimizer:
 
 
 def expected_p(name: str, size: float, step: int) -> float | None:
-    """Local p of a step between gradients of a size and `RATIO` times it; None where the rule has no simple form."""
+    """Returns p of a step, between gradients of a size and RATIO times that size; None where the rule has no simple form."""
     floor = FLOORS.get(name)
     if floor is not None:
         if step < floor.first:
@@ -131,7 +131,7 @@ def expected_p(name: str, size: float, step: int) -> float | None:
 
 
 def _expected_over_all(name: str, size: float) -> float | None:
-    """p of all steps together: that of one, where all steps have the same."""
+    """Returns p of all steps together if every step has the same p, else None."""
     every = [expected_p(name, size, step) for step in range(1, UPDATES + 1)]
     first = every[0]
     return first if first is not None and all(p is not None and abs(p - first) < 1e-3 for p in every) else None

@@ -1,4 +1,4 @@
-"""Short last batches: how far mean at lr and the sum over the nominal batch size part from sum at lr / B."""
+"""Short last batches: how much mean at lr, and sum over the nominal batch size, differ from sum at lr / B."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from lrscale.training.quantity import Quantity
 
 Array = NDArray[np.float64]
 GRID = 2 ** (np.arange(-8, 13) / 4)
-"""Lrs around the probe's."""
+"""Lrs that are tried, as multiples of the probe's."""
 INIT = 1e-4
 """Variance of initial weights."""
 
@@ -63,7 +63,7 @@ def measure(training: Training, task: Task) -> list[Quantity]:
 
 
 def _excess(training: Training, task: Task, reduction: str, lrs: Array) -> Array:
-    """Excess risk at the end, [lr, seed]."""
+    """Returns the excess risk at the end, [lr, seed]."""
     options = {**training.optimizer.options, "lr": tuple(lrs.tolist())}
     made = dataclasses.replace(training, reduction=reduction, drop_last=False, optimizer=Choice(training.optimizer.name, options))
     ends: Array = train(made, task).excess_risk[-1]
@@ -71,7 +71,7 @@ def _excess(training: Training, task: Task, reduction: str, lrs: Array) -> Array
 
 
 def expected(training: Training, source: Population, lr: float, mean: bool) -> float:
-    """Expected excess risk after whole epochs of fresh samples, the short last batch taken as mean or as sum takes it."""
+    """Returns the expected excess risk after epochs of fresh samples. `mean`: the short last batch is weighted as under mean."""
     spectrum = source.spectrum.numpy()
     whole, rest = divmod(training.examples, training.batch_size)
     steps = [(training.batch_size, lr)] * whole

@@ -26,15 +26,15 @@ from lrscale.training.reduction import step_gradient_scale
 
 Array = NDArray[np.float64]
 JUDGED = 2000
-"""Training examples on which a network's step is judged."""
+"""Number of training examples on which the loss after a network's step is measured."""
 OCTAVES = np.arange(-10.0, 6)
-"""Lrs first tried for a step, as powers of two; then those an eighth of an octave apart around the best."""
+"""Lrs that are tried first for a step, as powers of two; lrs an eighth of an octave apart around the best follow."""
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
     """Measures `b_simple` = tr(Sigma)/|G|^2 after a `fraction` of training, and at its start `one_step_lr`.
 
-    Each seed is trained by itself; what is drawn for all of them is pooled. `one_step_lr` is the lr, in the training's
+    Each seed is trained by itself; the draws of all seeds are pooled. `one_step_lr` is the lr, in the training's
     reduction, with which one step on a batch lowers the loss most, on average over batches. Quantities that are not
     finite are left out: an interval, where the pairs do not tell |G|^2 from 0.
 
@@ -44,13 +44,13 @@ def measure(training: Training, task: Task) -> list[Quantity]:
     assert training.probe is not None
     options = training.probe.options
     weights = weights_after(training, task, round(options["fraction"] * training.steps))
-    found = _b_simple(training, task, weights)
+    quantities = _b_simple(training, task, weights)
     if options["fraction"] == 0:
         size = training.step_examples
         c = step_gradient_scale(training)
         best, expected = one_step_lr(task, weights, size, options["steps"], training.seeds), _greedy_lr(task, weights, size)
-        found.append(Quantity("one_step_lr", best.value / c, best.low / c, best.high / c, expected and expected / c))
-    return found
+        quantities.append(Quantity("one_step_lr", best.value / c, best.low / c, best.high / c, expected and expected / c))
+    return quantities
 
 
 def _b_simple(training: Training, task: Task, weights: Parameters) -> list[Quantity]:
@@ -61,15 +61,15 @@ def _b_simple(training: Training, task: Task, weights: Parameters) -> list[Quant
         of_seed = [w[place] for w in weights]
         norms.append([gradient_norms(task, of_seed, options["pairs"], options[b], b, seed) for b in ("small", "big")])
     small, big = np.concatenate(norms, 1)
-    found = forms.noise_scale(small, big, options["small"], options["big"])
-    if not math.isfinite(found.value):
+    b_simple = forms.noise_scale(small, big, options["small"], options["big"])
+    if not math.isfinite(b_simple.value):
         return []
-    low, high = (found.low, found.high) if math.isfinite(found.high) else (None, None)
-    return [Quantity("b_simple", found.value, low, high, _expected_b_simple(task, weights))]
+    low, high = (b_simple.low, b_simple.high) if math.isfinite(b_simple.high) else (None, None)
+    return [Quantity("b_simple", b_simple.value, low, high, _expected_b_simple(task, weights))]
 
 
 def fresh(task: Task, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
-    """Fresh examples: of least squares from what its data are drawn from, of others from the data with replacement."""
+    """Draws fresh examples: from the population for least squares, else from the training data with replacement."""
     if task.population is not None:
         x, y = draw_examples(task.population, examples, "noise_scale", *name)
         return x.to(task.data.x.dtype), y.to(task.data.y.dtype)
@@ -123,13 +123,13 @@ def one_step_lr(task: Task, weights: Parameters, size: int, steps: int, seeds: t
     losses = _losses_after_one_step(task, weights, size, steps, seeds, coarse)
     centre = int(np.argmin(losses.mean(1)))
     fine = coarse[centre] * 2.0 ** (np.arange(-8, 9) / 8)
-    found = best_lr(fine, _losses_after_one_step(task, weights, size, steps, seeds, fine))
-    assert found is not None
-    return found.interval
+    best = best_lr(fine, _losses_after_one_step(task, weights, size, steps, seeds, fine))
+    assert best is not None
+    return best.interval
 
 
 def _losses_after_one_step(task: Task, weights: Parameters, size: int, steps: int, seeds: tuple[int, ...], lrs: Array) -> Array:
-    """Loss after one step with each lr, [lr, seed x step]; of least squares above the noise."""
+    """Returns the loss after one step with each lr, [lr, seed x step]; for least squares the excess risk."""
     rates, losses = torch.from_numpy(lrs).to(task.data.x.dtype), []
     for place, seed in enumerate(seeds):
         start = [w[place] for w in weights]
@@ -142,7 +142,7 @@ def _losses_after_one_step(task: Task, weights: Parameters, size: int, steps: in
 
 
 def _loss(task: Task, weights: Parameters) -> Array:
-    """Loss of runs [run, *shape]: of least squares the excess risk, of others the mean over the first training data."""
+    """Returns the loss of runs [run, *shape]: the excess risk for least squares, else the mean over JUDGED examples."""
     source = task.population
     if source is not None:
         off = weights[0].double() - source.weights
@@ -157,7 +157,7 @@ def _eigenvalues(task: Task) -> Tensor:
 
 
 def _scales(task: Task, weights: Parameters) -> list[tuple[float, theory.NoiseScales]]:
-    """Squared gradient and noise scales of each seed's weights; empty where theory has none."""
+    """Returns squared gradient and noise scales at each seed's weights; an empty list where theory has none."""
     source = task.population
     if source is None:
         return []
@@ -170,13 +170,13 @@ def _scales(task: Task, weights: Parameters) -> list[tuple[float, theory.NoiseSc
 
 
 def _expected_b_simple(task: Task, weights: Parameters) -> float | None:
-    """That of all seeds pooled: the sum of tr(Sigma) over the sum of |G|^2."""
+    """Returns B_simple of all seeds pooled: the sum of tr(Sigma) over the sum of |G|^2."""
     scales = _scales(task, weights)
     return math.fsum(g * s.b_simple for g, s in scales) / math.fsum(g for g, _ in scales) if scales else None
 
 
 def _greedy_lr(task: Task, weights: Parameters, size: int) -> float | None:
-    """That of all seeds pooled: the sum of |G|^2 over the sum of G'HG (1 + B_noise/B)."""
+    """Returns the greedy lr of all seeds pooled: the sum of |G|^2 over the sum of G'HG (1 + B_noise/B)."""
     scales = _scales(task, weights)
     return math.fsum(g for g, _ in scales) / math.fsum(g / s.greedy_lr(size) for g, s in scales) if scales else None
 

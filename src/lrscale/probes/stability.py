@@ -1,7 +1,7 @@
-"""Edges of stability of SGD on least squares, each by simulation: of the mean over runs, of single runs, with momentum.
+"""Edges of stability of SGD on least squares, by simulation: of the mean over runs, of single runs, and with momentum.
 
 Errors e = w - w* of noise-free SGD obey e' = (I - lr H) e, H = X^T X/B the Hessian of a fresh batch. Nothing here uses
-a closed form: H is drawn, and momentum is trained. What theory says stands beside it.
+a closed form: H is drawn, and momentum is trained. Theory is only the expected value beside it.
 """
 
 import math
@@ -34,7 +34,7 @@ PARTS = 20
 CHAIN_STEPS = 200
 """Steps of each long run, the first half of which is left out."""
 FACTORS = np.geomspace(0.8, 4, 33)
-"""Lrs of the long runs, in mean-square edges."""
+"""Lrs of the long runs, as multiples of the mean-square edge."""
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
@@ -53,27 +53,27 @@ def measure(training: Training, task: Task) -> list[Quantity]:
     spectrum, examples = source.spectrum.numpy(), training.probe.options["examples"]
     mean_square = simulated_mean_square_edge(source, size, examples)
     expected = theory.mean_square_edge(spectrum, source.bias, size)
-    found = [_quantity("mean_square_edge", mean_square, expected, c)]
+    quantities = [_quantity("mean_square_edge", mean_square, expected, c)]
     almost_sure = simulated_almost_sure_edge(source, size, examples, mean_square.value)
     typical = _expected_almost_sure(source, size)
     if almost_sure is not None:
-        found.append(_quantity("almost_sure_edge", almost_sure, typical, c))
-        found.append(_quantity("edge_ratio", _over(almost_sure, mean_square), typical and typical / expected, 1.0))
+        quantities.append(_quantity("almost_sure_edge", almost_sure, typical, c))
+        quantities.append(_quantity("edge_ratio", _over(almost_sure, mean_square), typical and typical / expected, 1.0))
     if size == training.examples and task.optimum is not None:
         momentum = training.probe.options["momentum"]
         largest = float(torch.linalg.eigvalsh(task.optimum.gram)[-1])
         edge = simulated_momentum_edge(training, task, momentum, mean_square.value / c)
-        found.append(_quantity("momentum_edge", edge, edges.momentum_edge(largest, momentum) / c, 1.0))
-    return found
+        quantities.append(_quantity("momentum_edge", edge, edges.momentum_edge(largest, momentum) / c, 1.0))
+    return quantities
 
 
 def _quantity(name: str, edge: Interval, expected: float | None, c: float) -> Quantity:
-    """An edge under mean as one under a reduction of gradient scale c."""
+    """Returns the quantity of an edge under mean, converted to a reduction of gradient scale c."""
     return Quantity(name, edge.value / c, edge.low / c, edge.high / c, None if expected is None else expected / c)
 
 
 def _over(above: Interval, below: Interval) -> Interval:
-    """A ratio, its relative errors added in quadrature."""
+    """Returns a ratio with its interval; the relative errors are added in quadrature."""
     value = above.value / below.value
     margin = math.hypot(*((i.high - i.low) / 2 / i.value for i in (above, below))) * value
     return Interval(value, value - margin, value + margin)
@@ -134,8 +134,8 @@ def simulated_almost_sure_edge(source: Population, batch_size: int, examples: in
         share = -mean[above - 1] / (mean[above] - mean[above - 1])
         return float(math.exp((1 - share) * math.log(lrs[above - 1]) + share * math.log(lrs[above])))
 
-    found = jackknife(edge, growth.reshape(PARTS, -1, len(lrs)).mean(1))
-    return found if all(math.isfinite(end) for end in found) else None
+    interval = jackknife(edge, growth.reshape(PARTS, -1, len(lrs)).mean(1))
+    return interval if all(math.isfinite(end) for end in interval) else None
 
 
 def _growth(source: Population, batch_size: int, chains: int, lrs: Tensor) -> Array:

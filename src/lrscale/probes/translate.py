@@ -19,7 +19,7 @@ PENALTIES = {"l1": 0.2, "l2": 0.2}
 
 
 class Case(NamedTuple):
-    """An optimizer of torch.optim, its lr, what is compared with gradients, and options that no gradient scale touches."""
+    """An optimizer of torch.optim, its lr, the knobs that are compared with gradients, and the options that are not."""
 
     optimizer: str
     lr: float
@@ -41,13 +41,13 @@ CASES: dict[str, Case] = {
     "rprop": Case("Rprop", 0.01, {}),
     "muon": Case("Muon", 0.3, {"weight_decay": 0.1, **PENALTIES}),
 }
-"""Knobs are large enough to act at every step. Rprop asks for signs alone, so that no knob compares with its gradients."""
+"""The knobs are large enough to act at every step. Rprop uses only signs, so it has no knob that is compared with gradients."""
 
 CLIPS = {"clip_value": 0.5, "clip_norm": 0.5}
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
-    """Compares trajectories of plain torch.optim loops over `STEPS` steps.
+    """Compares trajectories of plain torch.optim loops over `TRAJECTORY_STEPS` steps.
 
     Quantities: `difference`, of sum with everything translated from mean, `difference clipped by norm`, the same with
     clip-by-norm (torch adds 1e-6 to the norm, so it is not exact), and for each knob that translates, lr among them,
@@ -80,7 +80,7 @@ def _run(task: Task, seed: int, case: Case, values: Mapping[str, float], batch: 
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """Largest relative difference of two trajectories [step, weight]: 2 |a - b| / (|a| + |b|), 2 where one blows up."""
+    """Returns the largest relative difference 2 |a - b| / (|a| + |b|) of trajectories [step, weight]; 2 where one diverges."""
     apart = 2 * (a - b).norm(dim=1) / (a.norm(dim=1) + b.norm(dim=1))
     return float(apart.nan_to_num(nan=2.0, posinf=2.0).clamp(max=2.0).max())
 

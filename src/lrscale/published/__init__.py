@@ -1,1 +1,1 @@
-"""Published studies: their files, their table, and reproducing them. Imports `run` and below."""
+"""Published studies: their files, the table of all of them, and reproducing one. Imports `run` and below."""

@@ -1,4 +1,4 @@
-"""Compares a study with its reproduction: number by number, or by intervals and claims."""
+"""Compares a published study with its reproduction: number by number, or by intervals and claims."""
 
 import csv
 import io
@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from lrscale.errors import Refusal
 
 ROUNDING = 1e-6
-"""Relative difference that rounding may make in a number without an interval, on another processor or version."""
+"""Relative difference that rounding may cause in a number without an interval, on another processor or version."""
 NOT_NUMBERS = ("made_by", "command")
+"""Keys of a report that are not compared, because they hold no numbers of the study."""
 OUTCOMES = ("objective", "diverged", "value", "low", "high", "expected")
-"""Columns of runs and quantities that were measured; the others name the row."""
+"""Columns of a CSV file that hold measured numbers. The other columns identify the row."""
 
 
 class Difference(NamedTuple):
-    """A number that is not the same; None where it is missing."""
+    """A number that differs. `where` says where it stands; `published` and `here` are its texts, None where it is missing."""
 
     where: str
     published: str | None
@@ -25,46 +26,67 @@ class Difference(NamedTuple):
 
 
 def numbers(files: Mapping[str, str]) -> dict[str, str]:
-    """Every number in the files of a study, by where it stands, written to the last bit.
+    """Returns every number in the files of a study, as exact text, by the place where it stands.
+
+    Args:
+      files: the texts of JSON and CSV files, by file name.
+
+    Returns:
+      Texts by place, as in `{"report cells 0 sum b4 lr_best": "0.1"}`. The texts keep every bit of the numbers.
 
     Raises:
-      Refusal: a file is not what it should be.
+      Refusal: a file is not as `lrscale publish` writes it.
     """
-    found: dict[str, str] = {}
+    by_place: dict[str, str] = {}
     for name, text in files.items():
         try:
-            found |= dict(_leaves("report", json.loads(text)) if name.endswith(".json") else _rows(text))
+            by_place |= dict(_report_numbers("report", json.loads(text)) if name.endswith(".json") else _csv_numbers(text))
         except (ValueError, RecursionError, csv.Error) as error:
             raise Refusal(f"{name} must be a file that lrscale publish has written: {error!s:.200}") from None
-    return found
+    return by_place
 
 
 def exact(published: Mapping[str, str], here: Mapping[str, str]) -> list[Difference]:
-    """Numbers that are not equal, bit for bit."""
-    every = dict.fromkeys([*published, *here])
-    return [Difference(w, published.get(w), here.get(w)) for w in every if published.get(w) != here.get(w)]
+    """Returns the numbers that are not equal bit for bit.
+
+    Args:
+      published: the published numbers, as `numbers` returns them.
+      here: the numbers of the reproduction on this machine.
+    """
+    places = dict.fromkeys([*published, *here])
+    return [
+        Difference(place, published.get(place), here.get(place)) for place in places if published.get(place) != here.get(place)
+    ]
 
 
 def within(published: str, here: str) -> tuple[int, list[Difference]]:
-    """How many estimates and claims two reports hold, and those that are not alike.
+    """Compares the estimates and the claims of two reports.
 
-    Two estimates are alike where their intervals overlap, two claims where both hold or both fail.
+    Two estimates agree where their intervals overlap. Two claims agree where both hold or both fail.
 
     Args:
-      published: a report as JSON.
-      here: another one.
+      published: the published report, as JSON text.
+      here: the report of the reproduction, as JSON text.
+
+    Returns:
+      The number of estimates and claims, and those that do not agree.
 
     Raises:
-      Refusal: one of them is no report.
+      Refusal: one of the texts is not a report.
     """
-    theirs, ours = _read(published), _read(here)
-    every = dict.fromkeys([*theirs, *ours])
-    unlike = [w for w in every if not (w in theirs and w in ours and _alike(theirs[w], ours[w]))]
-    return len(every), [Difference(w, _text(theirs.get(w)), _text(ours.get(w))) for w in unlike]
+    theirs, ours = _read_estimates(published), _read_estimates(here)
+    places = dict.fromkeys([*theirs, *ours])
+    differing = [p for p in places if not (p in theirs and p in ours and _agree(theirs[p], ours[p]))]
+    return len(places), [Difference(p, _estimate_text(theirs.get(p)), _estimate_text(ours.get(p))) for p in differing]
 
 
 def rounding(published: Mapping[str, str], here: Mapping[str, str]) -> list[Difference]:
-    """Numbers that differ by more than rounding does."""
+    """Returns the numbers that differ by more than ROUNDING, or that are missing on one side.
+
+    Args:
+      published: the published numbers, as `numbers` returns them.
+      here: the numbers of the reproduction on this machine.
+    """
     return [
         d
         for d in exact(published, here)
@@ -72,20 +94,22 @@ def rounding(published: Mapping[str, str], here: Mapping[str, str]) -> list[Diff
     ]
 
 
-def _leaves(where: str, value: Any) -> Iterator[tuple[str, str]]:
+def _report_numbers(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yields every value inside a JSON value that is not a text, with its place."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key not in NOT_NUMBERS:
-                yield from _leaves(f"{where} {key}", inner)
+                yield from _report_numbers(f"{place} {key}", inner)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            named = [inner[key] for key in ("label", "name") if key in inner] if isinstance(inner, Mapping) else []
-            yield from _leaves(f"{where} {i}{''.join(f' {name}' for name in named)}", inner)
+            labels = [inner[key] for key in ("label", "name") if key in inner] if isinstance(inner, Mapping) else []
+            yield from _report_numbers(f"{place} {i}{''.join(f' {label}' for label in labels)}", inner)
     elif not isinstance(value, str):
-        yield where, json.dumps(value)
+        yield place, json.dumps(value)
 
 
-def _rows(text: str) -> Iterator[tuple[str, str]]:
+def _csv_numbers(text: str) -> Iterator[tuple[str, str]]:
+    """Yields every measured number of a CSV file, with its place; raises ValueError where the file is damaged."""
     reader = csv.DictReader(io.StringIO(text), strict=True)
     measured = [name for name in reader.fieldnames or () if name in OUTCOMES]
     for row in reader:
@@ -99,9 +123,11 @@ def _rows(text: str) -> Iterator[tuple[str, str]]:
 
 
 Estimate = tuple[float, float] | bool | None
+"""The ends of an interval, or whether a claim holds, or None where nothing could be estimated."""
 
 
 def _estimates(report: Mapping[str, Any]) -> Iterator[tuple[str, Estimate]]:
+    """Yields the estimates and the claims of a report, by name. A quantity without an interval gets value * (1 ± ROUNDING)."""
     for cell in report["cells"]:
         yield f"lr* of {cell['label']}", _ends(cell["lr_best_ci"])
     for ratio in report["ratios"]:
@@ -117,7 +143,7 @@ def _estimates(report: Mapping[str, Any]) -> Iterator[tuple[str, Estimate]]:
         yield f"claim {claim['name']}", bool(claim["holds"])
 
 
-def _read(report: str) -> dict[str, Estimate]:
+def _read_estimates(report: str) -> dict[str, Estimate]:
     try:
         return dict(_estimates(json.loads(report)))
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
@@ -125,6 +151,7 @@ def _read(report: str) -> dict[str, Estimate]:
 
 
 def _of(entry: Mapping[str, Any]) -> str:
+    """Returns the axis values that identify a family of cells, as a suffix of a name."""
     return "".join(f" {value}" for value in entry["of"].values())
 
 
@@ -132,13 +159,13 @@ def _ends(pair: Any) -> Estimate:
     return None if pair is None else (float(pair[0]), float(pair[1]))
 
 
-def _alike(a: Estimate, b: Estimate) -> bool:
+def _agree(a: Estimate, b: Estimate) -> bool:
     if isinstance(a, tuple) and isinstance(b, tuple):
         return a[0] <= b[1] and b[0] <= a[1]
     return a == b
 
 
-def _text(value: Estimate) -> str:
+def _estimate_text(value: Estimate) -> str:
     if isinstance(value, tuple):
         return f"[{value[0]:.6g}, {value[1]:.6g}]"
     return "none" if value is None else "holds" if value else "fails"

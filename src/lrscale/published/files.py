@@ -1,10 +1,10 @@
-"""The files of a published study, `sweeps/results/<study>/`: written from what MLflow holds, and read back.
+"""Writes the files of a published study, `sweeps/results/<study>/`, from what MLflow holds, and reads them back.
 
-record.json     the plan with its configs and seeds, versions, platform, commit, wall seconds
+record.json     the plan with its configs and seeds, versions, platform, commit, wall time in seconds
 report.json     the report
-cells.csv       a row a cell: lr* with its interval
-trials.csv      a row a run: objectives are exact, `inf` where it diverged
-quantities.csv  what a probe measured
+cells.csv       one row for each cell: lr* with its interval
+trials.csv      one row for each run: its exact objective, `inf` where the run diverged
+quantities.csv  the quantities that a probe measured
 figure.svg      the main figure of each family of cells
 """
 
@@ -30,41 +30,52 @@ from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.tracking.store import Store
 
 RESULTS = Path("sweeps") / "results"
+"""The folder of all published studies, relative to the working folder or to the package."""
 NUMBERS_IN = ("report.json", "trials.csv")
-"""The files that a reproduction compares; cells.csv and quantities.csv are the report's numbers once more, as tables."""
+"""The files that a reproduction compares. cells.csv and quantities.csv repeat numbers of the report as tables."""
 TABLE = Path("sweeps") / "README.md"
-"""The file with the table of all published studies, beside their folder."""
+"""The file that holds the table of all published studies."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A study as it was published, by whomever. `study`: who made it, and of what plan; `files`: its numbers, as texts."""
+    """A published study, which may be a stranger's.
+
+    `study` is its record, with the plan and the versions that made it. `files` holds the texts of the files NUMBERS_IN,
+    by file name.
+    """
 
     study: StudyRecord
     files: Mapping[str, str]
 
 
 def publish(study: str | None, uri: str) -> None:
-    """Writes the files of a study to `sweeps/results/` of the working folder, and README's table where it has one.
+    """Writes the files of a study to `sweeps/results/` in the working folder, and renews the table of all published studies.
+
+    The table is renewed only where `sweeps/README.md` has a place for it.
+
+    Args:
+      study: the name of the study; None for the latest.
+      uri: the URI of the MLflow store.
 
     Raises:
-      Refusal: the store or the study is not there, or the study has not ended; nothing has been written.
+      Refusal: the store or the study does not exist, or the study has not finished; nothing has been written.
     """
     store = Store.existing(uri)
-    found = finished(store, store.study(study))
-    record, name = found.study, found.plan.study
-    read_document(_record(record))  # refuses what lrscale reproduce would refuse
+    answer = finished(store, store.study(study))
+    record, name = answer.study, answer.plan.study
+    read_document(_record_document(record))  # raises Refusal where lrscale reproduce would
     folder = RESULTS / name
     if safe_name(name) != name or folder.is_symlink():
         raise Refusal(f"`STUDY` must be a name that a folder can have, got {name}. Set hydra.sweeper.study_name.")
-    texts = {"record.json": _json(_record(record)), **number_files(found), **tables(as_json(found))}
-    contents = {**main_figures(found), **{name: text.encode() for name, text in texts.items()}}
+    texts = {"record.json": _json_text(_record_document(record)), **number_files(answer), **tables(as_json(answer))}
+    contents = {**main_figures(answer), **{file_name: text.encode() for file_name, text in texts.items()}}
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.name not in contents:
-            old.unlink()
-    for name, content in contents.items():
-        write_whole(folder / name, content)
+    for old_file in folder.iterdir():
+        if old_file.name not in contents:
+            old_file.unlink()
+    for file_name, content in contents.items():
+        write_whole(folder / file_name, content)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"published {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
     if write_table(TABLE, RESULTS):
@@ -72,43 +83,47 @@ def publish(study: str | None, uri: str) -> None:
 
 
 def finished(store: Store, study: StudyRecord) -> Answer:
-    """Returns the answer of a study that has ended.
+    """Returns the answer of a study that has finished.
+
+    Args:
+      store: the MLflow store that holds the study.
+      study: the record of the study.
 
     Raises:
-      Refusal: it has not.
+      Refusal: the study has not finished.
     """
     if study.status != "FINISHED":
         raise Refusal(
-            f"`STUDY` must be one that has ended, got {study.plan.study}, which is {study.status}. "
+            f"`STUDY` must be a study that has finished, got {study.plan.study}, which is {study.status}. "
             f"Run it to its end: {study.plan.command}"
         )
     return answer(study, store.trials(study.experiment_id))
 
 
-def _record(study: StudyRecord) -> dict[str, Any]:
-    """The record of a published study: its document without where it was kept, perhaps with a password."""
-    kept = document(replace(study, storage=None))
-    return {**kept, "seconds": study.seconds, "published_from": commit()}
+def _record_document(study: StudyRecord) -> dict[str, Any]:
+    """Returns the values of record.json: the study's document without its storage, whose URL may hold a password."""
+    values = document(replace(study, storage=None))
+    return {**values, "seconds": study.seconds, "published_from": commit()}
 
 
-def number_files(found: Answer) -> dict[str, str]:
-    """The files NUMBERS_IN, as texts; a probe has no trials."""
-    rows = trial_rows(found.plan, [trial for cell in found.cells for trial in cell.trials])
-    return {"report.json": _json(as_json(found)), **({"trials.csv": as_csv(rows)} if rows else {})}
+def number_files(answer: Answer) -> dict[str, str]:
+    """Returns the texts of the files NUMBERS_IN, by file name. A probe has no trials.csv."""
+    rows = trial_rows(answer.plan, [trial for cell in answer.cells for trial in cell.trials])
+    return {"report.json": _json_text(as_json(answer)), **({"trials.csv": as_csv(rows)} if rows else {})}
 
 
 def tables(report: Mapping[str, Any]) -> dict[str, str]:
-    """The report's cells and quantities as CSV, by file name."""
-    rows = {"cells.csv": report["cells"], "quantities.csv": report.get("quantities", [])}
-    return {name: as_csv(each) for name, each in rows.items() if each}
+    """Returns the cells and the quantities of a report as CSV texts, by file name. An empty table is left out."""
+    rows_by_file = {"cells.csv": report["cells"], "quantities.csv": report.get("quantities", [])}
+    return {name: as_csv(rows) for name, rows in rows_by_file.items() if rows}
 
 
 def trial_rows(plan: Plan, trials: Sequence[TrialRecord]) -> list[dict[str, str]]:
-    """A row a run: its cell, what was tuned, its seed, its objective to the last bit, and whether it diverged."""
+    """Returns one row for each run: its cell, tuned hyperparameters, seed, exact objective, and whether it diverged."""
     rows = []
     for cell in plan.cells:
-        chosen = sorted((trial for trial in trials if trial.cell == cell.id), key=lambda trial: sorted(trial.params.items()))
-        for trial in chosen:
+        of_cell = sorted((trial for trial in trials if trial.cell == cell.id), key=lambda trial: sorted(trial.params.items()))
+        for trial in of_cell:
             tuned = {key.rpartition(".")[2]: repr(value) for key, value in trial.params.items()}
             for seed, objective, diverged in zip(cell.training.seeds, trial.objectives, trial.diverged, strict=True):
                 numbers = {"seed": str(seed), "objective": repr(objective), "diverged": str(int(diverged))}
@@ -117,15 +132,18 @@ def trial_rows(plan: Plan, trials: Sequence[TrialRecord]) -> list[dict[str, str]
 
 
 def names() -> list[str]:
-    """Names of the published studies, of the working folder and of the package."""
+    """Returns the names of the studies that are published in the working folder or in the package."""
     return sorted({file.parent.name for folder in _folders() for file in folder.glob("*/record.json")})
 
 
 def read(name: str) -> Published:
-    """Reads a published study: of the working folder, or else of the package.
+    """Reads a published study from the working folder, or else from the package.
+
+    Args:
+      name: the name of the study.
 
     Raises:
-      Refusal: there is none of that name, or a file is not what it should be.
+      Refusal: no study of that name is published, or one of its files is not as `lrscale publish` writes it.
     """
     if name not in names():
         raise Refusal(
@@ -137,17 +155,18 @@ def read(name: str) -> Published:
         record = json.loads((folder / "record.json").read_text("utf-8"))
         texts = {file: (folder / file).read_text("utf-8") for file in NUMBERS_IN if (folder / file).is_file()}
         derived = tables(json.loads(texts["report.json"]))
-        unlike = [file for file, text in derived.items() if (folder / file).read_text("utf-8") != text]
+        differing = [file for file, text in derived.items() if (folder / file).read_text("utf-8") != text]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise Refusal(f"{folder} must hold the files of a published study: {type(error).__name__}, {error!s:.200}") from None
-    if unlike:
-        raise Refusal(f"{folder / unlike[0]} must hold the numbers of report.json, and does not. Publish the study again.")
+    if differing:
+        raise Refusal(f"{folder / differing[0]} must hold the numbers of report.json, and does not. Publish the study again.")
     return Published(read_document(record), texts)
 
 
 def _folders() -> Iterable[Path]:
+    """Returns the folders of published studies; the first has precedence."""
     return (RESULTS, home() / RESULTS)
 
 
-def _json(value: object) -> str:
+def _json_text(value: object) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"

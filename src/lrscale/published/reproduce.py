@@ -1,7 +1,8 @@
-"""Runs a recorded study or training again and compares: every number bit for bit, or by intervals and claims.
+"""Runs a recorded study, trial or single training again, and compares its numbers with the record.
 
-Equal numbers can be promised only where versions and processor are those of the record; elsewhere sums round
-otherwise, and a lr* is expected where its interval overlaps the recorded one.
+Equal numbers are promised only where the versions and the processor are those of the record; then every number is
+compared bit for bit. Elsewhere sums round differently. Then a study is compared by its claims and intervals: each
+interval, as of lr*, must overlap the recorded one. A trial or a single training is compared up to rounding.
 """
 
 import shutil
@@ -31,35 +32,43 @@ from lrscale.tracking.store import Store
 from lrscale.training.results import Result
 
 SHOWN = 20
-"""Differences that are printed."""
+"""The largest number of differences that are printed."""
 
 
 def reproduce(study: str) -> None:
-    """Runs a published study again, in stores of its own, and compares.
+    """Runs a published study again, in new stores, and compares.
+
+    Args:
+      study: the name of the study.
 
     Raises:
-      Refusal: it is not published, or its record cannot be used; nothing has been written.
-      Failure: it did not reproduce.
+      Refusal: the study is not published, or its record cannot be used; nothing has been written.
+      Failure: the study did not reproduce.
     """
     _reproduce(study, read(study))
 
 
 def reproduce_from(run_id: str, uri: str) -> None:
-    """Runs a study, a trial or a single training of an MLflow store again, and compares.
+    """Runs a study, a trial or a single training from an MLflow store again, and compares.
+
+    Args:
+      run_id: the id of its MLflow run.
+      uri: the URI of the MLflow store.
 
     Raises:
-      Refusal: there is no such run, or it cannot be run again; nothing has been written.
-      Failure: it did not reproduce.
+      Refusal: the store has no such run, or the run cannot be repeated; nothing has been written.
+      Failure: the run did not reproduce.
     """
     store = Store.existing(uri)
     if store.kind(run_id) == "study":
-        found = finished(store, store.study_of(run_id))
-        _reproduce(found.plan.study, Published(found.study, number_files(found)))
+        answer = finished(store, store.study_of(run_id))
+        _reproduce(answer.plan.study, Published(answer.study, number_files(answer)))
     else:
         _reproduce_work(run_id, store.work(run_id))
 
 
 def _reproduce(name: str, published: Published) -> None:
+    """Checks a published study, runs it again in `studies/reproduce/`, and compares."""
     folder = Path("studies") / "reproduce" / safe_name(name)
     plan = published.study.plan.renewed()
     setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", published.study.compute)
@@ -70,73 +79,91 @@ def _reproduce(name: str, published: Published) -> None:
     for cell in plan.cells:
         check_files(cell.training)
     console = Console(highlight=False, markup=False)
-    unlike = _promise(console, published.study.made_by)
+    rounds_differently = _print_promise(console, published.study.made_by)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    here = _conduct(plan, setup)
-    count, differing = compare.within(published.files["report.json"], here["report.json"])
-    alike = f"{count - len(differing)} of {count} intervals and claims are alike"
-    if unlike:
-        _judge(console, name, differing, alike)
+    files = _conduct(plan, setup)
+    count, differing = compare.within(published.files["report.json"], files["report.json"])
+    agreement = f"{count - len(differing)} of {count} intervals and claims agree"
+    if rounds_differently:
+        _print_verdict(console, name, differing, agreement)
     else:
-        ours = compare.numbers(here)
-        _judge(console, name, compare.exact(theirs, ours), f"{len(ours)} numbers compared bit for bit; {alike}")
+        ours = compare.numbers(files)
+        _print_verdict(console, name, compare.exact(theirs, ours), f"{len(ours)} numbers compared bit for bit; {agreement}")
     console.print(f"browse   lrscale ui --tracking-uri {setup.uri}", soft_wrap=True)
 
 
 def _conduct(plan: Plan, setup: Setup) -> dict[str, str]:
-    """Conducts a plan without Hydra, and returns the files that would be published of it."""
-    kept: list[tuple[Store, StudyRecord]] = []
+    """Carries out a plan without Hydra, and returns the files NUMBERS_IN of the finished study, as texts by file name."""
+    reported: list[tuple[Store, StudyRecord]] = []
 
     def launch(jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:
         return [work_all([share.config for share in job], setup.compute) for job in jobs]
 
-    run_study(plan, setup, launch, lambda store, study, console: kept.append((store, study)))
-    (store, study) = kept[0]
+    run_study(plan, setup, launch, lambda store, study, console: reported.append((store, study)))
+    (store, study) = reported[0]
     return number_files(finished(store, store.study_of(study.run_id)))
 
 
 def _reproduce_work(run_id: str, record: WorkRecord) -> None:
-    """Trains once more what was trained together, and compares the run that was asked for."""
+    """Trains the trials of one call together again, and compares the trial of the requested run."""
     check_maker(record.made_by)
     tuned = {name: [params[name] for params in record.together] for name in record.together[0]}
     config = with_values(record.config, tuned)
     check_files(make_training(config))
     console = Console(highlight=False, markup=False)
-    unlike = _promise(console, record.made_by, record.is_whole)
+    rounds_differently = _print_promise(console, record.made_by, record.is_whole)
     result = work(config, record.compute)[record.index]
-    theirs, ours = _outcome(record.outcome), _outcome(result)
-    differing = (compare.rounding if unlike else compare.exact)(theirs, ours)
-    _judge(console, run_id, differing, f"{len(ours)} numbers compared {'to rounding' if unlike else 'bit for bit'}")
+    theirs, ours = _trial_numbers(record.outcome), _trial_numbers(result)
+    differing = (compare.rounding if rounds_differently else compare.exact)(theirs, ours)
+    precision = "to rounding" if rounds_differently else "bit for bit"
+    _print_verdict(console, run_id, differing, f"{len(ours)} numbers compared {precision}")
 
 
-def _outcome(found: TrialRecord | Result) -> dict[str, str]:
-    """The numbers of a trial: of each seed, or what a probe measured."""
-    count = len(found.objectives)
-    numbers = {f"seed {i + 1} of {count}: objective": repr(value) for i, value in enumerate(found.objectives)}
-    numbers |= {f"seed {i + 1} of {count}: diverged": str(int(flag)) for i, flag in enumerate(found.diverged)}
-    return numbers | {quantity.name: repr(quantity.value) for quantity in found.quantities}
+def _trial_numbers(trial: TrialRecord | Result) -> dict[str, str]:
+    """Returns the numbers of a trial as exact texts, by name: the outcome of each seed, or the quantities of a probe."""
+    count = len(trial.objectives)
+    numbers = {f"seed {i + 1} of {count}: objective": repr(value) for i, value in enumerate(trial.objectives)}
+    numbers |= {f"seed {i + 1} of {count}: diverged": str(int(flag)) for i, flag in enumerate(trial.diverged)}
+    return numbers | {quantity.name: repr(quantity.value) for quantity in trial.quantities}
 
 
-def _promise(console: Console, maker: Mapping[str, str], whole: bool = True) -> bool:
-    """Says what can be promised, from who made the record; True where that is less than every bit."""
+def _print_promise(console: Console, maker: Mapping[str, str], is_whole: bool = True) -> bool:
+    """Prints what is promised of the numbers, and returns whether it is less than equality bit for bit.
+
+    Args:
+      console: where the promise is printed.
+      maker: the versions and the processor of the record, as `made_by` returns them.
+      is_whole: whether the record has all trials that were trained in the same call.
+    """
     ours = made_by()
-    unlike = [
+    reasons = [
         f"{name} {ours[name]} here, {maker.get(name, 'unknown')} there"
         for name in NUMBERS_DEPEND_ON
         if ours[name] != maker.get(name)
     ]
-    if not whole:
-        unlike.append("the trials that it was trained with are not on record")
-    if unlike:
-        console.print(f"promise  numbers to rounding, intervals that overlap, claims alike; not every bit: {'; '.join(unlike)}")
+    if not is_whole:
+        reasons.append("the trials that were trained together with it are not on record")
+    if reasons:
+        promise = "numbers to rounding, intervals that overlap, claims that agree; not every bit"
+        console.print(f"promise  {promise}: {'; '.join(reasons)}")
     else:
         console.print(f"promise  every number bit for bit: {', '.join(f'{name} {ours[name]}' for name in NUMBERS_DEPEND_ON)}")
-    return bool(unlike)
+    return bool(reasons)
 
 
-def _judge(console: Console, name: str, differing: Sequence[compare.Difference], compared: str) -> None:
-    """Says how it came out; raises Failure where something differs."""
+def _print_verdict(console: Console, name: str, differing: Sequence[compare.Difference], compared: str) -> None:
+    """Prints that a record was reproduced, or else its differences.
+
+    Args:
+      console: where this is printed.
+      name: the name of the study, or the id of the run.
+      differing: the numbers that differ.
+      compared: how many numbers were compared, and how.
+
+    Raises:
+      Failure: there are differences.
+    """
     if not differing:
         console.print(f"reproduced {name}: {compared}")
         return

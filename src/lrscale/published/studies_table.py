@@ -1,77 +1,188 @@
-"""README's table of published studies, made from their files alone."""
+"""The page of published studies, sweeps/README.md: its tables and its list of failing claims, made from their files."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrscale.files import write_whole
+from lrscale.published.markdown import in_code, in_markdown
+from lrscale.study.claims import Verdict
 from lrscale.study.statements import measured_in_words
 
 MARKERS = re.compile(r"(<!-- studies -->\n).*?(<!-- /studies -->)", re.S)
-HEAD = "| question | law | measured | repeat it |\n|---|---|---|---|\n"
-LISTED = 4
-"""So many families of cells are named with their numbers; of more the extremes are."""
+HEAD = (
+    "| question,&nbsp;with&nbsp;command&nbsp;and&nbsp;time | law | number&nbsp;measured | claims that&nbsp;hold |\n"
+    "|---|---|---|---|\n"
+)
+"""The first rows of each table. Spaces that do not break keep columns wide enough for a command and for an interval."""
+THEMES: dict[str, tuple[str, ...]] = {
+    "The main result": ("quickstart", "headline"),
+    "The ratio of sum to mean": ("adam", "digits", "fashion_mnist"),
+    "How the best lr goes with B": ("epochs", "fixed_steps", "steps_to_target", "regimes"),
+    "Stability and noise": ("stability", "noise_scale"),
+    "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),
+}
+"""The headings, and the studies below each."""
+OTHERS = "Other studies"
+"""The heading for studies that no theme names."""
+FAILING = "Claims that fail"
+NONE_FAILS = "Every claim holds.\n"
+NUMBER_NAMES: dict[str, str] = {
+    "ratio_slope": "exponent",
+    "slope": "exponent",
+    "steps_slope": "exponent",
+    "slope_of": "exponent",
+    "theory": "lr*",
+    "b_c": "B_c",
+    "b_crit": "B_crit",
+    "form_residual": "rms residual",
+    "trade_off_residual": "rms residual",
+}
+"""What a number is called, by the claim's measure. For a probe it is the quantity's name."""
+
+_OTHER_RUN = (
+    "B_simple was measured in the middle of another, longer training. Along the tuned runs themselves, B_c probably agrees with "
+    "B_simple at about 10 % of the training. A new study will test this."
+)
+REASONS: dict[tuple[str, str], str] = {
+    ("adam", "lr_sum*/lr_mean* is 1 at every B (adagrad)"): (
+        "Adagrad's eps was left alone under sum, so sum and mean are different optimizers. With eps times B the ratio is "
+        "exactly 1. From B = 64 lr_sum* and lr_mean* agree to 1 %. At B = 4 and 16 both lie above 1, where rounding errors grow."
+    ),
+    ("digits", "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)"): (
+        "Probably the estimate of lr* is too noisy: after 5 epochs the loss of the last step jumps from one lr to the next. "
+        "Also, lr_mean* falls from 6.7 at B = 256 to 2.3 at B = 512, which this formula does not allow."
+    ),
+    ("digits", "B_c is within a factor of 5 of B_simple = 141 (digits, sgd)"): _OTHER_RUN,
+    ("digits", "B_c is within a factor of 5 of B_simple = 123 (digits_mlp, sgd)"): _OTHER_RUN,
+    ("digits", "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits_mlp, momentum)"): (
+        "Probably the estimate of lr* is too noisy, as with SGD: at B = 4 the interval of lr_sum* reaches from 0.0021 to 0.0101."
+    ),
+    ("fashion_mnist", "B_c is within a factor of 5 of B_simple = 69 (fashion_mnist_mlp, momentum)"): (
+        "lr_sum* hardly falls within the batch sizes tried, from 0.00076 at B = 16 to 0.00051 at B = 512. "
+        "So these runs say little about B_c, and its interval is wide."
+    ),
+}
+"""Why a claim fails, by study and claim."""
+UNKNOWN = "no reason known yet"
+
+
+class PublishedFiles(NamedTuple):
+    """A published study's folder, and what its record.json and report.json hold."""
+
+    folder: str
+    record: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    @property
+    def failing(self) -> list[Mapping[str, Any]]:
+        """The verdicts of the claims that fail."""
+        return [verdict for verdict in self.report["claims"] if not verdict["holds"]]
 
 
 def write_table(readme: Path, results: Path) -> bool:
-    """Puts the table of all studies in `results` between a file's markers; False where there is no such place."""
+    """Rewrites the part of a page between its markers; returns False where there is no such page or no markers."""
     if not readme.is_file() or not MARKERS.search(text := readme.read_text("utf-8")):
         return False
-    made = table(results)
+    made = studies_page(results)
     write_whole(readme, MARKERS.sub(lambda found: f"{found[1]}{made}{found[2]}", text))
     return True
 
 
-def table(results: Path) -> str:
-    """The table, a row for each folder of `results`, by name."""
+def studies_page(results: Path) -> str:
+    """Returns the generated part of the page: a table for each theme, then the claims that fail."""
+    themes = [(theme, studies) for theme, studies in _by_theme(_read_studies(results)) if studies]
+    tables = "".join(f"### {theme}\n\n{HEAD}{''.join(map(row, studies))}\n" for theme, studies in themes)
+    items = "".join(failing_item(study, verdict) for _, studies in themes for study in studies for verdict in study.failing)
+    return f"\n{tables}## {FAILING}\n\n{items or NONE_FAILS}\n"
+
+
+def _read_studies(results: Path) -> dict[str, PublishedFiles]:
+    """Returns the published studies by name, in alphabetical order."""
     folders = sorted(file.parent for file in results.glob("*/record.json"))
-    rows = [row(*(json.loads((f / name).read_text("utf-8")) for name in ("record.json", "report.json"))) for f in folders]
-    return HEAD + "".join(rows)
+    return {f.name: PublishedFiles(f.name, _read(f / "record.json"), _read(f / "report.json")) for f in folders}
 
 
-def row(record: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """One study: its question, the published law, what was measured with how many claims hold, and the command."""
-    seconds = record["seconds"]
-    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    command = f"`lrscale reproduce {record['study']}`, {time}"
-    question, law = escaped(record["question"] or record["study"]), escaped(record["law"] or "-")
-    return f"| {question} | {law} | {measured_cell(record['claims'], report['claims'])} | {command} |\n"
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8"))
 
 
-def measured_cell(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """The first claim's numbers, every claim that fails with its own, and how many hold."""
-    parts = []
-    for i, claim in enumerate(claims):
-        of = [v for v in verdicts if v["name"] == claim["name"] or v["name"].startswith(f"{claim['name']} (")]
-        failing = [v for v in of if not v["holds"]]
-        if i == 0 and of:
-            parts.append(f"{escaped(claim['name'])}: {_numbers(claim, of)}")
-        elif failing:
-            parts.append(f"{escaped(claim['name'])}: {_numbers(claim, failing)}")
-    held = sum(v["holds"] for v in verdicts)
-    parts.append(f"{held} of {len(verdicts)} claims hold")
-    return "; ".join(parts)
+def _by_theme(studies: Mapping[str, PublishedFiles]) -> Iterator[tuple[str, list[PublishedFiles]]]:
+    """Yields each theme with its published studies, and last the studies without a theme."""
+    for theme, names in THEMES.items():
+        yield theme, [studies[name] for name in names if name in studies]
+    known = {name for names in THEMES.values() for name in names}
+    yield OTHERS, [study for name, study in studies.items() if name not in known]
 
 
-def _numbers(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """The numbers of one claim, over families of cells; where there are many, the extremes and those that fail."""
-    listed = list(verdicts) if len(verdicts) <= LISTED else [v for v in verdicts if not v["holds"]]
-    texts: list[str] = []
-    if len(verdicts) > LISTED:
-        held = sorted((v for v in verdicts if v["holds"]), key=lambda v: float(v["measured"]))
-        if held:
-            least, most = (measured_in_words(claim["measure"], verdict) for verdict in (held[0], held[-1]))
-            texts.append(f"{least} to {most} in {len(held)} cases")
-    for verdict in listed:
-        number = measured_in_words(claim["measure"], verdict)
-        of = escaped(verdict["name"].removeprefix(claim["name"]))
-        texts.append(f"{number}{of}{'' if verdict['holds'] else ' **fails**'}")
-    return ", ".join(texts)
+def row(study: PublishedFiles) -> str:
+    """Returns a study's row: its question, command and time; the law; the first claim's number; how many claims hold."""
+    record = study.record
+    question, law = in_markdown(record["question"] or record["study"]), in_markdown(record["law"] or "-")
+    command = f"{in_code(f'lrscale reproduce {study.folder}')}, {_time(record['seconds'])}"
+    return f"| {question}<br>{command} | {law} | {measured_cell(study)} | {_held(study)} |\n"
 
 
-def escaped(text: str) -> str:
-    """A text as it stands in a cell of a Markdown table."""
-    plain = text.replace("|", "\\|").replace("*", "\\*").replace("](", "]\\(")
-    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", plain)
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f}&nbsp;s" if seconds < 60 else f"{seconds / 60:.0f}&nbsp;min"
+
+
+def measured_cell(study: PublishedFiles) -> str:
+    """Returns the number of a study's first claim. Of several families of cells it is the worst, or the least and the most."""
+    for claim in study.record["claims"][:1]:
+        verdicts = [v for v in _verdicts_of(claim, study.report["claims"]) if v["measured"] is not None]
+        if verdicts:
+            number = in_markdown(_number(claim, sorted(verdicts, key=lambda verdict: float(verdict["measured"]))))
+            return number.replace(" [", "<br>[")
+    return "-"
+
+
+def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what was measured and its name, given a claim's verdicts from the least to the most."""
+    measure = claim["measure"]
+    least, most = (measured_in_words(measure, verdict) for verdict in (verdicts[0], verdicts[-1]))
+    if measure in ("deviation", "log_deviation") and verdicts[-1]["measured"] == 0:
+        return "exact"
+    name = NUMBER_NAMES.get(measure) or _quantity_in_words(str(claim["quantity"]))
+    if measure == "coverage":
+        return f"{most} hold {name}"
+    if len(verdicts) == 1:
+        return f"{name} {most}"
+    number = most if measure == "theory" else f"{least.partition(' [')[0]} to {most.partition(' [')[0]}"
+    return f"{name} {number}, {len(verdicts)} cases"
+
+
+def _quantity_in_words(name: str) -> str:
+    """Returns a probe's quantity as it is read: B_simple, or plain words."""
+    return f"B{name[1:]}" if name.startswith("b_") else name.replace("_", " ")
+
+
+def _verdicts_of(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the verdicts of one claim, one for each family of cells."""
+    return [v for v in verdicts if v["name"] == claim["name"] or v["name"].startswith(f"{claim['name']} (")]
+
+
+def _held(study: PublishedFiles) -> str:
+    """Returns how many claims hold, as in `4 of 4`, with a link to the list below where one fails."""
+    verdicts, failing = len(study.report["claims"]), len(study.failing)
+    anchor = FAILING.lower().replace(" ", "-")
+    link = f"<br>[{failing} fail{'s' if failing == 1 else ''}](#{anchor})" if failing else ""
+    return f"{verdicts - failing} of {verdicts}{link}"
+
+
+def failing_item(study: PublishedFiles, verdict: Mapping[str, Any]) -> str:
+    """Returns an item of the list of failing claims: study, family, claim, what was measured and expected, and the reason."""
+    claim = next(c for c in study.record["claims"] if _verdicts_of(c, [verdict]))
+    family = verdict["name"].removeprefix(claim["name"]).removeprefix(" (").removesuffix(")")
+    where = f"**{in_code(study.folder)}**{f', {in_markdown(family)}' if family else ''}"
+    measured, expected = in_markdown(measured_in_words(claim["measure"], verdict)), in_markdown(_bound(verdict))
+    reason = in_markdown(REASONS.get((study.folder, verdict["name"]), UNKNOWN))
+    numbers = f"Measured: {measured}. Expected: {expected}."
+    return f"- {where}: {in_markdown(claim['name'])}.<br>{numbers}<br>*Reason:* {reason}\n"
+
+
+def _bound(verdict: Mapping[str, Any]) -> str:
+    bounds = {key: verdict[key] for key in ("expected", "tolerance", "at_least", "at_most")}
+    return Verdict(verdict["name"], **bounds, measured=None, interval=None).bound

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page."""
+"""An answer as one self-contained HTML page."""
 
 import base64
 from collections.abc import Mapping
@@ -20,8 +20,13 @@ FIGURE_TEXTS = {
 }
 
 
-def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
-    """The report as one self-contained page."""
+def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """Returns an answer as one self-contained page.
+
+    Args:
+      answer: the answer of a study.
+      figures: content by name and format (`svg`), as `draw` returns it.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from lrscale.report.figures.interactive import fragment
@@ -42,25 +47,25 @@ def as_html(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         }
         for name in order
     ]
-    columns, rows = cell_table(found)
+    columns, rows = cell_table(answer)
     return page.get_template("report.html").render(
-        study=found.plan,
-        made_by=found.study.made_by,
-        laws=laws(found),
+        study=answer.plan,
+        made_by=answer.study.made_by,
+        laws=laws(answer),
         columns=columns,
         cells=rows,
-        slopes=slope_rows(found),
-        claims=[claim_row(v) for v in found.verdicts],
+        slopes=slope_rows(answer),
+        claims=[claim_row(v) for v in answer.verdicts],
         figures=images,
-        runs=sum(len(t.objectives) for cell in found.cells for t in cell.trials),
-        trials=sum(len(cell.trials) for cell in found.cells),
-        trained=trained(found.plan),
-        interactive=fragment(found) if found.families else "",
+        runs=sum(len(t.objectives) for cell in answer.cells for t in cell.trials),
+        trials=sum(len(cell.trials) for cell in answer.cells),
+        trained=trained(answer.plan),
+        interactive=fragment(answer) if answer.families else "",
     )
 
 
 def trained(plan: Plan) -> str:
-    """What a study's cells have in common, in words."""
+    """Returns in words what a study's cells have in common."""
     configs = [cell.config for cell in plan.cells]
     groups = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
     parts = [f"{key} {', '.join(names)}" for key, names in groups.items()]

@@ -1,4 +1,4 @@
-"""The report as JSON: every number of an answer, under the keys that other programs rely on."""
+"""An answer as JSON: every number, under keys that other programs rely on."""
 
 import math
 from dataclasses import asdict
@@ -11,10 +11,10 @@ from lrscale.study.statements import laws
 from lrscale.training.results import mean_objective
 
 
-def as_json(found: Answer) -> dict[str, Any]:
-    """The report as one document; other programs rely on its keys."""
+def as_json(answer: Answer) -> dict[str, Any]:
+    """Returns an answer as one document; other programs rely on its keys."""
     ratios = [
-        {"of": dict(f.of), "slope": _value(f.ratio), "ci": _pair(f.ratio), "expected": -f.homogeneity} for f in found.families
+        {"of": dict(f.of), "slope": _value(f.ratio), "ci": _pair(f.ratio), "expected": -f.homogeneity} for f in answer.families
     ]
     slopes = [
         {
@@ -26,20 +26,20 @@ def as_json(found: Answer) -> dict[str, Any]:
             "slope": _value(line.slope),
             "ci": _pair(line.slope),
         }
-        for line in found.slopes
+        for line in answer.slopes
     ]
     return {
-        "study": found.plan.study,
-        "question": found.plan.question,
-        "objective": found.plan.objective,
-        "law": laws(found),
-        "cells": [_cell_json(cell) for cell in found.cells],
-        "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in found.measurements],
+        "study": answer.plan.study,
+        "question": answer.plan.question,
+        "objective": answer.plan.objective,
+        "law": laws(answer),
+        "cells": [_cell_json(cell) for cell in answer.cells],
+        "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in answer.measurements],
         "ratio": ratios[0] if len(ratios) == 1 else None,
         "ratios": ratios,
         "slopes": slopes,
-        "turn_over": [_turn_over_json(family) for family in found.families],
-        "trade_off": [_trade_off_json(family) for family in found.families if family.trade_off],
+        "turn_over": [_turn_over_json(family) for family in answer.families],
+        "trade_off": [_trade_off_json(family) for family in answer.families if family.trade_off],
         "claims": [
             {
                 "name": v.name,
@@ -51,10 +51,10 @@ def as_json(found: Answer) -> dict[str, Any]:
                 "at_most": v.at_most,
                 "holds": v.holds,
             }
-            for v in found.verdicts
+            for v in answer.verdicts
         ],
-        "command": found.plan.command,
-        "made_by": dict(found.study.made_by),
+        "command": answer.plan.command,
+        "made_by": dict(answer.study.made_by),
     }
 
 
@@ -76,7 +76,7 @@ def _cell_json(cell: CellAnswer) -> dict[str, Any]:
 
 
 def least_objective(cell: CellAnswer) -> float | None:
-    """The objective of the best trial of a cell."""
+    """Returns the objective of the best trial of a cell; None where every trial has diverged."""
     trial = cell.best_trial()
     return None if trial is None else mean_objective(trial.objectives)
 

@@ -1,4 +1,4 @@
-"""The report as text: tables of cells, slopes and claims, and the law in a sentence."""
+"""An answer as text for a terminal: tables of cells, slopes and claims, and the law in a sentence."""
 
 import math
 import textwrap
@@ -17,33 +17,33 @@ from lrscale.study.statements import laws
 from lrscale.training.quantity import Quantity
 
 
-def show(found: Answer, console: Console) -> None:
+def show(answer: Answer, console: Console) -> None:
     """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
-    plan = found.plan
-    columns, rows = cell_table(found)
+    plan = answer.plan
+    columns, rows = cell_table(answer)
     title: str | None = plan.question or plan.study
     for part in fitting(columns, rows, console.width):
         _print(console, title, [columns[i] for i in part], [[row[i] for i in part] for row in rows])
         title = None
-    if found.families:
+    if answer.families:
         console.print(f"objective: {plan.objective}", style="dim italic" if console.is_terminal else None)
     for heading, of, lines in (
-        ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(found)),
-        (None, CLAIM_COLUMNS, [claim_row(v) for v in found.verdicts]),
+        ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),
+        (None, CLAIM_COLUMNS, [claim_row(v) for v in answer.verdicts]),
     ):
         if lines:
             console.print()
             _print(console, heading, of, lines)
     console.print()
-    for sentence in laws(found):
+    for sentence in laws(answer):
         console.print(sentence, style="bold" if console.is_terminal else None)
-    seeds = {len(t.objectives) for cell in found.cells for t in cell.trials}
+    seeds = {len(t.objectives) for cell in answer.cells for t in cell.trials}
     if seeds == {1}:
         console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")
 
 
 def _print(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; columns of words are ranged left, numbers right, and claims alone may wrap."""
+    """Prints a table: words are aligned left, numbers right, and only the names of claims may wrap."""
     style = "bold" if console.is_terminal else ""
     table = Table(
         title=title,
@@ -66,7 +66,7 @@ def _print(console: Console, title: str | None, columns: Sequence[str], rows: Se
 
 
 def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
-    """Columns that fit a width together, the first one in each part; headers break between words.
+    """Yields groups of columns that fit a width together; each group starts with the first column. Headers may wrap.
 
     Example:
       >>> list(fitting(["cell", "a long name", "b"], [["sum b4", "1.25", "0.5"]], 16)), list(fitting(["cell"], [], 9))
@@ -82,27 +82,27 @@ def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     yield part
 
 
-def cell_table(found: Answer) -> tuple[list[str], list[list[str]]]:
-    """The table of cells: its columns and rows."""
-    if not found.families:
-        return quantity_table(found.measurements)
-    columns, rows = list(COLUMNS), [cell_row(cell) for cell in found.cells]
+def cell_table(answer: Answer) -> tuple[list[str], list[list[str]]]:
+    """Returns the columns and rows of the table of cells, or of a probe's quantities."""
+    if not answer.families:
+        return quantity_table(answer.measurements)
+    columns, rows = list(COLUMNS), [cell_row(cell) for cell in answer.cells]
     shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
     return columns[:shown], [row[:shown] for row in rows]
 
 
 GAP = 2
-"""Between columns."""
+"""Spaces between two columns."""
 SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
 CLAIM_COLUMNS = ("claim", "expected", "measured", "")
 LEFT_COLUMNS = ("cell", "cells", "batch sizes", "claim", "")
-"""Columns that hold words."""
+"""Columns that are aligned left."""
 FAILS = "FAILS"
 COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
 
 
 def cell_row(cell: CellAnswer) -> list[str]:
-    """A cell in the table: name, best lr, interval, theory, objective, trials, diverged runs, remark."""
+    """Returns a cell's row: name, best lr, interval, theory, objective, trials, diverged runs and a remark."""
     best = cell.best
     interval = best.interval if best else None
     diverged = sum(sum(t.diverged) for t in cell.trials)
@@ -123,12 +123,12 @@ def cell_row(cell: CellAnswer) -> list[str]:
     ]
 
 
-def quantity_table(found: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
-    """What a probe measured: a row a cell, a column a quantity, beside it what is expected where that is known."""
-    names = list(dict.fromkeys(m.quantity.name for m in found))
-    known = {m.quantity.name for m in found if m.quantity.expected is not None}
+def quantity_table(measurements: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
+    """Returns a probe's columns and rows: one row a cell, one column a quantity, and beside it the expected value if known."""
+    names = list(dict.fromkeys(m.quantity.name for m in measurements))
+    known = {m.quantity.name for m in measurements if m.quantity.expected is not None}
     rows: dict[str, dict[str, Quantity]] = {}
-    for m in found:
+    for m in measurements:
         rows.setdefault(m.cell.label, {})[m.quantity.name] = m.quantity
     columns = ["cell", *(title for name in names for title in ([name, "expected"] if name in known else [name]))]
     return columns, [
@@ -144,10 +144,10 @@ def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]
     return [number(quantity.value) + interval, *([number(quantity.expected)] if with_expected else [])]
 
 
-def slope_rows(found: Answer) -> list[list[str]]:
-    """Slopes of log lr* over log B, per reduction and declared range."""
+def slope_rows(answer: Answer) -> list[list[str]]:
+    """Returns the rows of slopes of log lr* over log B, one for each reduction and range of batch sizes."""
     rows = []
-    for line in found.slopes:
+    for line in answer.slopes:
         if line.slope is not None:
             batch_sizes = "all" if line.range == "all" else f"{line.range} (B {line.low:g} to {line.high:g})"
             name = " ".join(filter(None, (", ".join(in_words(line.of)), line.reduction)))
@@ -156,12 +156,12 @@ def slope_rows(found: Answer) -> list[list[str]]:
 
 
 def claim_row(verdict: Verdict) -> list[str]:
-    """A claim in the table: name, expected, measured, holds or fails."""
+    """Returns a claim's row: name, expected, measured, holds or fails."""
     return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else FAILS]
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for reading."""
+    """Returns a number for reading, or `-` for None and what is not finite."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.{digits}g}"

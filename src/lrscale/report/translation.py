@@ -1,4 +1,4 @@
-"""Shows a translation as text or JSON, with what the published studies beside sweeps/ say."""
+"""A translation of a tuned lr, as text or JSON, with the evidence of the published studies."""
 
 import json
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from lrscale.law.translation import Batch, Translation, translate
 
 
 def published(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Reads report.json of each published study, by name; none where nothing is published.
+    """Returns the report.json of each published study, by name; nothing is there where no study is published.
 
     Args:
       folder: holds one folder a study; by default sweeps/results of the package or the repository.
@@ -25,13 +25,13 @@ def published(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """
     if folder is None:
         folder = home() / "sweeps" / "results"
-    found = {}
+    reports = {}
     for file in sorted(folder.glob("*/report.json")):
         try:
-            found[file.parent.name] = json.loads(file.read_text("utf-8"))
+            reports[file.parent.name] = json.loads(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise Failure(f"{file} cannot be read ({error}). Restore it from the repository.") from None
-    return found
+    return reports
 
 
 def print_translation(
@@ -42,65 +42,71 @@ def print_translation(
     Raises:
       Refusal: a value cannot be used.
     """
-    found = translate(optimizer, lr, source, target, knobs, decoupled, published())
+    translation = translate(optimizer, lr, source, target, knobs, decoupled, published())
     if form == "json":
-        print(json.dumps(translation_json(found), indent=2, allow_nan=False))
+        print(json.dumps(translation_json(translation), indent=2, allow_nan=False))
     else:
-        show_translation(found, Console(highlight=False, markup=False, emoji=False))
+        show_translation(translation, Console(highlight=False, markup=False, emoji=False))
 
 
-def translation_json(found: Translation) -> dict[str, Any]:
-    """A translation as one document: `exact` and `batch_size` are its two answers."""
+def translation_json(translation: Translation) -> dict[str, Any]:
+    """Returns a translation as one document: `exact` and `batch_size` are its two answers."""
     return {
-        "optimizer": found.optimizer,
-        "p": found.p,
-        "source": asdict(found.source) | {"c": found.source.c},
-        "target": asdict(found.target) | {"c": found.target.c},
-        "r": found.ratio,
+        "optimizer": translation.optimizer,
+        "p": translation.p,
+        "source": asdict(translation.source) | {"c": translation.source.c},
+        "target": asdict(translation.target) | {"c": translation.target.c},
+        "r": translation.ratio,
         "exact": {
-            "equals": {"reduction": "mean", "batch_size": found.target.size, "lr": found.lr_mean},
-            "knobs": [asdict(knob) for knob in found.knobs],
-            "caveats": list(found.caveats),
+            "equals": {"reduction": "mean", "batch_size": translation.target.size, "lr": translation.lr_mean},
+            "knobs": [asdict(knob) for knob in translation.knobs],
+            "caveats": list(translation.caveats),
         },
         "batch_size": {
-            "from": found.source.size,
-            "to": found.target.size,
-            "rules": [asdict(rule) for rule in found.rules],
-            "evidence": [asdict(one) for one in found.evidence],
+            "from": translation.source.size,
+            "to": translation.target.size,
+            "rules": [asdict(rule) for rule in translation.rules],
+            "evidence": [asdict(one) for one in translation.evidence],
         },
     }
 
 
-def show_translation(found: Translation, console: Console) -> None:
-    """Prints a translation to be read, at 80 columns and more."""
-    console.print(f"{found.optimizer}, p = {found.p:g}")
-    console.print(f"  from  {found.source}: c = {_number(found.source.c)}")
-    console.print(f"  to    {found.target}: c = {_number(found.target.c)}")
-    console.print(f"  r     {_number(found.ratio)}: so much larger is the gradient, c after / c before")
+def show_translation(translation: Translation, console: Console) -> None:
+    """Prints a translation for reading, at 80 columns and more."""
+    console.print(f"{translation.optimizer}, p = {translation.p:g}")
+    console.print(f"  from  {translation.source}: c = {_number(translation.source.c)}")
+    console.print(f"  to    {translation.target}: c = {_number(translation.target.c)}")
+    console.print(f"  r     {_number(translation.ratio)}: so much larger is the gradient, c after / c before")
     table = _table("1. Exact: the same updates", ("knob", "was", "becomes", "why"))
-    for knob in found.knobs:
+    for knob in translation.knobs:
         table.add_row(knob.name, _number(knob.before), _number(knob.after), knob.reason)
     console.print("")
     console.print(table)
-    others = "the other knobs as they were" if found.source.c == 1 else f"what scales with r / {_number(found.source.c)}"
-    console.print(f"These are the steps of mean at B = {found.target.size} with lr {_number(found.lr_mean)} and {others}.")
-    for caveat in found.caveats:
+    others = (
+        "the other knobs as they were" if translation.source.c == 1 else f"what scales with r / {_number(translation.source.c)}"
+    )
+    console.print(
+        f"These are the steps of mean at B = {translation.target.size} with lr {_number(translation.lr_mean)} and {others}."
+    )
+    for caveat in translation.caveats:
         console.print(f"- {caveat}")
     console.print("")
-    before, after = found.source.size, found.target.size
+    before, after = translation.source.size, translation.target.size
     if before == after:
         console.print("2. Batch size: it does not change, so the tuned lr stays tuned.")
         return
     table = _table(f"2. From B = {before} to {after}: a matter of regime, nothing exact", ("rule", "lr", "holds where"))
-    for rule in found.rules:
+    for rule in translation.rules:
         table.add_row(rule.name, _number(rule.lr), rule.when)
     console.print(table)
     console.print("The other knobs are those of 1.")
-    if not found.evidence:
-        console.print(f"No published study covers p = {found.p:g} from B = {before} to {after}: measure it (lrscale run -m).")
+    if not translation.evidence:
+        console.print(
+            f"No published study covers p = {translation.p:g} from B = {before} to {after}: measure it (lrscale run -m)."
+        )
         return
     table = _table("what published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
-    for one in found.evidence:
+    for one in translation.evidence:
         name = "B_c" if one.measure == "b_c" else "slope"
         table.add_row(one.study, f"{name} {_interval(one.value)}", _interval(one.lr), one.conditions)
     console.print(table)

@@ -1,4 +1,4 @@
-"""The work of a Hydra job: plain configs in, the results of their trials out. It writes nothing and needs nothing else."""
+"""Does the work of a Hydra job: takes plain configs and returns the results of their trials. It writes nothing."""
 
 import time
 import traceback
@@ -15,7 +15,11 @@ from lrscale.training.results import Result, probe_result, results
 
 
 class Outcome(NamedTuple):
-    """What came of a cell: a result a trial, or the traceback of its crash; and the seconds it took."""
+    """The outcome of one cell's share of a job.
+
+    `results` has one result for each trial; it is empty where the share crashed. `crash` is the traceback of the crash,
+    or None. `seconds` is the wall time.
+    """
 
     results: list[Result]
     crash: str | None
@@ -23,14 +27,17 @@ class Outcome(NamedTuple):
 
 
 def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
-    """Trains all trials and seeds of a config, or measures what its probe says.
+    """Trains all trials and seeds of a config, or measures with its probe.
 
     Args:
-      config: plain values, as `make_training` takes them; `optimizer.lr` may be a list, one value a trial.
+      config: plain values, as `make_training` takes them; `optimizer.lr` may be a list with one value for each trial.
       compute: settings of the machine.
 
     Returns:
-      One result a trial; one for a probe.
+      One result for each trial; a single result for a probe.
+
+    Raises:
+      Refusal: the config cannot be used.
     """
     training = make_training(config)
     use_threads(compute.threads)
@@ -41,17 +48,28 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
 
 
 def work_all(configs: Sequence[Mapping[str, Any]], compute: Compute) -> list[Outcome]:
-    """Does the work of several cells; one that crashes gives its traceback and leaves the others alone."""
+    """Does the work of several cells. A cell that crashes gives its traceback, and does not affect the others.
+
+    Args:
+      configs: the config of each cell, as `work` takes it.
+      compute: settings of the machine.
+
+    Returns:
+      One outcome for each config, in the same order.
+    """
     outcomes = []
     for config in configs:
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
             results, crash = work(config, compute), None
         except Exception:
             results, crash = [], traceback.format_exc()
-        outcomes.append(Outcome(results, crash, time.perf_counter() - started))
+        outcomes.append(Outcome(results, crash, time.perf_counter() - start))
     return outcomes
 
 
 Launch = Callable[[Sequence[Sequence[Share]]], list[list[Outcome] | str]]
-"""Runs jobs, each the shares of some cells, and returns for each job the outcomes of its shares, or its traceback."""
+"""A function that runs jobs. Each job is a list of shares, one for each of its cells.
+
+It returns one entry for each job: the outcomes of its shares, or the traceback where the whole job crashed.
+"""

@@ -1,4 +1,4 @@
-"""What a study shows while it runs: a live display in a terminal, plain lines in a pipe."""
+"""Shows the progress of a running study: as a live display in a terminal, as plain lines in a pipe."""
 
 import time
 from types import TracebackType
@@ -7,16 +7,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 WIDE = 110
-"""Columns from which on there is room for a bar and for the cell that was trained last."""
+"""The smallest width of a terminal, in columns, that has room for a bar and for the label of the cell trained last."""
 
 
 class Display:
-    """Counts cells, trials, trainings a second and divergence, and shows them as they change."""
+    """Counts cells, trials, trainings per second, diverged runs and crashed trials, and shows the counts as they change."""
 
-    def __init__(self, console: Console, name: str, cells: int, trials: int, held: int) -> None:
+    def __init__(self, console: Console, name: str, cells: int, trials: int, trials_done: int) -> None:
+        """Prepares a display; it starts when it is entered as a context manager.
+
+        Args:
+          console: where the display is shown.
+          name: the name of the study.
+          cells: number of cells of the study.
+          trials: number of trials of the study, over all cells.
+          trials_done: number of trials that the store holds already.
+        """
         self.console, self.name, self.cells, self.trials = console, name, cells, trials
         self.cells_done = self.rounds = self.trainings = self.diverged = self.failed = 0
-        self.held, self.started, self.said = held, time.monotonic(), 0.0
+        self.trials_done, self.started = trials_done, time.monotonic()
         self.wide = console.width >= WIDE
         columns = [
             SpinnerColumn(),
@@ -26,11 +35,11 @@ class Display:
             TimeElapsedColumn(),
         ]
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.progress.add_task("", total=trials, completed=held, counts="")
+        self.task = self.progress.add_task("", total=trials, completed=trials_done, counts="")
 
     def __enter__(self) -> "Display":
-        known = f", {self.held} of them in the store already" if self.held else ""
-        self.console.print(f"{self.name}: {self.cells} cells, {self.trials} trials{known}")
+        stored = f", {self.trials_done} of them in the store already" if self.trials_done else ""
+        self.console.print(f"{self.name}: {self.cells} cells, {self.trials} trials{stored}")
         self.progress.start()
         self._show("starting")
         return self
@@ -38,33 +47,41 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
         if not self.console.is_terminal and self.rounds:
-            self._say()
+            self._print_counts()
 
     def round(self, cells_done: int) -> None:
-        """A round begins; so many cells have all their trials."""
+        """Counts the start of a round; `cells_done` cells have all their trials at this moment."""
         self.rounds, self.cells_done = self.rounds + 1, cells_done
         if not self.console.is_terminal and self.rounds > 1:
-            self._say()
+            self._print_counts()
 
-    def job(self, label: str, trainings: int, diverged: int, told: int, failed: int) -> None:
-        """A job has come back and its trials are recorded."""
+    def job(self, label: str, trainings: int, diverged: int, new_trials: int, failed: int) -> None:
+        """Counts one cell's share of a job, after its trials were recorded.
+
+        Args:
+          label: the label of the cell.
+          trainings: number of runs that were recorded.
+          diverged: number of these runs that diverged.
+          new_trials: number of trials that Optuna did not have as complete before.
+          failed: number of trials that crashed.
+        """
         self.trainings += trainings
         self.diverged += diverged
         self.failed += failed
-        self.held += told
+        self.trials_done += new_trials
         self._show(label)
 
     def counts(self) -> str:
-        """The counters in words, as in `4/10 cells, 96/160 trials, 850 trainings/s, 3 diverged`."""
+        """Returns the counts in words, as in `4/10 cells, 96/160 trials, 850 trainings/s, 3 diverged`."""
         rate = self.trainings / max(time.monotonic() - self.started, 1e-9)
-        parts = [f"{self.cells_done}/{self.cells} cells", f"{self.held}/{self.trials} trials"]
+        parts = [f"{self.cells_done}/{self.cells} cells", f"{self.trials_done}/{self.trials} trials"]
         if self.trainings:
             parts += [f"{rate:.0f} trainings/s", f"{self.diverged} diverged"]
         return ", ".join(parts + ([f"{self.failed} crashed"] if self.failed else []))
 
     def _show(self, label: str) -> None:
         description = f"round {max(self.rounds, 1)}" + (f" {label}" if self.wide else "")
-        self.progress.update(self.task, completed=self.held, description=description, counts=self.counts())
+        self.progress.update(self.task, completed=self.trials_done, description=description, counts=self.counts())
 
-    def _say(self) -> None:
+    def _print_counts(self) -> None:
         self.console.print(f"round {self.rounds}: {self.counts()}", highlight=False)

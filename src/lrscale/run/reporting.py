@@ -1,4 +1,4 @@
-"""The report of a study: as text, as JSON, as one HTML page with figures; from what MLflow holds alone."""
+"""Makes the report of a study from MLflow's records alone: as text, as JSON, and as an HTML page with figures."""
 
 import gc
 import json
@@ -24,87 +24,106 @@ from lrscale.training.results import examples_seen
 
 
 def print_report(study: str | None, uri: str, form: str) -> None:
-    """Prints the report of a study in a form: text, json or html.
+    """Prints the report of a study. The form `text` also refreshes what MLflow's screens show of the study.
+
+    Args:
+      study: the name of the study; None for the latest.
+      uri: the URI of the MLflow store.
+      form: `text`, `json` or `html`.
 
     Raises:
-      Refusal: the store or the study is not there.
+      Refusal: the store does not exist or does not hold the study, or the study's record cannot be used.
     """
     store = Store.existing(uri)
     record = store.study(study)
     check_claims(record.plan)
-    gc.freeze()  # what is loaded by now stays: collecting it over and over took half of the reading
+    gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took half of the reading
     trials = store.trials(record.experiment_id)
-    found = answer(record, trials)
+    study_answer = answer(record, trials)
     if form == "json":
-        print(json.dumps(as_json(found), indent=2, allow_nan=False))
+        print(json.dumps(as_json(study_answer), indent=2, allow_nan=False))
     elif form == "html":
-        print(as_html(found, draw(found, best_lines(store, found))), end="")
+        print(as_html(study_answer, draw(study_answer, best_curves(store, study_answer))), end="")
     else:
-        show(found, Console(highlight=False, markup=False, emoji=False))
+        show(study_answer, Console(highlight=False, markup=False, emoji=False))
         if store.writable():
             with uninterrupted():
-                show_study(store, found, trials, [p for p in store.files(record.run_id, "figures") if p.endswith(".png")])
+                images = [path for path in store.files(record.run_id, "figures") if path.endswith(".png")]
+                show_study(store, study_answer, trials, images)
 
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:
-    """Shows the answer, and writes report and figures to `studies/<study>/` and to the study's run."""
+    """Prints the answer of a study, and writes its report and figures to `studies/<study>/` and to the study's run.
+
+    Args:
+      store: the MLflow store that holds the study.
+      study: the record of the study.
+      console: where the answer, the paths of the files and the link to MLflow are printed.
+    """
     trials = store.trials(study.experiment_id)
-    found = answer(study, trials)
-    show(found, console)  # first: a disk that is full now costs the files alone
-    figures = draw(found, best_lines(store, found))
-    folder = _write(found, figures)
-    checked = found.verdicts
-    metrics = {"claims_held": float(sum(v.holds for v in checked)), "claims": float(len(checked))}
-    if len(found.families) == 1 and found.families[0].ratio is not None:
-        metrics["ratio_slope"] = round(found.families[0].ratio.value, 4)
+    study_answer = answer(study, trials)
+    show(study_answer, console)  # before any file is written: where the disk is full, only the files are lost
+    figures = draw(study_answer, best_curves(store, study_answer))
+    folder = _write_files(study_answer, figures)
+    verdicts, families = study_answer.verdicts, study_answer.families
+    metrics = {"claims_held": float(sum(v.holds for v in verdicts)), "claims": float(len(verdicts))}
+    if len(families) == 1 and families[0].ratio is not None:
+        metrics["ratio_slope"] = round(families[0].ratio.value, 4)
     with uninterrupted():
         store.keep_files(study.run_id, folder, metrics)
-        show_study(store, found, trials, [f"figures/{name}.png" for name in figures])
-    _name_files(console, folder, figures)
+        show_study(store, study_answer, trials, [f"figures/{name}.png" for name in figures])
+    _print_paths(console, folder, figures)
     console.print(f"browse   lrscale ui {study.plan.study}")
     address = store.uri.rstrip("/") if store.uri.startswith("http") else "http://127.0.0.1:5000"
     console.print(f"link     {address}{link(study.experiment_id, SUMMARY, charts=True)}", soft_wrap=True, highlight=False)
 
 
-def write_answer(found: Answer, console: Console) -> None:
-    """Does what can be done while the store is away: report and figures in `studies/<study>/`, without the loss curves."""
-    show(found, console)
-    figures = draw(found, {})
-    _name_files(console, _write(found, figures), figures)
+def write_answer(answer: Answer, console: Console) -> None:
+    """Prints an answer, and writes its report and figures to `studies/<study>/`, while the store cannot be reached.
+
+    The figures have no loss curves, because only the store holds them.
+    """
+    show(answer, console)
+    figures = draw(answer, {})
+    _print_paths(console, _write_files(answer, figures), figures)
 
 
-def _write(found: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> Path:
-    """Writes report and figures to a study's folder."""
+def _write_files(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> Path:
+    """Writes the report and the figures to the study's folder, and returns the folder."""
     from lrscale.report.figures.interactive import page
 
-    folder = Path("studies") / safe_name(found.plan.study)
+    folder = Path("studies") / safe_name(answer.plan.study)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, files in figures.items():
         for suffix, content in files.items():
             write_whole(folder / "figures" / f"{name}.{suffix}", content)
-    document = as_json(found)
+    document = as_json(answer)
     write_whole(folder / "report.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
-    write_whole(folder / "report.html", as_html(found, figures))
+    write_whole(folder / "report.html", as_html(answer, figures))
     write_whole(folder / "cells.csv", as_csv(document["cells"] or document["quantities"]))
-    write_whole(folder / "environment.yaml", as_yaml(found.study.made_by) + "\n")
-    if found.families:
-        write_whole(folder / "interactive.html", page(found))
+    write_whole(folder / "environment.yaml", as_yaml(answer.study.made_by) + "\n")
+    if answer.families:
+        write_whole(folder / "interactive.html", page(answer))
     return folder
 
 
-def _name_files(console: Console, folder: Path, figures: Iterable[str]) -> None:
-    main = next((n for n in figures if n.startswith(("best_lr", "quantities"))), None)
-    if main:
-        console.print(f"figure   {folder / 'figures' / main}.png")
+def _print_paths(console: Console, folder: Path, figures: Iterable[str]) -> None:
+    """Prints the paths of the main figure and of the HTML report."""
+    main_figure = next((name for name in figures if name.startswith(("best_lr", "quantities"))), None)
+    if main_figure:
+        console.print(f"figure   {folder / 'figures' / main_figure}.png")
     console.print(f"report   {folder / 'report.html'}")
 
 
-def best_lines(store: Store, found: Answer) -> dict[str, Curve]:
-    """The loss curve of each cell's best trial, by cell, its steps counted in examples; a damaged store may lack them."""
-    lines = {}
-    for cell in found.cells:
+def best_curves(store: Store, answer: Answer) -> dict[str, Curve]:
+    """Returns the loss curve of each cell's best trial, by the cell's id.
+
+    The curves count examples instead of steps. Where the store is damaged, a curve may be empty.
+    """
+    curves = {}
+    for cell in answer.cells:
         trial = cell.best_trial()
         if trial is not None:
-            line = store.line(trial.run_id, loss_name(found))
-            lines[cell.cell.id] = Curve(tuple(examples_seen(cell.training, s) for s in line.steps), line.values)
-    return lines
+            curve = store.line(trial.run_id, loss_name(answer))
+            curves[cell.cell.id] = Curve(tuple(examples_seen(cell.training, step) for step in curve.steps), curve.values)
+    return curves

@@ -1,4 +1,4 @@
-"""Where a study is recorded and how its jobs are run: what it runs with, and no part of what it asks."""
+"""The settings of an execution of a study: the stores that record it, and how its jobs are run. No plan contains them."""
 
 from dataclasses import dataclass, field
 
@@ -7,11 +7,12 @@ from lrscale.spec import Compute
 
 @dataclass(frozen=True)
 class Setup:
-    """Where a study is recorded, and how its jobs are run.
+    """The stores that record a study, and how its jobs are run.
 
-    `uri`: MLflow's store. `storage`: Optuna's, a journal file or a database URL. `n_jobs`: jobs launched at a time.
-    `max_failure_rate`: the share of the study's trials that may crash before it stops, from 0 to 1. `profile`:
-    whether to print where the time went.
+    `uri` is the URI of the MLflow store. `storage` is Optuna's storage: the path of a journal file, or a database URL.
+    `compute` holds the settings of the machine. `n_jobs` is the number of jobs that are launched at a time.
+    `max_failure_rate` is the largest share of the study's trials that may crash before the study stops, from 0 to 1.
+    `profile` is True where the wall time of each phase is printed at the end.
     """
 
     uri: str

@@ -1,4 +1,4 @@
-"""A single training: trains, records one run, and prints what the book prints, the loss after each epoch."""
+"""Carries out a single training: records it as one MLflow run, and prints the loss after each epoch, as the book (d2l) does."""
 
 import math
 from collections.abc import Mapping
@@ -19,54 +19,61 @@ from lrscale.training.results import Result
 
 
 def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[str, Any]) -> None:
-    """Trains once, with every seed of the config, records it and prints losses and where it is recorded.
+    """Trains one trial with all seeds of its config, records it, and prints its losses and where it is recorded.
+
+    Args:
+      config: plain values, as `make_training` takes them; `optimizer.lr` is one number.
+      compute: settings of the machine.
+      tracking: the `uri` of the MLflow store, and the name of the `experiment`.
 
     Raises:
       Refusal: the config or the store cannot be used; nothing has been written.
+      Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
     from lrscale.tracking.client import check_uri
     from lrscale.tracking.store import Store
 
-    made = make_training(config)
-    if made.trials > 1:
+    training = make_training(config)
+    if training.trials > 1:
         raise Refusal(
-            f"`optimizer.lr` must be one number in a single training, got {made.trials}. "
-            "Sweep it: lrscale run -m optimizer.lr=a,b."
+            f"`optimizer.lr` must be one number in a single training, got {training.trials} numbers. "
+            "To try several: lrscale run -m optimizer.lr=a,b."
         )
-    check_files(made)
+    check_files(training)
     check_uri(tracking["uri"])
     store = Store(tracking["uri"])
     experiment = store.experiment(tracking["experiment"])
     (result,) = work(config, compute)
-    lr = made.optimizer.options["lr"][0]
-    name = f"{made.reduction} b{made.batch_size} lr{short_number(lr)}"
+    lr = training.optimizer.options["lr"][0]
+    name = f"{training.reduction} b{training.batch_size} lr{short_number(lr)}"
     console = Console(highlight=False, markup=False, emoji=False)
-    for line in printed_lines(made, result):
+    for line in printed_lines(training, result):
         console.print(line)
     with uninterrupted():
         run_id = store.record_single(experiment, name, config, compute, {"optimizer.lr": lr}, result, made_by())
     console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")
 
 
-def _measured(quantity: Quantity) -> str:
+def _quantity_line(quantity: Quantity) -> str:
     interval = "" if quantity.low is None else f" [{quantity.low:.6g}, {quantity.high:.6g}]"
     expected = "" if quantity.expected is None else f", expected {quantity.expected:.6g}"
     return f"{quantity.name} {quantity.value:.6g}{interval}{expected}"
 
 
-def printed_lines(made: Training, result: Result) -> list[str]:
-    """The lines that are printed: the whole-data loss after each epoch and the objective, or what a probe measured."""
+def printed_lines(training: Training, result: Result) -> list[str]:
+    """Returns the lines to print: the loss on all training data after each epoch and the objective, or a probe's quantities."""
     if result.quantities:
-        return [_measured(quantity) for quantity in result.quantities]
+        return [_quantity_line(quantity) for quantity in result.quantities]
     losses = dict(zip(result.steps, result.curves["train_loss"], strict=True))
-    ends = [(step // made.steps_per_epoch, step) for step in losses if step % made.steps_per_epoch == 0 and step > 0]
-    lines = [f"epoch {epoch}, loss {losses[step]:.6g}" for epoch, step in ends]
-    if not ends:
+    per_epoch = training.steps_per_epoch
+    epoch_ends = [(step // per_epoch, step) for step in losses if step % per_epoch == 0 and step > 0]
+    lines = [f"epoch {epoch}, loss {losses[step]:.6g}" for epoch, step in epoch_ends]
+    if not epoch_ends:
         lines = [f"step {step}, loss {losses[step]:.6g}" for step in list(losses)[-1:]]
     if any(result.diverged):
         lines.append(f"diverged: {sum(result.diverged)} of {len(result.diverged)} seeds")
     value = f"{result.objective:.6g}" if math.isfinite(result.objective) else "not reached"
     return [
         *lines,
-        f"{made.objective} {value}" + (f", mean of {len(result.objectives)} seeds" if len(result.objectives) > 1 else ""),
+        f"{training.objective} {value}" + (f", mean of {len(result.objectives)} seeds" if len(result.objectives) > 1 else ""),
     ]

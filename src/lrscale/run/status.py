@@ -1,4 +1,4 @@
-"""How far a study is, seen from another terminal: read from MLflow alone, once or until the study ends."""
+"""Shows the progress of a study in another terminal, from MLflow's records alone: once, or until the study ends."""
 
 import time
 from collections import Counter
@@ -16,13 +16,18 @@ from lrscale.tracking.schema import EXECUTED
 from lrscale.tracking.store import Store
 
 LOOK_SECONDS = 2.0
-"""Between two looks."""
+"""Time between two readings of the store, in seconds, while a study is watched."""
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
+"""The word that is shown for each status of an MLflow run that has ended."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What there is of a study. `seconds`: of all its executions; `idle`: since the last trial was recorded, None before."""
+    """The progress of a study.
+
+    `state` is `running`, `finished`, `failed`, `stopped` or `interrupted`. `seconds` is the time of all executions of the
+    study. `idle` is the time since the last trial was recorded, in seconds, or None where there is no trial yet.
+    """
 
     state: str
     cells_done: int
@@ -36,10 +41,11 @@ class Status:
 
     @property
     def ended(self) -> bool:
+        """Whether the study no longer runs."""
         return self.state != "running"
 
     def lines(self, study: str) -> list[str]:
-        """Two lines, which fit 80 columns."""
+        """Returns the status as two lines of at most 80 columns."""
         counts = [
             f"{self.cells_done}/{self.cells} cells",
             f"{self.trials_done}/{self.trials} trials",
@@ -51,84 +57,101 @@ class Status:
 
 
 def print_status(study: str | None, uri: str, watch: bool) -> None:
-    """Prints how far a study is; with `watch`, again and again until it ends.
+    """Prints the progress of a study.
+
+    Args:
+      study: the name of the study; None for the latest.
+      uri: the URI of the MLflow store.
+      watch: whether to repeat this every LOOK_SECONDS until the study ends.
 
     Raises:
-      Refusal: the store or the study is not there.
+      Refusal: the store does not exist, or does not hold the study.
     """
     store = Store.existing(uri)
     record = store.study(study)
     console = Console(highlight=False, markup=False, emoji=False)
-    found = look(store, record)
-    if not watch or found.ended:
-        console.print("\n".join(found.lines(record.plan.study)))
+    current = look(store, record)
+    if not watch or current.ended:
+        console.print("\n".join(current.lines(record.plan.study)))
         return
     live = Live(console=console, auto_refresh=False)
     with live if console.is_terminal else nullcontext():
         while True:
             if console.is_terminal:
-                live.update("\n".join(found.lines(record.plan.study)), refresh=True)
+                live.update("\n".join(current.lines(record.plan.study)), refresh=True)
             else:
-                console.print("; ".join(found.lines(record.plan.study)), soft_wrap=True)
-            if found.ended:
+                console.print("; ".join(current.lines(record.plan.study)), soft_wrap=True)
+            if current.ended:
                 return
             time.sleep(LOOK_SECONDS)
-            found = look(store, record)
+            current = look(store, record)
 
 
 def look(store: Store, record: StudyRecord) -> Status:
-    """Looks once."""
-    now = store.study_of(record.run_id)
-    state = _state(store, now)
-    return status(now, store.trials(now.experiment_id), state, *_times(store, now, state))
+    """Reads a study's status from the store, as it is now."""
+    study = store.study_of(record.run_id)
+    state = _state(store, study)
+    return status(study, store.trials(study.experiment_id), state, *_times(store, study, state))
 
 
 def status(study: StudyRecord, trials: Sequence[TrialRecord], state: str, seconds: float, idle: float | None) -> Status:
-    """Counts a study's trials; those of other cells of its experiment are left aside."""
+    """Returns the status of a study, with its trials counted.
+
+    Args:
+      study: the record of the study, with its plan.
+      trials: the finished trials of its experiment; trials of cells that are not in the plan are ignored.
+      state: the state of the study, as in `Status`.
+      seconds: the time of all its executions.
+      idle: seconds since the last trial was recorded, or None.
+    """
     per_cell = Counter(trial.cell for trial in trials)
-    ours = [trial for trial in trials if trial.cell in {cell.id for cell in study.plan.cells}]
-    held = {cell.id: min(per_cell[cell.id], study.plan.n_trials) for cell in study.plan.cells}
+    in_plan = [trial for trial in trials if trial.cell in {cell.id for cell in study.plan.cells}]
+    done = {cell.id: min(per_cell[cell.id], study.plan.n_trials) for cell in study.plan.cells}
     return Status(
         state=state,
-        cells_done=sum(count >= study.plan.n_trials for count in held.values()),
+        cells_done=sum(count >= study.plan.n_trials for count in done.values()),
         cells=len(study.plan.cells),
-        trials_done=sum(held.values()),
+        trials_done=sum(done.values()),
         trials=study.plan.n_trials * len(study.plan.cells),
-        trainings=sum(len(trial.objectives) for trial in ours),
-        diverged=sum(sum(trial.diverged) for trial in ours),
+        trainings=sum(len(trial.objectives) for trial in in_plan),
+        diverged=sum(sum(trial.diverged) for trial in in_plan),
         seconds=seconds,
         idle=idle,
     )
 
 
 def _state(store: Store, record: StudyRecord) -> str:
-    """`interrupted`: MLflow has it as running, but no process holds the study's lock."""
+    """Returns the state of a study. `interrupted` means: MLflow has it as running, but no process holds its lock file.
+
+    Where the store is a server, the lock cannot be seen, and such a study counts as `running`.
+    """
     if record.status != "RUNNING":
         return STATES.get(record.status, record.status.lower())
-    here = store.file is None or is_locked(record.plan.study, store.file)
-    return "running" if here else "interrupted"
+    is_running = store.file is None or is_locked(record.plan.study, store.file)
+    return "running" if is_running else "interrupted"
 
 
 def _times(store: Store, record: StudyRecord, state: str) -> tuple[float, float | None]:
-    last = store.last_trial(record.experiment_id)
-    idle = None if last is None else max(time.time() - last, 0.0)
+    """Returns the seconds of all executions, and the seconds since the last trial was recorded, as in `Status`."""
+    last_recorded = store.last_trial(record.experiment_id)
+    idle = None if last_recorded is None else max(time.time() - last_recorded, 0.0)
     if record.status != "RUNNING":
         return record.seconds, idle
     started = datetime.fromisoformat(store.run_tags(record.run_id)[EXECUTED]).timestamp()
-    end = time.time() if state == "running" or last is None else last
+    end = time.time() if state == "running" or last_recorded is None else last_recorded
     return record.seconds + max(end - started, 0.0), idle
 
 
 def duration(seconds: float) -> str:
-    """A time for reading.
+    """Returns a time in words, as a user reads it.
 
     Example:
       >>> duration(7.2), duration(75), duration(7300)
       ('7 s', '1 min 15 s', '2 h 1 min')
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"

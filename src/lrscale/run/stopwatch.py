@@ -1,4 +1,4 @@
-"""Where the time of a study goes, phase by phase."""
+"""Measures where the wall time of a study goes, phase by phase."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 class Stopwatch:
-    """Adds up wall time by phase. Phases do not nest."""
+    """Adds up wall time for each phase. Phases must not be nested."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -17,24 +17,27 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Counts the time of a block towards a phase."""
-        begun = time.perf_counter()
+        """Adds the wall time of the `with` block to a phase."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.add(name, time.perf_counter() - begun)
+            self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
-        """Counts time that was measured elsewhere."""
+        """Adds a time to a phase that the caller has measured."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def show(self, console: Console, trials: int) -> None:
-        """Prints the phases, with milliseconds a trial and what no phase has counted."""
-        whole = time.perf_counter() - self.started
+        """Prints a table of the phases: seconds, share, and milliseconds per trial.
+
+        The row `other` is the time that belongs to no phase.
+        """
+        total = time.perf_counter() - self.started
         table = Table(title="where the time went", title_justify="left", box=None)
         for column in ("phase", "seconds", "share", "ms a trial"):
             table.add_column(column, justify="left" if column == "phase" else "right")
-        rows = [*self.seconds.items(), ("other", whole - sum(self.seconds.values())), ("in all", whole)]
+        rows = [*self.seconds.items(), ("other", total - sum(self.seconds.values())), ("in all", total)]
         for name, seconds in rows:
-            table.add_row(name, f"{seconds:.2f}", f"{seconds / whole:.0%}", f"{1000 * seconds / max(trials, 1):.1f}")
+            table.add_row(name, f"{seconds:.2f}", f"{seconds / total:.0%}", f"{1000 * seconds / max(trials, 1):.1f}")
         console.print(table)

@@ -1,4 +1,4 @@
-"""Carries out a plan: checks it, opens the stores, conducts the rounds and reports."""
+"""Carries out a plan: checks it, opens the stores, runs the rounds, and reports."""
 
 import gc
 import time
@@ -28,23 +28,24 @@ from lrscale.tracking.outbox import outbox_path
 from lrscale.tracking.store import Store, Undelivered
 
 Report = Callable[[Store, StudyRecord, Console], None]
+"""A function that reports on a finished study, from the records in its store."""
 
 
 def run_study(plan: Plan, setup: Setup, launch: Launch, report: Report | None = None) -> None:
-    """Carries out a plan, or goes on with it, and reports.
+    """Carries out a plan and reports. Continues the study where the stores hold a part of it.
 
-    Only this process writes to Optuna and MLflow. A trial is recorded in MLflow first and told to Optuna
-    next; whichever of the two is missing after a kill is made up for at the next start.
+    Only this process writes to Optuna and MLflow. Each trial is written to MLflow before Optuna is told, so the next
+    start can repair either store after a kill.
 
     Args:
-      plan: what the study asks.
-      setup: where it is recorded, and how its jobs are run.
-      launch: runs jobs; through Hydra's launcher, or any other way.
-      report: what is done with the records at the end; by default the report is written and shown.
+      plan: the plan of the study.
+      setup: the stores that record the study, and how its jobs are run.
+      launch: the function that runs jobs, through Hydra's launcher or in another way.
+      report: the function that reports at the end; by default `write_report`.
 
     Raises:
-      Refusal: a store cannot be used, and nothing has been written.
-      Failure: more trials crashed than `max_failure_rate` allows.
+      Refusal: the plan or a store cannot be used, and nothing has been written; or another process runs the study.
+      Failure: more trials crashed than `max_failure_rate` allows, or records still wait on disk for a server.
     """
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
@@ -56,15 +57,19 @@ def run_study(plan: Plan, setup: Setup, launch: Launch, report: Report | None = 
 
 
 def store_files(setup: Setup) -> list[Path]:
-    """Files beside which a study keeps its locks: of its stores, or one in the working folder where both are elsewhere."""
+    """Returns the files beside which a study keeps its lock files.
+
+    These are the files of its stores. Where both stores are on servers, it is a file in the working folder.
+    """
     files = [sqlite_file(setup.uri), storage_file(setup.storage)]
     return [file for file in files if file is not None] or [Path("optuna.journal")]
 
 
 def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, watch: Stopwatch) -> None:
-    from lrscale.run.reporting import write_answer, write_report  # scipy and matplotlib: when there is something to report
+    """Opens the stores, runs the rounds and reports; writes to the study's run how the study ended."""
+    from lrscale.run.reporting import write_answer, write_report  # imports scipy and matplotlib: only after all checks
 
-    with watch.phase("opening stores"):  # a stop does not wait for a database: it is made in one move, or not
+    with watch.phase("opening stores"):  # a signal may stop this at once: a database is created in one move, or not at all
         store = Store(setup.uri)
         storage = open_storage(setup.storage)
         if store.is_server:
@@ -72,30 +77,30 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
     with watch.phase("opening stores"), uninterrupted():
         study = store.start_study(StudyRecord(plan, made_by(), setup.compute, setup.storage))
     console = Console(highlight=False, markup=False, emoji=False)
-    begun, seconds = time.monotonic(), 0.0
+    start, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), uninterrupted():
             tuners = [Tuner(plan, cell, storage) for cell in plan.cells]
-        gc.freeze()  # what is loaded by now stays: collecting it over and over took an eighth of the recording
+        gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took an eighth of the recording
         rounds = Rounds(setup, launch, store, study, tuners, watch)
-        with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), rounds.held()) as display:
+        with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), rounds.trials_done()) as display:
             rounds.run(display)
-        seconds = time.monotonic() - begun if display.rounds else 0.0
+        seconds = time.monotonic() - start if display.rounds else 0.0
         try:
             with watch.phase("delivering"):
                 store.settle(plan.study)
-        except Undelivered:  # the answer does not wait for the server
+        except Undelivered:  # the answer is written now, without the server
             write_answer(answer(study, rounds.records()), console)
             raise
         with watch.phase("reporting"):
             (report or write_report)(store, study, console)
     except BaseException as error:
-        with uninterrupted(), suppress(Failure):  # of the two errors the first says more
+        with uninterrupted(), suppress(Failure):  # if this fails too, the first error is the one to show
             complete = isinstance(error, Undelivered)
             status = "FINISHED" if complete else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             store.finish_study(study.run_id, status, seconds)
             if (waiting := store.part()) and not complete:
-                console.print(f"{waiting} records wait on disk; the same command delivers them, or lrscale sync.")
+                console.print(f"{waiting} records wait on disk. To deliver them, run the same command again or lrscale sync.")
         raise
     with uninterrupted():
         store.finish_study(study.run_id, "FINISHED", seconds)
@@ -105,7 +110,7 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
 
 
 def check_folder(folder: Path) -> None:
-    """Raises Refusal where a folder for reports cannot be made or written."""
+    """Raises Refusal unless the folder for reports can be created and written."""
     nearest = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
     if not nearest.is_dir() or not can_write(nearest):
-        raise Refusal(f"the working folder must be one that can be written, got {nearest}. Go to another folder.")
+        raise Refusal(f"the working folder must be one that can be written, got {nearest}. Change to another folder.")

@@ -1,1 +1,1 @@
-"""Which lrs are tried next. The only folder that imports Optuna; besides it `study` and below."""
+"""Chooses the lrs that are tried next. The only folder that imports Optuna. Also imports `study` and the folders below it."""

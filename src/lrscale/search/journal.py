@@ -1,4 +1,4 @@
-"""Optuna's journal file, kept whole: a write that was cut off is taken back, and a damaged line is named."""
+"""Keeps Optuna's journal file intact: removes a last line that was cut off, and names a line that is damaged."""
 
 import json
 import os
@@ -12,35 +12,36 @@ from lrscale.errors import Refusal
 
 
 class Journal(JournalFileBackend):
-    """A journal that several processes may write, any of which may be killed in the middle of a line.
+    """A journal that several processes may write. Each of them may be killed in the middle of a line.
 
-    Optuna's own locks are files, which outlive a killed process by half a minute; these end with their process.
+    Optuna's own locks are files, and stay for half a minute after their process is killed. This lock is released when
+    its process ends.
     """
 
     def __init__(self, path: str) -> None:
-        """Opens a journal, creating one that is not there yet.
+        """Opens a journal; creates it where there is none.
 
         Raises:
-          Refusal: a line is not what Optuna writes.
+          Refusal: the journal has a line that Optuna did not write.
         """
         self.lock = FileLock(f"{path}.lock")
         super().__init__(path)
         with self.lock:
-            self._take_back()
+            self._remove_cut_off_line()
             check_journal(Path(path))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Appends all of the logs or none."""
+        """Appends either all of the logs or none of them."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with self.lock:
-            self._take_back()
+            self._remove_cut_off_line()
             with open(self._file_path, "ab") as file:
                 file.write(lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _take_back(self) -> None:
-        """Cuts off what follows the last whole line: its writer was killed, or the disk was full."""
+    def _remove_cut_off_line(self) -> None:
+        """Removes the text after the last complete line. Its writer was killed, or the disk was full."""
         with open(self._file_path, "r+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end == 0:
@@ -52,15 +53,15 @@ class Journal(JournalFileBackend):
 
 
 def check_journal(path: Path) -> None:
-    """Raises Refusal, naming the line, where a journal holds what Optuna did not write."""
+    """Raises Refusal where a journal has a line that Optuna did not write, and names the line."""
     with path.open("rb") as file:
-        for place, line in enumerate(file, start=1):
+        for number, line in enumerate(file, start=1):
             try:
                 known = "op_code" in json.loads(line)
             except (ValueError, TypeError):
                 known = False
             if not known and line.endswith(b"\n"):
                 raise Refusal(
-                    f"`hydra.sweeper.storage` must hold Optuna's journal, got {path} with line {place}: {line[:40]!r}. "
-                    "Put back a copy that is whole, or move the file away: what MLflow holds is not run again."
+                    f"`hydra.sweeper.storage` must hold Optuna's journal, got {path} with line {number}: {line[:40]!r}. "
+                    "Put back an intact copy, or move the file away: trials that MLflow holds are not run again."
                 )

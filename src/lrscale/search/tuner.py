@@ -1,8 +1,8 @@
-"""Optuna's door: asks it for the trials of one cell, a round at a time, and tells it what came out.
+"""Asks Optuna for the trials of one cell, one round at a time, and tells it the objectives.
 
-Every cell is an Optuna study of its own. A study that was interrupted goes on as if it had not been:
-trials left RUNNING are run again under their own numbers, a round that was being asked is asked to its
-end, and every draw of a sampler is seeded by the cell and the trial's number.
+Every cell is an Optuna study of its own. An interrupted study continues as if it had not been interrupted. Trials
+that are still RUNNING are run again under the same numbers. A round that was only partly asked is completed. Every
+draw of a sampler is seeded by the cell and the trial's number.
 """
 
 import hashlib
@@ -29,24 +29,24 @@ from lrscale.study.plan import Cell, Plan, TunedInterval, study_name
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 ROUNDS = "lrscale:rounds"
-"""Attribute of a cell's study: the first trial's number of each round, and the number after its last."""
+"""Attribute of a cell's Optuna study. For each round it holds the number of its first trial, and one more than its last."""
 
 
 class Ask(NamedTuple):
-    """A trial to be run: its number in the cell, and the hyperparameters tuned."""
+    """A trial that is to be run: its number in the cell, and its tuned hyperparameters."""
 
     number: int
     params: dict[str, float]
 
 
 class LadderSampler(BaseSampler):
-    """Asks for lrs as `lrscale.search.ladder` says; an Optuna sampler for one hyperparameter on a log scale."""
+    """An Optuna sampler that takes lrs from `lrscale.search.ladder`: one hyperparameter, on a log scale."""
 
     def __init__(self, interval: TunedInterval, n_trials: int) -> None:
         self.interval, self.n_trials = interval, n_trials
 
     def rungs(self, study: Study) -> list[int]:
-        """Lattice places of the round that follows what is complete."""
+        """Returns the lattice points of the round that follows the complete trials, by index."""
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         tried = {place_of(next(iter(t.params.values()))): t.value if t.value is not None else math.inf for t in done}
         if not tried:
@@ -60,14 +60,17 @@ class LadderSampler(BaseSampler):
         return {}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        asked = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        taken = {place_of(t.params[param_name]) for t in asked if param_name in t.params}
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        taken = {place_of(t.params[param_name]) for t in running if param_name in t.params}
         rungs = self.rungs(study)
         return lr_at(next((k for k in rungs if k not in taken), rungs[-1]))
 
 
 class _Grid(optuna.samplers.GridSampler):
-    """Optuna's grid, which would otherwise stop the study by itself when it is exhausted, and cannot outside `optimize`."""
+    """Optuna's grid sampler without its `after_trial`.
+
+    That method stops the study when the grid is exhausted, which is an error outside of `optimize`.
+    """
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         pass
@@ -81,13 +84,20 @@ SAMPLERS = {
     "grid": _Grid,
 }
 AT_ONCE = ("qmc", "random", "grid")
-"""Samplers that do not learn: their trials are asked in one round."""
+"""Samplers that do not learn from objectives: all their trials are asked in one round."""
 
 
 class Tuner:
-    """One cell's Optuna study."""
+    """The Optuna study of one cell."""
 
     def __init__(self, plan: Plan, cell: Cell, storage: BaseStorage) -> None:
+        """Opens the Optuna study of a cell; creates it where there is none.
+
+        Args:
+          plan: the plan of the study.
+          cell: one cell of the plan.
+          storage: Optuna's storage.
+        """
         self.plan, self.cell = plan, cell
         name = study_name(plan.study, cell.label, cell.id)
         self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
@@ -96,7 +106,7 @@ class Tuner:
             key: FloatDistribution(i.low / widest, i.high * widest, log=i.log) for key, i in plan.intervals.items()
         }
         for trial in self._trials(TrialState.RUNNING):
-            if set(trial.params) != set(self.space):  # killed while it was asked: it never ran, and is asked anew
+            if set(trial.params) != set(self.space):  # killed while being asked: it never ran, so it is asked again
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 *before, (start, end) = self._rounds()
                 self.study.set_user_attr(ROUNDS, [*before, (start, end + 1)])
@@ -106,26 +116,32 @@ class Tuner:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def held(self) -> int:
-        """Trials that count towards n_trials: complete ones, and those that failed in this execution."""
+        """Returns how many trials count towards n_trials: complete ones, and those that failed in this execution."""
         return len(self._trials(TrialState.COMPLETE)) + len(self._trials(TrialState.FAIL)) - self.failed_before
 
     def complete(self) -> dict[int, dict[str, float]]:
-        """Hyperparameters of the complete trials, by number."""
+        """Returns the tuned hyperparameters of the complete trials, by number."""
         return {trial.number: dict(trial.params) for trial in self._trials(TrialState.COMPLETE)}
 
     def every(self) -> dict[int, dict[str, float]]:
-        """Hyperparameters of the trials that are complete or running, by number."""
+        """Returns the tuned hyperparameters of the trials that are complete or running, by number."""
         return {trial.number: dict(trial.params) for trial in self._trials(TrialState.COMPLETE, TrialState.RUNNING)}
 
     def next_round(self) -> list[Ask]:
-        """Asks the next round, or goes on with the open one; empty where the cell has all its trials."""
+        """Asks Optuna for the next round, or completes the open round.
+
+        Returns:
+          The running trials; empty where the cell has all its trials.
+        """
         present, running = len(self._trials()), self._trials(TrialState.RUNNING)
         end = self._rounds()[-1][1] if self._rounds() else 0
         if present >= end and not running:
             if self.held() >= self.plan.n_trials:
                 return []
             end = present + self._round_size()
-            self.study.set_user_attr(ROUNDS, [*self._rounds(), (present, end)])  # first: a killed round is asked to its end
+            self.study.set_user_attr(
+                ROUNDS, [*self._rounds(), (present, end)]
+            )  # written first, so that a killed round is completed
         for _ in range(present, end):
             self.study.sampler = make_sampler(self.plan, self.cell, present - len(self._trials(TrialState.FAIL)))
             self.study.ask(self.space)
@@ -136,14 +152,14 @@ class Tuner:
         return [(start, end) for start, end in self.study.user_attrs.get(ROUNDS, [])]
 
     def whole_rounds(self, asks: Sequence[Ask]) -> list[list[Ask]]:
-        """The rounds that hold these trials, with all their trials.
+        """Returns the rounds of these trials, each with all its trials.
 
-        A trial is always trained together with its round, whatever of that is known already: products of other
-        shapes would round differently.
+        A trial is always trained together with its whole round, even where other trials of the round are recorded
+        already. Products of other shapes would be rounded differently.
         """
-        numbers, every = {ask.number for ask in asks}, self.every()
-        found = [[n for n in every if start <= n < end] for start, end in self._rounds()]
-        return [[Ask(n, every[n]) for n in sorted(held)] for held in found if numbers.intersection(held)]
+        numbers, params = {ask.number for ask in asks}, self.every()
+        rounds = [[n for n in params if start <= n < end] for start, end in self._rounds()]
+        return [[Ask(n, params[n]) for n in sorted(members)] for members in rounds if numbers.intersection(members)]
 
     def _round_size(self) -> int:
         missing = self.plan.n_trials - self.held()
@@ -154,7 +170,7 @@ class Tuner:
         return min(missing, math.ceil(self.plan.n_trials / 4)) if learns else missing
 
     def tell(self, number: int, objective: float) -> None:
-        """Completes a trial; an objective of inf is a value like any other."""
+        """Completes a trial with its objective. An objective of inf (a run diverged) is allowed."""
         self.study.tell(number, objective)
 
     def fail(self, number: int) -> None:
@@ -162,17 +178,24 @@ class Tuner:
         self.study.tell(number, state=TrialState.FAIL)
 
     def add(self, params: Mapping[str, float], objective: float) -> int:
-        """Adds a trial that was recorded elsewhere, and returns its number."""
+        """Adds a complete trial that MLflow has and Optuna lacks, and returns its number."""
         trial = optuna.create_trial(params=dict(params), distributions=self.space, value=objective)
         self.study.add_trial(trial)
         return len(self._trials()) - 1
 
 
-def make_sampler(plan: Plan, cell: Cell, place: int) -> BaseSampler:
-    """Makes the sampler for a cell's trial at `place`; its seed depends on the two alone.
+def make_sampler(plan: Plan, cell: Cell, index: int) -> BaseSampler:
+    """Returns the sampler for one trial of a cell.
+
+    Its seed depends only on the cell and the trial's index, unless the plan's sampler has a seed.
+
+    Args:
+      plan: the plan of the study; it names the sampler and its options.
+      cell: one cell of the plan.
+      index: the number of trials that the cell has so far, without failed ones.
 
     Raises:
-      Refusal: the name or an option is unknown.
+      Refusal: the name or an option is unknown, or the ladder is to tune something other than an lr on a log scale.
     """
     options = {key: value for key, value in plan.sampler.items() if key != "name"}
     name = plan.sampler.get("name")
@@ -191,7 +214,7 @@ def make_sampler(plan: Plan, cell: Cell, place: int) -> BaseSampler:
         raise Refusal(f"`hydra.sweeper.sampler` must be one of {known}, got {name!r:.60}. Take hydra.sweeper.sampler=ladder.")
     if name == "grid":
         return _Grid(_grid(plan), seed=0, **options)
-    options.setdefault("seed", int(hashlib.sha256(f"{cell.id} {place}".encode()).hexdigest()[:8], 16))
+    options.setdefault("seed", int(hashlib.sha256(f"{cell.id} {index}".encode()).hexdigest()[:8], 16))
     try:
         sampler: BaseSampler = SAMPLERS[name](**options)
         return sampler
@@ -200,16 +223,25 @@ def make_sampler(plan: Plan, cell: Cell, place: int) -> BaseSampler:
 
 
 def _grid(plan: Plan) -> dict[str, list[float]]:
-    """An even grid over the intervals, with n_trials points or the next power below."""
+    """Returns an even grid over d intervals: n points in each, where n is the largest number with n^d <= n_trials."""
     points = max(1, round(plan.n_trials ** (1 / max(1, len(plan.intervals))) - 0.499))
-    spaced = {}
+    grid = {}
     for name, i in plan.intervals.items():
-        spaced[name] = (np.geomspace if i.log else np.linspace)(i.low, i.high, points).clip(i.low, i.high).tolist()
-    return spaced
+        grid[name] = (np.geomspace if i.log else np.linspace)(i.low, i.high, points).clip(i.low, i.high).tolist()
+    return grid
 
 
 def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list[Study]:
-    """The Optuna studies of a study's cells, by label and id, that are in a storage."""
+    """Returns the Optuna studies of a study's cells, as far as a storage has them.
+
+    Args:
+      url: the URL of Optuna's storage, or the path of its journal.
+      study: the name of the study.
+      cells: the label and the id of each cell.
+
+    Raises:
+      Refusal: the storage cannot be opened.
+    """
     storage = open_storage(url)
     known = set(optuna.get_all_study_names(storage))
     names = [study_name(study, label, cell) for label, cell in cells]
@@ -217,7 +249,14 @@ def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list
 
 
 def check_storage(url: str) -> None:
-    """Raises Refusal, before anything is written, where a storage cannot be at that place."""
+    """Raises Refusal where a storage cannot be opened at a URL. It is called before a study writes anything.
+
+    Args:
+      url: the URL of Optuna's storage, or the path of its journal.
+
+    Raises:
+      Refusal: the URL has another scheme, the database does not answer, or the folder cannot be written.
+    """
     file = storage_file(url)
     if file is None:
         if not url.startswith(("postgresql", "mysql")):  # Optuna keeps pickles in redis
@@ -230,16 +269,19 @@ def check_storage(url: str) -> None:
 
 
 def storage_file(url: str) -> Path | None:
-    """The file of a storage; None where it is a database server."""
+    """Returns the file of a storage; None where the storage is a database server."""
     path = url.removeprefix("sqlite:///")
     return None if "://" in path else Path(path)
 
 
 def open_storage(url: str) -> BaseStorage:
-    """Opens Optuna's storage: a database URL, or the path of a journal file.
+    """Opens Optuna's storage.
+
+    Args:
+      url: the URL of a database, or the path of a journal file.
 
     Raises:
-      Refusal: it cannot be opened.
+      Refusal: the storage cannot be opened.
     """
     try:
         if "://" in url:

@@ -1,1 +1,1 @@
-"""A study as values: what is asked (the plan), what was recorded, and the answer. Imports `probes` and below."""
+"""Holds a study as values: the plan (what is asked), the records, and the answer. Imports `probes` and the folders below it."""

@@ -1,4 +1,4 @@
-"""The answer of a study, from its records: what each family of cells shows, slopes, and whether the claims hold."""
+"""Computes the answer of a study from its records: the result of each family of cells, the slopes, and the verdicts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from lrscale.study.records import StudyRecord, TrialRecord
 
 @dataclass(frozen=True)
 class Slope:
-    """Slope of log lr* over log B of one reduction in one range of batch sizes; `slope` is None where it was not measured.
+    """Slope of log lr* over log B, for one reduction of one family in one range of batch sizes.
 
-    `of`: what the cells share. `range`: the range's name, with its ends `low` and `high`.
+    `of` holds the axis values that the family's cells share. `range` is the name of the range; `low` and `high` are
+    its ends. `slope` is None where it could not be measured.
     """
 
     of: Mapping[str, Any]
@@ -28,9 +29,10 @@ class Slope:
 
 @dataclass(frozen=True)
 class Answer:
-    """All that a study's records say: families of cells where an lr was tuned, or what a probe measured.
+    """Everything that is estimated from a study's records.
 
-    `slopes`: of every family, reduction and range. `verdicts`: the claims, held against the numbers.
+    A study whose lr was tuned has `families` of cells. A study that ran a probe has `measurements` instead. `slopes`
+    has one entry for each family, reduction and range. `verdicts` holds the outcome of each claim.
     """
 
     study: StudyRecord
@@ -41,7 +43,7 @@ class Answer:
 
     @property
     def plan(self) -> Plan:
-        """What was asked."""
+        """The plan of the study."""
         return self.study.plan
 
     @property
@@ -54,8 +56,11 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
     """Estimates everything from a study's records.
 
     Args:
-      study: what was planned.
-      trials: finished trials of its experiment; those of other cells are left aside.
+      study: the record of the study, with its plan.
+      trials: the finished trials of the study's experiment; trials of cells that are not in the plan are ignored.
+
+    Returns:
+      The families of cells where the lr was tuned, or else the measurements of the last trial of each cell.
     """
     by_cell: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda t: t.number):
@@ -72,7 +77,13 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
 
 
 def answer_of(study: StudyRecord, families: tuple[Family, ...], measurements: tuple[Measurement, ...]) -> Answer:
-    """Completes an answer by its slopes and verdicts."""
+    """Returns the answer that these families or measurements give: adds the slopes and the verdicts.
+
+    Args:
+      study: the record of the study, with its plan.
+      families: the families of cells; empty for a probe.
+      measurements: what the probe measured; empty where the lr was tuned.
+    """
     ranges = batch_ranges(study.plan)
     slopes = [
         Slope(family.of, reduction, name, low, high, family.slope(reduction, low, high))

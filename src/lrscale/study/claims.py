@@ -1,26 +1,29 @@
-"""Claims: what a study expects, decided before the run, held against what was measured.
+"""Compares a study's claims with what was measured. Claims state what is expected, and are fixed before the study runs.
 
-A claim has a name, a measure and a bound: `expected` with a `tolerance` (without one the measured interval must hold
-it), `at_least` or `at_most`. Of tuned studies, for each family of cells (that `where` selects):
+A claim has a name, a measure and a bound. The bound is `expected`, or else `at_least`, `at_most` or both. `expected`
+has a `tolerance`; without one, the measured interval must contain the expected value.
+
+Measures of a study that tunes the lr. Each is computed for every family of cells that `where` selects:
 
     ratio_slope    slope of log(lr_sum*/lr_mean*) over log c
     slope          slope of log lr* over log B under a `reduction`, in a `range` of batch sizes
     theory         largest |ln(lr*/theory)| in a `range`
     steps_slope    slope of log steps at the best lr over log B, in a `range`
-    b_crit         B_crit of the trade-off of steps against examples
+    b_crit         B_crit of the trade-off of steps S against examples
     b_c            B_c of the fit lr_sum* = eta_max/(B + B_c)
-    form_residual  root-mean-square residual of that fit, in ln lr
-    trade_off_residual   root-mean-square residual of that fit, in ln S
+    form_residual  root-mean-square residual of the fit of b_c, in ln lr
+    trade_off_residual   root-mean-square residual of the fit of b_crit, in ln S
 
-Of probes, over the cells that `where` selects, for one `quantity`:
+Measures of a study that runs a probe. Each is computed for one `quantity`, over all cells that `where` selects:
 
     deviation      largest |value - expected|
     log_deviation  largest |ln(value/expected)|
     least          smallest value
     largest        largest value
-    coverage       share of cells whose interval holds what is expected
-    slope_of       slope of log value over log `against`, a numeric axis, one intercept for each combination of the others
-    form_residual  largest root-mean-square residual of ln value against v_max/(1 + B_c/B), B the axis `against`
+    coverage       share of cells whose interval contains the expected value
+    slope_of       slope of log value over log `against`, a numeric axis; each combination of the other axes has an
+                   intercept of its own
+    form_residual  largest root-mean-square residual of ln value against v_max/(1 + B_c/B), where B is the axis `against`
 """
 
 import math
@@ -42,12 +45,16 @@ from lrscale.training.reduction import REDUCTIONS
 BOUNDS = ("expected", "at_least", "at_most")
 CLAIM_KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
 AGAINST = ("slope_of", "form_residual")
+"""The measures of a probe that use the key `against`."""
 FINITE = Rule("must be a finite number", is_number)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim with its outcome. `measured` and `interval` are None where nothing could be measured: it then fails."""
+    """A claim with its outcome.
+
+    `measured` and `interval` are None where nothing could be measured; the claim then fails.
+    """
 
     name: str
     expected: float | None
@@ -59,7 +66,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether the bound is kept; an expected value without a tolerance must lie in the interval."""
+        """Whether the claim holds. An expected value without a tolerance must lie in the interval."""
         if self.measured is None:
             return False
         if self.expected is None:
@@ -74,8 +81,8 @@ class Verdict:
         """The bound in words, as in `-1 ± 0.02`."""
         if self.expected is not None:
             return f"{self.expected:g}" + (f" ± {self.tolerance:g}" if self.tolerance is not None else "")
-        ends = ((">=", self.at_least), ("<=", self.at_most))
-        return " and ".join(f"{sign} {end:g}" for sign, end in ends if end is not None)
+        limits = ((">=", self.at_least), ("<=", self.at_most))
+        return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
 
 
 def _ratio_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
@@ -91,7 +98,7 @@ def _theory(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | 
     low, high = batch_ranges(plan)[claim.get("range", "all")]
     cells = [cell for cell in family.cells if low <= cell.training.batch_size <= high]
     pairs = [(cell.best.log_lr, cell.theory_lr) for cell in cells if cell.best and cell.fits and cell.theory_lr]
-    return _alone([abs(log_lr - math.log(lr)) for log_lr, lr in pairs], max)
+    return _point_interval([abs(log_lr - math.log(lr)) for log_lr, lr in pairs], max)
 
 
 def _steps_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
@@ -103,7 +110,7 @@ def _b_crit(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | 
 
 
 def _trade_off_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return _alone([family.trade_off.residual] if family.trade_off else [], max)
+    return _point_interval([family.trade_off.residual] if family.trade_off else [], max)
 
 
 def _b_c(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
@@ -111,50 +118,52 @@ def _b_c(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Non
 
 
 def _turn_over_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return _alone([family.turn_over.residual] if family.turn_over else [], max)
+    return _point_interval([family.turn_over.residual] if family.turn_over else [], max)
 
 
-def _alone(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> Interval | None:
-    """One of some values, as an interval of no width; None for none."""
+def _point_interval(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> Interval | None:
+    """Returns the value that `choose` takes from the values, as an interval of width zero; None where there is no value."""
     return Interval(*(choose(values),) * 3) if values else None
 
 
-def _deviation(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _alone([abs(q.value - q.expected) for _, q in found if q.expected is not None], max)
+def _deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _point_interval([abs(q.value - q.expected) for _, q in measurements if q.expected is not None], max)
 
 
-def _log_deviation(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    pairs = [(q.value, q.expected) for _, q in found if q.expected is not None]
-    return _alone([abs(math.log(value / expected)) if value * expected > 0 else math.inf for value, expected in pairs], max)
+def _log_deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    pairs = [(q.value, q.expected) for _, q in measurements if q.expected is not None]
+    return _point_interval(
+        [abs(math.log(value / expected)) if value * expected > 0 else math.inf for value, expected in pairs], max
+    )
 
 
-def _least(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _alone([q.value for _, q in found], min)
+def _least(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _point_interval([q.value for _, q in measurements], min)
 
 
-def _largest(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _alone([q.value for _, q in found], max)
+def _largest(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    return _point_interval([q.value for _, q in measurements], max)
 
 
-def _coverage(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    held = [float(q.holds_expected()) for _, q in found if q.expected is not None]
-    return _alone(held, lambda values: math.fsum(values) / len(values))
+def _coverage(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    hits = [float(q.holds_expected()) for _, q in measurements if q.expected is not None]
+    return _point_interval(hits, lambda values: math.fsum(values) / len(values))
 
 
-def _slope_of(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    rows = [(m.cell.scientific, m.quantity.value) for m in found if m.quantity.value > 0]
+def _slope_of(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+    rows = [(m.cell.scientific, m.quantity.value) for m in measurements if m.quantity.value > 0]
     others = [repr(sorted((k, v) for k, v in axes.items() if k != claim["against"])) for axes, _ in rows]
     x = np.log([float(axes[claim["against"]]) for axes, _ in rows])
     return pooled_slope(x, np.log([value for _, value in rows]), others)
 
 
-def _form_residual(found: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
+def _form_residual(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
     groups: dict[str, list[tuple[float, float]]] = {}
-    for m in found:
+    for m in measurements:
         others = repr(sorted((k, v) for k, v in m.cell.scientific.items() if k != claim["against"]))
         groups.setdefault(others, []).append((float(m.cell.scientific[claim["against"]]), m.quantity.value))
     residuals = [form_residual(*np.array(pairs).T) for pairs in groups.values()]
-    return _alone([residual for residual in residuals if residual is not None], max)
+    return _point_interval([residual for residual in residuals if residual is not None], max)
 
 
 OfFamily = Callable[[Plan, Family, Mapping[str, Any]], Interval | None]
@@ -181,12 +190,12 @@ PROBE_MEASURES: dict[str, OfCells] = {
 
 
 def check_claims(plan: Plan) -> None:
-    """Raises Refusal where a claim or a range of a plan, or of a study's record, is not well formed."""
+    """Raises Refusal unless every claim and every range of a plan is well formed. The plan may come from a record."""
     for name, ends in plan.ranges.items():
         if not (isinstance(ends, list | tuple) and len(ends) == 2 and all(is_number(e) for e in ends) and ends[0] < ends[1]):
             raise Refusal(f"`study.ranges.{name}` must be two numbers, low < high, got {ends!r:.60}.")
     probed = plan.is_probed
-    known = PROBE_MEASURES if probed else MEASURES
+    measures = PROBE_MEASURES if probed else MEASURES
     for i, claim in enumerate(plan.claims):
         field = f"study.claims[{i}]"
         if not isinstance(claim, Mapping) or not isinstance(claim.get("name"), str):
@@ -194,8 +203,8 @@ def check_claims(plan: Plan) -> None:
         for key in claim:
             if key not in CLAIM_KEYS:
                 raise Refusal(f"`{field}.{key}` is not known. Known: {', '.join(CLAIM_KEYS)}.")
-        if claim.get("measure") not in known:
-            raise Refusal(f"`{field}.measure` must be one of {', '.join(known)}, got {claim.get('measure')!r:.60}.")
+        if claim.get("measure") not in measures:
+            raise Refusal(f"`{field}.measure` must be one of {', '.join(measures)}, got {claim.get('measure')!r:.60}.")
         _check_bound(field, claim)
         _check_selection(field, claim, plan, probed)
         if claim["measure"] == "slope" and claim.get("reduction") not in REDUCTIONS:
@@ -205,17 +214,21 @@ def check_claims(plan: Plan) -> None:
 
 
 def _check_bound(field: str, claim: Mapping[str, Any]) -> None:
-    given = [key for key in BOUNDS if claim.get(key) is not None]
-    if not given or ("expected" in given and len(given) > 1):
-        raise Refusal(f"`{field}` must have a bound, expected alone or at_least or at_most, got {', '.join(given) or 'none'}.")
-    for key in (*given, *(["tolerance"] if claim.get("tolerance") is not None else [])):
+    bounds = [key for key in BOUNDS if claim.get(key) is not None]
+    if not bounds or ("expected" in bounds and len(bounds) > 1):
+        raise Refusal(
+            f"`{field}` must have a bound: expected alone, or at_least, at_most or both, got {', '.join(bounds) or 'none'}."
+        )
+    for key in (*bounds, *(["tolerance"] if claim.get("tolerance") is not None else [])):
         check(f"{field}.{key}", FINITE, claim[key])
 
 
 def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan, probed: bool) -> None:
-    """What a claim selects: of a probe a quantity's name, and axes of the study; the lr's claims by what families share.
+    """Raises Refusal unless a claim selects something that the study has.
 
-    An axis that is narrowed to one value is none any more: the claims that select by it are then left out.
+    A claim on a probe names a quantity, and may select by every axis of the study. A claim on the lr may select only
+    by axes that the cells of a family share. An overridden axis with a single value is no axis of the study; claims
+    that select by it are not refused, but `verdicts` leaves them out.
     """
     if probed and not isinstance(claim.get("quantity"), str):
         raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")
@@ -231,34 +244,40 @@ def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan, probed: b
 
 
 def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Measurement]) -> list[Verdict]:
-    """Holds a plan's claims against what was measured; those on an lr family by family."""
-    named = [family.of for family in families] or [m.cell.scientific for m in measurements]
-    axes = {key for values in named for key in values}
+    """Returns the outcome of a plan's claims. Claims on the lr have one verdict for each family that they select.
+
+    Args:
+      plan: the plan, whose claims are checked.
+      families: the families of cells; empty for a probe.
+      measurements: what the probe measured; empty where the lr was tuned.
+    """
+    shared = [family.of for family in families] or [m.cell.scientific for m in measurements]
+    axes = {key for values in shared for key in values}
     claims = [c for c in plan.claims if {*(c.get("where") or {}), *filter(None, [c.get("against")])} <= axes]
     if not families:
-        known = [claim for claim in claims if claim["measure"] in PROBE_MEASURES]
-        return [_verdict(str(c["name"]), c, PROBE_MEASURES[c["measure"]](selected(measurements, c), c)) for c in known]
-    out = []
+        of_probe = [claim for claim in claims if claim["measure"] in PROBE_MEASURES]
+        return [_verdict(str(c["name"]), c, PROBE_MEASURES[c["measure"]](selected(measurements, c), c)) for c in of_probe]
+    outcomes = []
     for family in families:
         for claim in claims:
             if not _selects(claim, family.of):
                 continue
             name = f"{claim['name']} ({family.name})" if family.name else str(claim["name"])
-            out.append(_verdict(name, claim, MEASURES[claim["measure"]](plan, family, claim)))
-    return out
+            outcomes.append(_verdict(name, claim, MEASURES[claim["measure"]](plan, family, claim)))
+    return outcomes
 
 
 def selected(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> list[Measurement]:
-    """Returns what a claim on a probe is about."""
+    """Returns the measurements that a claim on a probe is about: those of its quantity, in the cells that it selects."""
     return [m for m in measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
 
 
 def _selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
-    """Whether a claim's `where` holds for values of axes."""
+    """Returns whether a claim's `where` selects the cells that have these axis values."""
     where = {key: v if isinstance(v, list | tuple) else [v] for key, v in (claim.get("where") or {}).items()}
     return all(str(axes.get(key)) in map(str, values) for key, values in where.items())
 
 
-def _verdict(name: str, claim: Mapping[str, Any], found: Interval | None) -> Verdict:
+def _verdict(name: str, claim: Mapping[str, Any], measured: Interval | None) -> Verdict:
     expected, tolerance, least, most = (claim.get(key) for key in ("expected", "tolerance", "at_least", "at_most"))
-    return Verdict(name, expected, tolerance, least, most, None if found is None else found.value, found)
+    return Verdict(name, expected, tolerance, least, most, None if measured is None else measured.value, measured)

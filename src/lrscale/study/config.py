@@ -1,4 +1,4 @@
-"""The config of one training: its keys, the rules of their values, and the checked description that it states."""
+"""Checks the config of one training, and makes its `Training` from it. Holds the keys of a config and their rules."""
 
 import hashlib
 import json
@@ -29,31 +29,31 @@ FIELDS: dict[str, Rule] = {
     "points": integer(2, 250),
 }
 GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "probe": PROBES}
-"""The groups whose choices are declared beside their code."""
+"""The groups whose choices (a task, an optimizer, a probe) are declared beside their code."""
 KEYS = ("task", "optimizer", "budget", "probe", "reduction", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
 COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
-"""The keys of `compute`, which describe the machine and not the training."""
+"""The keys of `compute`. They describe the machine and not the training."""
 MOVED = {key: f"compute.{key}" for key in COMPUTE_RULES}
-"""What keys of older configs are called now."""
+"""The present name of each key that older configs have at another place."""
 OLD_IDENTITY = Compute()._asdict()
-"""Part of every cell's identity: `compute` once was, and a study that was started then must find its cells."""
+"""Part of every cell's identity. Older versions hashed these settings with the config; their studies must find their cells."""
 
 MAX_SEEDS = 256
 LR_ADVICE = "Tune it with optimizer.lr='tag(log,interval(1e-4,1))'."
 
 
 def make_training(config: Mapping[str, Any]) -> Training:
-    """Makes the description that a config states.
+    """Returns the training that a config describes.
 
     Args:
       config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` may be left out.
 
     Returns:
-      A checked description; equal configs give equal descriptions.
+      A checked description of the training; equal configs give equal descriptions.
 
     Raises:
-      Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict.
+      Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict each other.
     """
     config = {"probe": None, **config}
     check_keys("config", config, dict.fromkeys(KEYS))
@@ -76,7 +76,11 @@ def make_training(config: Mapping[str, Any]) -> Training:
 
 
 def make_compute(values: Mapping[str, Any]) -> Compute:
-    """Makes the settings of the machine; raises Refusal where a value breaks its rule or a key is unknown or missing."""
+    """Returns the settings of the machine.
+
+    Raises:
+      Refusal: a value breaks its rule, or a key is unknown or missing.
+    """
     check_keys("compute", values, COMPUTE_RULES)
     for key, rule in COMPUTE_RULES.items():
         check(f"compute.{key}", rule, values[key])
@@ -84,7 +88,11 @@ def make_compute(values: Mapping[str, Any]) -> Compute:
 
 
 def seeds(value: object) -> tuple[int, ...]:
-    """Returns the seeds that a count (0 to count-1) or a list names."""
+    """Returns the seeds of a config. A count n stands for the seeds 0 to n-1; a list names the seeds.
+
+    Raises:
+      Refusal: the value is neither, or names a seed twice.
+    """
     if is_integer(value) and isinstance(value, int) and 1 <= value <= MAX_SEEDS:
         return tuple(range(value))
     chosen = tuple(value) if isinstance(value, list | tuple) else ()
@@ -97,27 +105,27 @@ def seeds(value: object) -> tuple[int, ...]:
 
 
 def tunable() -> dict[str, Rule]:
-    """What can be tuned in an interval, by its dotted key, with its rule."""
+    """Returns the rule of each hyperparameter that can be tuned in an interval, by its dotted key."""
     options = [pair for name in OPTIMIZERS.names() for pair in OPTIMIZERS[name].options.items()]
     return {f"optimizer.{key}": option.rule for key, option in options if option.tunable}
 
 
-def _choice(group: str, given: Any) -> Choice:
+def _choice(group: str, values: Any) -> Choice:
     registry = GROUPS[group]
-    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str) or given["name"] not in registry:
-        got = given.get("name") if isinstance(given, Mapping) else given
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str) or values["name"] not in registry:
+        got = values.get("name") if isinstance(values, Mapping) else values
         raise Refusal(f"`{group}.name` must be one of {', '.join(registry.names())}, got {got!r:.60}. Take {group}=NAME.")
-    name, known = given["name"], registry[given["name"]].options
-    options = {key: value for key, value in given.items() if key != "name"}
+    name, known = values["name"], registry[values["name"]].options
+    options = {key: value for key, value in values.items() if key != "name"}
     check_keys(group, options, known)
     for key, option in known.items():
         check(f"{group}.{key}", option.rule, options[key])
     return Choice(name, options)
 
 
-def _optimizer(given: Any) -> Choice:
-    """The optimizer, in which tunable options may be lists with one value a trial; its lr always is one."""
-    first = dict(given) if isinstance(given, Mapping) else given
+def _optimizer(values: Any) -> Choice:
+    """Returns the chosen optimizer. A tunable option may be a list with one value per trial; the lr always becomes a tuple."""
+    first = dict(values) if isinstance(values, Mapping) else values
     name = first.get("name") if isinstance(first, dict) else None
     known = OPTIMIZERS[name].options if isinstance(name, str) and name in OPTIMIZERS else {}
     lists: dict[str, tuple[float, ...]] = {}
@@ -125,38 +133,38 @@ def _optimizer(given: Any) -> Choice:
         value = first.get(key)
         if option.tunable and isinstance(value, list | tuple):
             if not value:
-                raise Refusal(f"`optimizer.{key}` must not be an empty list. Give one value a trial.")
-            for each in value:
-                check(f"optimizer.{key}", option.rule, each, LR_ADVICE if key == "lr" else "")
-            lists[key] = tuple(float(each) for each in value)
+                raise Refusal(f"`optimizer.{key}` must not be an empty list. Give one value per trial.")
+            for number in value:
+                check(f"optimizer.{key}", option.rule, number, LR_ADVICE if key == "lr" else "")
+            lists[key] = tuple(float(number) for number in value)
             first[key] = value[0]
     if "lr" in known and "lr" in first:
         check("optimizer.lr", known["lr"].rule, first["lr"], LR_ADVICE)
     chosen = _choice("optimizer", first)
     if len({len(values) for values in lists.values()}) > 1:
         lengths = ", ".join(f"optimizer.{key}: {len(values)}" for key, values in lists.items())
-        raise Refusal(f"lists in `optimizer` must be equally long, one value a trial, got {lengths}.")
+        raise Refusal(f"lists in `optimizer` must be equally long, one value per trial, got {lengths}.")
     trials = max((len(values) for values in lists.values()), default=1)
     lrs = (float(chosen.options["lr"]),) * trials
     return Choice(chosen.name, {**chosen.options, "lr": lrs, **lists})
 
 
-def _budget(given: Any) -> Choice:
-    named = [name for name in BUDGETS if isinstance(given, Mapping) and given.get(name) is not None]
-    if len(named) != 1:
-        got = " and ".join(named) or "none"
+def _budget(values: Any) -> Choice:
+    names = [name for name in BUDGETS if isinstance(values, Mapping) and values.get(name) is not None]
+    if len(names) != 1:
+        got = " and ".join(names) or "none"
         raise Refusal(
-            f"`budget` must have exactly one of {', '.join(BUDGETS)}, got {got}. Take budget={named[0] if named else 'epochs'}."
+            f"`budget` must have exactly one of {', '.join(BUDGETS)}, got {got}. Take budget={names[0] if names else 'epochs'}."
         )
-    options = {key: value for key, value in given.items() if value is not None}
-    check_keys("budget", options, BUDGETS[named[0]])
-    for key, rule in BUDGETS[named[0]].items():
+    options = {key: value for key, value in values.items() if value is not None}
+    check_keys("budget", options, BUDGETS[names[0]])
+    for key, rule in BUDGETS[names[0]].items():
         check(f"budget.{key}", rule, options[key])
-    return Choice(named[0], options)
+    return Choice(names[0], options)
 
 
 def _check_together(training: Training) -> None:
-    """Raises Refusal where two values contradict; what a probe or an optimizer asks for stands in its declaration."""
+    """Raises Refusal where two values contradict each other. Tasks, optimizers and probes declare checks of their own."""
     task = training.task.name
     if training.step_examples > training.examples:
         micro_batches = f" x accumulation={training.accumulation}" if training.accumulation > 1 else ""
@@ -183,15 +191,15 @@ def _check_together(training: Training) -> None:
 
 
 def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
-    """Returns 12 hexadecimal digits that name a cell: its config without what is tuned in it.
+    """Returns the id of a cell: 12 hexadecimal digits, a hash of its config without the tuned hyperparameters.
 
     Args:
-      config: as `make_training` takes it.
-      nuisance: dotted keys that are tuned, such as `optimizer.lr`.
+      config: plain values, as `make_training` takes them.
+      nuisance: dotted keys of the tuned hyperparameters, such as `optimizer.lr`.
     """
-    bare = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
+    untuned = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
     for key in nuisance:
         group, _, name = key.partition(".")
-        bare[group].pop(name, None)
-    text = json.dumps({"config": {**bare, **OLD_IDENTITY}, "numbers": NUMBERS}, sort_keys=True)
+        untuned[group].pop(name, None)
+    text = json.dumps({"config": {**untuned, **OLD_IDENTITY}, "numbers": NUMBERS}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

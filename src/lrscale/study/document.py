@@ -1,6 +1,6 @@
-"""The document of a study, as JSON keeps it: written from a StudyRecord, and read back with every value checked.
+"""The JSON document of a study: made from a StudyRecord, and read back into one with every value checked.
 
-A document may be a stranger's. It holds values and names only, and none of them is run.
+A document may come from a stranger. It holds only values and names, and none of them is run as code.
 """
 
 import re
@@ -44,7 +44,7 @@ OPTIONAL: dict[str, Rule] = {"storage": LINE, "compute": OBJECT, "seconds": NOT_
 
 
 def document(study: StudyRecord) -> dict[str, Any]:
-    """Returns what a study's run keeps of it: enough to report on it, and to run it again."""
+    """Returns the document of a study. It is enough to report on the study and to run it again."""
     plan = study.plan
     return {
         "study": plan.study,
@@ -64,80 +64,80 @@ def document(study: StudyRecord) -> dict[str, Any]:
     }
 
 
-def read_document(given: object, run_id: str = "", experiment_id: str = "", status: str = "FINISHED") -> StudyRecord:
-    """Reads a study's document.
+def read_document(values: object, run_id: str = "", experiment_id: str = "", status: str = "FINISHED") -> StudyRecord:
+    """Returns the record of a study from its document.
 
     Args:
-      given: plain values, as `document` makes them and JSON keeps them.
-      run_id: of the run that keeps it, if a store does; so are the others.
-      experiment_id: of that run.
-      status: of that run.
+      values: plain values, as `document` makes them and JSON keeps them.
+      run_id: the id of the MLflow run that holds the document; empty where no store holds it.
+      experiment_id: the id of that run's experiment; empty where no store holds it.
+      status: the status of that run.
 
     Raises:
-      Refusal: the document is of a newer version, or a value in it is not what `document` would write.
+      Refusal: a newer version wrote the document, or a value in it is not what `document` would write.
     """
-    check("record", OBJECT, given)
-    assert isinstance(given, Mapping)
-    check("record.made_by", OBJECT, given.get("made_by"))
-    check_maker(given["made_by"])
-    check_keys("record", given, {**REQUIRED, **{key: rule for key, rule in OPTIONAL.items() if key in given}})
-    for field, rule in (*REQUIRED.items(), *((key, OPTIONAL[key]) for key in OPTIONAL if key in given)):
-        check(f"record.{field}", rule, given[field])
-    check("record.study", LINE, given["study"])
-    intervals = {name: _interval(name, ends) for name, ends in given["intervals"].items()}
-    cells = tuple(_cell(f"record.cells[{i}]", cell, intervals) for i, cell in enumerate(given["cells"]))
+    check("record", OBJECT, values)
+    assert isinstance(values, Mapping)
+    check("record.made_by", OBJECT, values.get("made_by"))
+    check_maker(values["made_by"])
+    check_keys("record", values, {**REQUIRED, **{key: rule for key, rule in OPTIONAL.items() if key in values}})
+    for field, rule in (*REQUIRED.items(), *((key, OPTIONAL[key]) for key in OPTIONAL if key in values)):
+        check(f"record.{field}", rule, values[field])
+    check("record.study", LINE, values["study"])
+    intervals = {name: _interval(name, ends) for name, ends in values["intervals"].items()}
+    cells = tuple(_cell(f"record.cells[{i}]", cell, intervals) for i, cell in enumerate(values["cells"]))
     if len({cell.id for cell in cells}) < len(cells) or len({cell.label for cell in cells}) < len(cells):
-        raise Refusal("`record.cells` must differ from each other, and two of them do not.")
+        raise Refusal("`record.cells` must differ from each other, but two of them have the same id or label.")
     plan = Plan(
-        study=given["study"],
+        study=values["study"],
         cells=cells,
         intervals=intervals,
-        sampler=given["sampler"],
-        n_trials=given["n_trials"],
-        question=given["question"],
-        law=given["law"],
-        ranges=given["ranges"],
-        claims=given["claims"],
-        command=given["command"],
+        sampler=values["sampler"],
+        n_trials=values["n_trials"],
+        question=values["question"],
+        law=values["law"],
+        ranges=values["ranges"],
+        claims=values["claims"],
+        command=values["command"],
     )
     return StudyRecord(
         plan=plan,
-        made_by=given["made_by"],
-        compute=make_compute(given["compute"]) if "compute" in given else compute_of(given["cells"][0]["config"]),
-        storage=given.get("storage"),
+        made_by=values["made_by"],
+        compute=make_compute(values["compute"]) if "compute" in values else compute_of(values["cells"][0]["config"]),
+        storage=values.get("storage"),
         run_id=run_id,
         experiment_id=experiment_id,
         status=status,
-        seconds=float(given.get("seconds", 0)),
+        seconds=float(values.get("seconds", 0)),
     )
 
 
 def compute_of(config: Mapping[str, Any]) -> Compute:
-    """Returns the settings of the machine that older versions kept in a training's config, or else the defaults."""
+    """Returns the settings of the machine from a training's config, where older versions kept them; the defaults elsewhere."""
     return make_compute({**Compute()._asdict(), **{key: config[key] for key in COMPUTE_RULES if key in config}})
 
 
 def cell_id(recorded: str, config: Mapping[str, Any], tuned: Iterable[str]) -> str:
     """Returns the id of a recorded cell.
 
-    Older versions counted settings of the machine as part of a cell. Where those were not the defaults, which ids
-    still contain, the cell has another id today.
+    Older versions hashed the settings of the machine into the id. Today's ids always contain the default settings. So
+    a cell that was recorded with other settings gets a new id.
 
     Args:
       recorded: the id in the record.
-      config: of the cell, or of one of its trials.
-      tuned: dotted keys of what is tuned in the cell.
+      config: the config of the cell, or of one of its trials.
+      tuned: dotted keys of the hyperparameters that are tuned in the cell.
     """
     return recorded if compute_of(config) == Compute() else identity(without_compute(config), tuned)
 
 
 def without_compute(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a training's config without what `compute_of` reads from it."""
+    """Returns a training's config without the settings of the machine, which `compute_of` reads."""
     return {key: value for key, value in config.items() if key not in COMPUTE_RULES}
 
 
 def check_maker(maker: Mapping[str, Any]) -> None:
-    """Raises Refusal unless a record's `made_by` holds texts, and numbers of this version or an older one."""
+    """Raises Refusal unless a record's `made_by` holds texts, and its `numbers` is at most that of this version."""
     for name, value in maker.items():
         check("record.made_by", IDENTIFIER, name)
         check(f"record.made_by.{name}", LINE, value)
@@ -151,9 +151,10 @@ def check_maker(maker: Mapping[str, Any]) -> None:
 
 
 def _interval(name: str, ends: object) -> TunedInterval:
+    """Returns a tuned interval; raises Refusal unless it is [low, high, log] of a hyperparameter that can be tuned."""
     rules = tunable()
     if name not in rules:
-        raise Refusal(f"`record.intervals` must be of {', '.join(rules)}, got {name!r:.60}.")
+        raise Refusal(f"`record.intervals` must name only {', '.join(rules)}, got {name!r:.60}.")
     if not (isinstance(ends, list) and len(ends) == 3 and is_number(ends[0]) and is_number(ends[1]) and ends[0] < ends[1]):
         raise Refusal(f"`record.intervals.{name}` must be [low, high, log] with low < high, got {ends!r:.60}.")
     low, high, log = ends
@@ -165,15 +166,16 @@ def _interval(name: str, ends: object) -> TunedInterval:
     return TunedInterval(float(low), float(high), log)
 
 
-def _cell(field: str, given: object, tuned: Iterable[str]) -> Cell:
-    check(field, OBJECT, given)
-    assert isinstance(given, Mapping)
-    check_keys(field, given, dict.fromkeys(CELL_KEYS))
+def _cell(field: str, values: object, tuned: Iterable[str]) -> Cell:
+    """Returns a cell; raises Refusal unless its config can be used and its axis values agree with the config."""
+    check(field, OBJECT, values)
+    assert isinstance(values, Mapping)
+    check_keys(field, values, dict.fromkeys(CELL_KEYS))
     for key, rule in (("id", IDENTIFIER), ("label", LINE), ("scientific", OBJECT), ("config", OBJECT)):
-        check(f"{field}.{key}", rule, given[key])
-    config, scientific = without_compute(given["config"]), given["scientific"]
-    cell = Cell(cell_id(given["id"], given["config"], tuned), given["label"], scientific, config)
-    _ = cell.training  # refuses a config that cannot be used
+        check(f"{field}.{key}", rule, values[key])
+    config, scientific = without_compute(values["config"]), values["scientific"]
+    cell = Cell(cell_id(values["id"], values["config"], tuned), values["label"], scientific, config)
+    _ = cell.training  # raises Refusal where the config cannot be used
     for key, value in scientific.items():
         if key.partition(".")[0] not in KEYS:
             raise Refusal(f"`{field}.scientific.{key:.60}` is not known. Known: {', '.join(KEYS)}.")

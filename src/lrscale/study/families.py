@@ -1,4 +1,4 @@
-"""What the trials of cells show, family by family: best lrs, the ratio of sum to mean, slopes, and where lr_sum* turns over."""
+"""Computes the results of families of cells: best lrs, the ratio of sum to mean, slopes, and where lr_sum* turns over."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,11 @@ from lrscale.training.results import mean_objective
 
 @dataclass(frozen=True)
 class CellAnswer:
-    """One cell: its trials, its gradient scale c, its best lr, and what theory says of it (None where it says nothing)."""
+    """One cell with its trials, its gradient scale c and its best lr.
+
+    `best` is None where no lr was tuned, or where every trial has a run that diverged. `theory_lr` is the best lr in
+    theory, and `theory_edge` the mean-square edge of stability; both are None where theory makes no statement.
+    """
 
     cell: Cell
     trials: tuple[TrialRecord, ...]
@@ -35,26 +39,26 @@ class CellAnswer:
 
     @property
     def fits(self) -> bool:
-        """Whether the best lr takes part in fits: it exists and is not at an edge of what was tried."""
+        """Whether the best lr takes part in fits: it exists, and it is not at an edge of the lrs that were tried."""
         return self.best is not None and not self.best.at_edge
 
     @property
     def training(self) -> Training:
-        """What the cell trains."""
+        """The training of the cell."""
         return self.cell.training
 
     @property
     def step_examples(self) -> int:
-        """Examples of a step, B."""
+        """The number of examples in a step, B."""
         return self.training.step_examples
 
     @property
     def tuned(self) -> bool:
-        """Whether the lr was tuned in the cell, and not among what cells differ in, or fixed."""
+        """Whether the lr was tuned in the cell. An lr that is fixed, or an axis of the study, is not tuned."""
         return any("optimizer.lr" in trial.params for trial in self.trials)
 
     def points(self) -> list[tuple[float, float, int]]:
-        """Lr, objective and number of diverged runs of each trial, by lr."""
+        """Returns the lr, the objective and the number of diverged runs of each trial, sorted by lr."""
         rows = [
             (t.params["optimizer.lr"], mean_objective(t.objectives), sum(t.diverged))
             for t in self.trials
@@ -63,16 +67,18 @@ class CellAnswer:
         return sorted(rows)
 
     def best_trial(self) -> TrialRecord | None:
-        """The trial with the least objective; None where all have runs that diverged."""
+        """Returns the trial with the lowest objective; None where every trial has a run that diverged."""
         trials = [t for t in self.trials if math.isfinite(mean_objective(t.objectives))]
         return min(trials, key=lambda t: mean_objective(t.objectives), default=None)
 
 
 @dataclass(frozen=True)
 class Family:
-    """Cells that differ in reduction and batch size only.
+    """Cells that differ only in reduction and batch size.
 
-    `of`: what they share, by name. `trade_off`: of steps against examples, where steps to a target are counted.
+    `of` holds the axis values that they share, by name. `homogeneity` is the optimizer's p. `ratio` is the slope of
+    log(lr_sum*/lr_mean*) over log c. `trade_off` is the trade-off of steps against examples; it exists where steps to
+    a target are counted. `ratio`, `turn_over` and `trade_off` are None where they could not be estimated.
     """
 
     of: Mapping[str, Any]
@@ -84,48 +90,52 @@ class Family:
 
     @property
     def name(self) -> str:
-        """What its cells share, in words; empty where there is one family only."""
+        """The axis values that its cells share, in words; empty where the study has only one family."""
         return ", ".join(in_words(self.of))
 
     def by_reduction(self, reduction: str) -> list[CellAnswer]:
-        """Cells of one reduction that take part in fits, by batch size."""
+        """Returns the cells of one reduction that take part in fits, sorted by batch size."""
         chosen = [cell for cell in self.cells if cell.training.reduction == reduction and cell.fits]
         return sorted(chosen, key=lambda cell: cell.step_examples)
 
     def slope(self, reduction: str, low: float, high: float) -> Interval | None:
-        """Slope of log lr* over log batch size, for batch sizes from low to high."""
+        """Returns the slope of log lr* over log batch size, for batch sizes from low to high; None if it is unknown."""
         cells = [cell for cell in self.by_reduction(reduction) if low <= cell.training.batch_size <= high]
         return slope(np.log([cell.step_examples for cell in cells]), [c.best for c in cells if c.best])
 
     def steps(self) -> list[tuple[int, tuple[float, ...]]]:
-        """Batch size and each seed's steps to the target at the best lr tried, of one reduction: both give the same."""
+        """Returns, for each batch size, the steps to the target of each seed at the best lr that was tried.
+
+        The cells of one reduction are enough, because all reductions give the same steps.
+        """
         cells = next((cells for name in REDUCTIONS if (cells := self.by_reduction(name))), [])
         best = [(cell, cell.best_trial()) for cell in cells if cell.training.objective == "steps_to_target"]
         return [(cell.step_examples, trial.objectives) for cell, trial in best if trial is not None]
 
     def steps_slope(self, low: float, high: float) -> Interval | None:
-        """Slope of log steps to the target over log batch size, for batch sizes from low to high."""
+        """Returns the slope of log steps to the target over log batch size, for batch sizes from low to high."""
         chosen = [(math.log(size), steps) for size, steps in self.steps() if low <= size <= high]
         return mean_slope(*(np.array(part) for part in zip(*chosen, strict=True))) if chosen else None
 
     def turns(self) -> bool:
-        """Whether the turn-over lies within the batch sizes tried: beyond them it is not measured."""
+        """Returns whether B_c lies between the smallest and the largest batch size; elsewhere it is not measured."""
         sizes = [cell.step_examples for cell in self.cells]
         return self.turn_over is not None and min(sizes) < self.turn_over.b_c.value < max(sizes)
 
     def reductions(self) -> list[str]:
+        """Returns the reductions of its cells, each once."""
         return list(dict.fromkeys(cell.training.reduction for cell in self.cells))
 
 
 class Measurement(NamedTuple):
-    """A quantity that a probe measured in a cell."""
+    """A quantity that a probe measured in a cell, with that cell."""
 
     cell: Cell
     quantity: Quantity
 
 
 def answer_cell(cell: Cell, trials: Sequence[TrialRecord]) -> CellAnswer:
-    """Estimates the best lr of a cell from its trials, and states what theory says of it."""
+    """Estimates the best lr of a cell from its trials, and computes the best lr and the edge in theory."""
     training = cell.training
     tuned = [t for t in trials if "optimizer.lr" in t.params]
     best = None
@@ -136,12 +146,16 @@ def answer_cell(cell: Cell, trials: Sequence[TrialRecord]) -> CellAnswer:
 
 
 def shared_axes(cell: Cell) -> dict[str, Any]:
-    """Returns what a cell shares with the others of its family, by the axis's name."""
+    """Returns the axis values that a cell shares with the other cells of its family, by the name of the axis."""
     return {axis: value for axis, value in cell.scientific.items() if axis not in ("reduction", "batch_size")}
 
 
 def answer_family(cells: Sequence[CellAnswer]) -> Family:
-    """Estimates the ratio of sum to mean, the turn-over and the trade-off from cells that share all other axes."""
+    """Estimates the ratio of sum to mean, the turn-over and the trade-off of a family.
+
+    Args:
+      cells: the cells of one family; they differ only in reduction and batch size.
+    """
     shared = shared_axes(cells[0].cell)
     family = Family(shared, tuple(cells), OPTIMIZERS[cells[0].training.optimizer.name].homogeneity, None, None, None)
     by_sum = family.by_reduction("sum")
@@ -153,12 +167,15 @@ def answer_family(cells: Sequence[CellAnswer]) -> Family:
         ratio = ratio_slope(log_c, [s.best for s, _ in pairs if s.best], [m.best for _, m in pairs if m.best])
     turn = turn_over(np.array([c.step_examples for c in by_sum], dtype=float), [c.best for c in by_sum if c.best])
     steps = family.steps()
-    traded = trade_off(*(np.array(part, dtype=float) for part in zip(*steps, strict=True))) if steps else None
-    return Family(family.of, family.cells, family.homogeneity, ratio, turn, traded)
+    trade = trade_off(*(np.array(part, dtype=float) for part in zip(*steps, strict=True))) if steps else None
+    return Family(family.of, family.cells, family.homogeneity, ratio, turn, trade)
 
 
 def _theory(training: Training, c: float) -> tuple[float | None, float | None]:
-    """Best lr and mean-square edge of plain SGD on least squares, in the cell's own reduction; None elsewhere."""
+    """Returns the best lr and the mean-square edge of stability in theory, in the cell's own reduction.
+
+    Both are known for plain SGD on least squares; elsewhere they are None.
+    """
     source, options = population(training), training.optimizer.options
     if source is None or training.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
         return None, None
@@ -174,7 +191,10 @@ def _theory(training: Training, c: float) -> tuple[float | None, float | None]:
 
 
 def _soonest_lr(training: Training, source: Population, start: Array) -> float:
-    """Mean-reduction lr that reaches a target soonest; for one eigenvalue the closed form, whatever the target."""
+    """Returns the lr under mean reduction that reaches the target in the fewest steps.
+
+    For a spectrum with a single eigenvalue this is a closed form, which does not depend on the target.
+    """
     spectrum, size, target = source.spectrum.numpy(), training.step_examples, training.budget.options["target"]
     if float(spectrum.min()) == float(spectrum.max()):
         return least_squares.fastest_lr(spectrum, source.bias, size)
@@ -182,5 +202,5 @@ def _soonest_lr(training: Training, source: Population, start: Array) -> float:
 
 
 def batch_ranges(plan: Plan) -> dict[str, tuple[float, float]]:
-    """Returns the declared batch-size ranges, and all batch sizes together under the name `all`."""
+    """Returns the batch-size ranges of a plan, and a range of all batch sizes under the name `all`."""
     return {**{name: (low, high) for name, (low, high) in plan.ranges.items()}, "all": (0, math.inf)}

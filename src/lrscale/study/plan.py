@@ -1,4 +1,4 @@
-"""What a study is going to do: its cells, what is tuned in each, and how trials are named."""
+"""The plan of a study: its cells, the hyperparameters that are tuned in each cell, and the names of trials."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from lrscale.study.config import identity, make_training
 
 @dataclass(frozen=True)
 class TunedInterval:
-    """Where a hyperparameter is tuned: [low, high], on a log scale or a linear one."""
+    """The interval [low, high] in which a hyperparameter is tuned. `log`: on a log scale instead of a linear one."""
 
     low: float
     high: float
@@ -25,10 +25,10 @@ class TunedInterval:
 class Cell:
     """One combination of the scientific hyperparameters.
 
-    `id` names its config without what is tuned; equal ids have equal trials. `scientific` holds the
-    values of this study's axes, `config` the whole training. It is what Hydra composes from `overrides`,
-    with `values` set by their dotted keys: cells with the same overrides can share a job. A cell that is read
-    from a record has neither.
+    `id` is a hash of the config without the tuned hyperparameters; cells with equal ids have equal trials.
+    `scientific` holds the cell's values on the axes of the study, and `config` describes the whole training. Hydra
+    composes the config from `overrides`, and `values` are then set in it by their dotted keys. Cells with the same
+    overrides can share a job. A cell that is read from a record has no overrides and no values.
     """
 
     id: str
@@ -40,27 +40,28 @@ class Cell:
 
     @cached_property
     def training(self) -> Training:
-        """The checked description of the config; raises Refusal where a value cannot be used."""
+        """The training that the config describes; raises Refusal where a value cannot be used."""
         return make_training(self.config)
 
 
 class Share(NamedTuple):
-    """A cell's share of a job: the tuned hyperparameters of its trials, one mapping a trial."""
+    """The part of a job that belongs to one cell: the tuned hyperparameters, one mapping per trial."""
 
     cell: Cell
     params: tuple[Mapping[str, float], ...]
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config that trains the trials together, what is tuned as lists."""
+        """The config that trains the trials together: each tuned hyperparameter is a list with one value per trial."""
         return with_values(self.cell.config, {name: [params[name] for params in self.params] for name in self.params[0]})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study asks: its cells, what is tuned in each and how, and what is claimed of the outcome.
+    """The plan of a study: its cells, what is tuned in each cell and how, and the claims about the result.
 
-    `ranges`: batch-size ranges [low, high] by name. `law`: what theory says. `command`: repeats the study.
+    `intervals` holds the tuned hyperparameters by dotted key. `ranges` holds batch-size ranges [low, high] by name.
+    `law` states what theory predicts. `command` is the command line that repeats the study.
     """
 
     study: str
@@ -76,23 +77,26 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Names what is run, so that the same command continues the same study."""
-        what = [[cell.id for cell in self.cells], self.n_trials, dict(self.sampler)]
+        """The id of the plan, a hash of what is run. It lets the same command continue the same study."""
+        parts = [[cell.id for cell in self.cells], self.n_trials, dict(self.sampler)]
         intervals = {name: asdict(interval) for name, interval in self.intervals.items()}
-        return hashlib.sha256(json.dumps([what, intervals], sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps([parts, intervals], sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def objective(self) -> str:
-        """What is minimised over the lr; the same in all cells that are compared."""
+        """The objective, which is minimised over the lr. All cells of a study have the same objective."""
         return str(self.cells[0].config["objective"])
 
     @property
     def is_probed(self) -> bool:
-        """Whether its cells measure quantities instead of training."""
+        """Whether the study runs a probe: its cells then measure quantities and tune no lr."""
         return any(cell.config.get("probe") is not None for cell in self.cells)
 
     def renewed(self) -> "Plan":
-        """The same plan with ids and labels that this version gives to its cells, to run a recorded study again."""
+        """Returns the same plan with the ids and labels that this version gives to its cells.
+
+        A recorded study is run again with this plan.
+        """
         return replace(
             self,
             cells=tuple(replace(c, id=identity(c.config, self.intervals), label=cell_label(c.scientific)) for c in self.cells),
@@ -100,7 +104,7 @@ class Plan:
 
 
 def cell_label(scientific: Mapping[str, Any]) -> str:
-    """Short name of a cell, as in `sum b256`.
+    """Returns the short name of a cell, such as `sum b256`, from its values on the axes of the study.
 
     Example:
       >>> cell_label({"reduction": "sum", "batch_size": 256, "optimizer": "adam", "optimizer.momentum": 0.9})
@@ -112,7 +116,7 @@ def cell_label(scientific: Mapping[str, Any]) -> str:
 
 
 def in_words(shared: Mapping[str, Any]) -> list[str]:
-    """What cells share, each with its name where it is a number.
+    """Returns axis values in words; a number has the name of its axis before it.
 
     Example:
       >>> in_words({"optimizer": "adam", "task.features": 8})
@@ -122,12 +126,18 @@ def in_words(shared: Mapping[str, Any]) -> list[str]:
 
 
 def study_name(study: str, label: str, cell: str) -> str:
-    """The name of the Optuna study of a cell, by its label and id."""
+    """Returns the name of a cell's Optuna study.
+
+    Args:
+      study: the name of the study.
+      label: the label of the cell.
+      cell: the id of the cell.
+    """
     return f"{study} / {label} / {cell}"
 
 
 def short_number(number: float) -> str:
-    """A number in two digits, as in run names.
+    """Returns a number with two significant digits, as the names of MLflow runs show it.
 
     Example:
       >>> short_number(0.0031), short_number(1.0), short_number(123456.0)
@@ -138,33 +148,33 @@ def short_number(number: float) -> str:
 
 
 def trial_label(cell: str, params: Mapping[str, float]) -> str:
-    """Name of a trial, as in `sum b256 lr3e-3`."""
+    """Returns the name of a trial, such as `sum b256 lr3e-3`, from its cell's label and its tuned hyperparameters."""
     return " ".join([cell, *(f"{key.rpartition('.')[2]}{short_number(value)}" for key, value in params.items())])
 
 
-def has_value(plain: Mapping[str, Any], key: str) -> bool:
-    """Whether a dotted key names a value of a config, not a group of them."""
-    found: Any = plain
+def has_value(config: Mapping[str, Any], key: str) -> bool:
+    """Returns whether a dotted key names a single value of a config. A key that is absent or names a group does not."""
+    value: Any = config
     for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(value, Mapping) or part not in value:
             return False
-        found = found[part]
-    return not isinstance(found, Mapping)
+        value = value[part]
+    return not isinstance(value, Mapping)
 
 
-def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config with values set by their dotted keys.
+def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of a config in which values are set by their dotted keys.
 
     Raises:
-      Refusal: there is no such key.
+      Refusal: the config has no value under one of the keys.
     """
-    made = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    changed = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for key, value in values.items():
-        if not has_value(made, key):
+        if not has_value(changed, key):
             raise Refusal(f"`{key}` is not known, got {value!r:.60}. lrscale run --help lists all keys.")
         group, _, name = key.partition(".")
         if name:
-            made[group][name] = value
+            changed[group][name] = value
         else:
-            made[group] = value
-    return made
+            changed[group] = value
+    return changed

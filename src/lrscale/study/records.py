@@ -1,4 +1,4 @@
-"""What a store holds of a study, as plain values: the answer is made from these alone."""
+"""The records of a study: what a store holds of it, as plain values. The answer is computed from these values alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,11 @@ from lrscale.training.results import Result
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One finished trial. `cell`: id of its cell; `together`: number of the first trial of its round, if that is known."""
+    """One finished trial.
+
+    `run_id` is the id of its MLflow run, and `cell` the id of its cell. `together` is the number of the first trial
+    of its round, or None where it is not known. `objectives` and `diverged` have one value for each seed.
+    """
 
     run_id: str
     cell: str
@@ -25,16 +29,25 @@ class TrialRecord:
 
 
 def trial_record(cell: str, number: int, together: int, params: Mapping[str, float], result: Result) -> TrialRecord:
-    """Returns the record of a result that no store has given a run yet."""
+    """Returns the record of a result that is not in a store yet; its `run_id` is empty.
+
+    Args:
+      cell: the id of the trial's cell.
+      number: the trial's number in its cell.
+      together: the number of the first trial of its round.
+      params: the tuned hyperparameters, by dotted key.
+      result: what the training returned.
+    """
     return TrialRecord("", cell, number, params, result.objectives, result.diverged, together, result.quantities)
 
 
 @dataclass(frozen=True)
 class WorkRecord:
-    """A trial or a single training, with all that was trained in one go with it.
+    """A trial or a single training, together with all trials that were trained in the same call.
 
-    `config` is that of all trials in `together`, tuned hyperparameters aside; the one at `index` had the
-    outcome. `is_whole`: whether it is known that no other trial was among them.
+    `together` holds the tuned hyperparameters of all these trials, and `outcome` is the trial at `index`. `config` is
+    the config that they share, apart from the tuned hyperparameters. `is_whole` is True where it is known that no
+    other trial was trained in the same call.
     """
 
     config: Mapping[str, Any]
@@ -48,10 +61,11 @@ class WorkRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One execution of a study: its plan, who made it with what, and where it was run.
+    """One execution of a study: its plan, the versions and the machine that made it, and the stores that hold it.
 
-    `storage`: of Optuna's studies, None where it is not known. `status` is that of MLflow's run; `seconds` is what
-    its rounds took, in all executions that ended. `run_id` and `experiment_id` are empty where no store holds it.
+    `storage` is the URL of Optuna's storage, or None where it is not known. `status` is the status of the MLflow run.
+    `seconds` is the time that its rounds took, summed over all executions that ended. `run_id` and `experiment_id`
+    are empty where no store holds the study.
     """
 
     plan: Plan
@@ -66,7 +80,7 @@ class StudyRecord:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve read back from a store."""
+    """A curve of a trial, as it was read from a store: one value for each of the steps."""
 
     steps: tuple[int, ...]
     values: tuple[float, ...]

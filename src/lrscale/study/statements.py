@@ -1,4 +1,4 @@
-"""The answer of a study in sentences, with numbers and intervals: the first thing that terminal, page and notes say."""
+"""States the answer of a study in sentences, with numbers and intervals. Terminal, HTML page and notes begin with them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,40 +13,45 @@ from lrscale.study.claims import Verdict, selected
 from lrscale.study.families import Family
 
 NAMED = 3
-"""So many of many families are named in a sentence."""
+"""How many families a sentence names, where there are more."""
 NOT_TUNED = "the lr was not tuned, and its values are cells of their own. Take 'optimizer.lr=tag(log,interval(1e-4,1))'."
 STATED = 4
-"""So many of a probe's claims are stated with their numbers, and besides them slopes and what fails."""
+"""How many of a probe's claims are stated with their numbers. Slopes and failing claims are stated besides these."""
 
 
-def laws(found: Answer) -> list[str]:
-    """The answer: the families' laws, or what a probe's claims say with what was measured."""
-    if found.families:
-        return _family_laws(found.families)
-    checked = found.verdicts
-    claims = {claim["name"]: claim for claim in found.plan.claims}
-    stated = [
-        _statement(found, claims[v.name], v)
+def laws(answer: Answer) -> list[str]:
+    """Returns the answer in sentences: the law of each family, or a probe's claims with what was measured."""
+    if answer.families:
+        return _family_laws(answer.families)
+    checked = answer.verdicts
+    claims = {claim["name"]: claim for claim in answer.plan.claims}
+    statements = [
+        _statement(answer, claims[v.name], v)
         for i, v in enumerate(checked)
         if i < STATED or not v.holds or claims[v.name]["measure"] == "slope_of"
     ]
-    cells = len({m.cell.id for m in found.measurements})
-    held = f"{sum(v.holds for v in checked)} of {len(checked)} claims hold, over {cells} cells"
-    return [". ".join([*(text[0].upper() + text[1:] for text in stated), held]) + "."]
+    cells = len({m.cell.id for m in answer.measurements})
+    count = f"{sum(v.holds for v in checked)} of {len(checked)} claims hold, over {cells} cells"
+    return [". ".join([*(text[0].upper() + text[1:] for text in statements), count]) + "."]
 
 
-def _statement(found: Answer, claim: Mapping[str, Any], verdict: Verdict) -> str:
-    """A claim with what was measured, and how that goes with what is expected, where that spreads over a factor of two."""
-    said = asdict(verdict) | {"ci": verdict.interval and (verdict.interval.low, verdict.interval.high)}
-    slope = _against_expected(found, claim) if claim["measure"] == "log_deviation" else ""
+def _statement(answer: Answer, claim: Mapping[str, Any], verdict: Verdict) -> str:
+    """Returns a claim in words, with what was measured.
+
+    A claim on `log_deviation` also states the slope of log measured over log expected, where the expected values
+    spread over a factor of two or more.
+    """
+    outcome = asdict(verdict) | {"ci": verdict.interval and (verdict.interval.low, verdict.interval.high)}
+    slope = _against_expected(answer, claim) if claim["measure"] == "log_deviation" else ""
     of = f"{claim['quantity']} " if claim["measure"] == "deviation" else ""
-    return f"{verdict.name}: {of}{measured_in_words(claim['measure'], said)}{slope}{'' if verdict.holds else ' (FAILS)'}"
+    return f"{verdict.name}: {of}{measured_in_words(claim['measure'], outcome)}{slope}{'' if verdict.holds else ' (FAILS)'}"
 
 
-def _against_expected(found: Answer, claim: Mapping[str, Any]) -> str:
+def _against_expected(answer: Answer, claim: Mapping[str, Any]) -> str:
+    """Returns the measured values as a power of the expected ones, in words; empty where the expected ones spread too little."""
     pairs = [
         (q.expected, q.value)
-        for _, q in selected(found.measurements, claim)
+        for _, q in selected(answer.measurements, claim)
         if q.expected is not None and q.expected > 0 < q.value
     ]
     if len(pairs) < 3 or max(e for e, _ in pairs) < 2 * min(e for e, _ in pairs):
@@ -61,20 +66,20 @@ def _against_expected(found: Answer, claim: Mapping[str, Any]) -> str:
 
 
 def _family_laws(families: Sequence[Family]) -> list[str]:
-    """The law which each family's cells show, with its slope and interval; families without one share a sentence."""
-    stated = [" ".join(filter(None, (_ratio_law(family), _trade_off_law(family)))) for family in families]
-    bare = [family.name for family in families if family.ratio is None]
+    """Returns the law of each family, with its slope and interval. Families without a ratio share one sentence."""
+    laws_of_families = [" ".join(filter(None, (_ratio_law(family), _trade_off_law(family)))) for family in families]
+    without_ratio = [family.name for family in families if family.ratio is None]
     tuned = any(cell.tuned for family in families for cell in family.cells)
-    if bare:
-        stated.append(
-            f"No ratio of sum to mean can be stated{f' ({in_few(bare)})' if bare[0] else ''}: "
+    if without_ratio:
+        laws_of_families.append(
+            f"No ratio of sum to mean can be stated{f' ({in_few(without_ratio)})' if without_ratio[0] else ''}: "
             + ("it takes both reductions at one batch size above 1, their best lrs not at an edge." if tuned else NOT_TUNED)
         )
-    return [text for text in stated if text]
+    return [text for text in laws_of_families if text]
 
 
 def in_few(names: Sequence[str]) -> str:
-    """The first of many names, and how many more there are.
+    """Returns the first few names as a text, and how many more there are.
 
     Example:
       >>> in_few(["lr 0.1", "lr 0.2", "lr 0.3", "lr 0.4", "lr 0.5"])
@@ -84,6 +89,7 @@ def in_few(names: Sequence[str]) -> str:
 
 
 def _trade_off_law(family: Family) -> str:
+    """Returns one sentence on steps against examples; empty where they were not fitted."""
     t = family.trade_off
     if t is None:
         return ""
@@ -94,7 +100,7 @@ def _trade_off_law(family: Family) -> str:
 
 
 def _ratio_law(family: Family) -> str:
-    """One sentence on the ratio of sum to mean, and where lr_sum* turns over."""
+    """Returns one sentence on the ratio of sum to mean, and on where lr_sum* turns over; empty where there is no ratio."""
     where = f" ({family.name})" if family.name else ""
     r = family.ratio
     if r is None:
@@ -108,7 +114,7 @@ def _ratio_law(family: Family) -> str:
 
 
 def _regime(family: Family) -> str:
-    """How lr_sum* goes with B, as the end of a sentence."""
+    """Returns how lr_sum* depends on B, as the end of a sentence."""
     turn = family.turn_over
     if turn is None:
         return ""
@@ -122,11 +128,17 @@ def _regime(family: Family) -> str:
 
 
 MOST_DIGITS = 4
-"""After the point, where an interval is next to nothing."""
+"""The largest number of digits after the decimal point; very narrow intervals reach it."""
 
 
 def measured_in_words(measure: str, verdict: Mapping[str, Any]) -> str:
-    """What was measured, as in `within 1.4 %` or `-1.001 [-1.008, -0.992]`; of most measures the number with its interval.
+    """Returns what was measured in words, such as `within 1.4 %` or `-1.001 [-1.008, -0.992]`.
+
+    Most measures give the number with its interval.
+
+    Args:
+      measure: the measure of the claim.
+      verdict: the fields of the verdict; of these, `measured` and its interval `ci` are read.
 
     Example:
       >>> measured_in_words("slope_of", {"measured": 0.5, "ci": [0.25, 0.75]})
@@ -140,7 +152,7 @@ def measured_in_words(measure: str, verdict: Mapping[str, Any]) -> str:
 
 
 def _interval(verdict: Mapping[str, Any]) -> str:
-    """A value and its interval, to the digits that the interval's width gives it."""
+    """Returns a value and its interval, with as many digits as the width of the interval justifies."""
     value = verdict["measured"]
     low, high = verdict["ci"] or (value, value)
     if low == high:

@@ -1,1 +1,1 @@
-"""What is recorded, and read back. The only folder that imports MLflow; besides it `study` and below."""
+"""Writes records to MLflow and reads them. The only folder that imports MLflow. Also imports `study` and the folders below."""

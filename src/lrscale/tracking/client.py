@@ -1,4 +1,4 @@
-"""MLflow's client: its database made whole or not at all, and its errors told in one line."""
+"""Wraps MLflow's client: creates its database completely or not at all, and turns its errors into a Failure of one line."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a call whose answer was lost would be made twice
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a retry would repeat a call whose reply was lost
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -30,18 +30,18 @@ from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
 from lrscale.tracking.schema import UID
 
-logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what it would log is raised too, and told by `Client`
+logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # all that it would log is also raised, and `Client` reports it
 ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
 WAYS_OUT = {
     "full": "Make room, and the same command goes on.",
-    "readonly": "Let it be written again, and the same command goes on.",
-    "malformed": "Put back a copy that is whole, or move it away: what Optuna holds is then run again for the record.",
-    "not a database": "Put back a copy that is whole, or move it away: what Optuna holds is then run again for the record.",
+    "readonly": "Make it writable, and the same command goes on.",
+    "malformed": "Put back an intact copy, or move it away: the trials that Optuna holds are then run again and recorded.",
+    "not a database": "Put back an intact copy, or move it away: the trials that Optuna holds are then run again and recorded.",
 }
 
 
 class Client:
-    """MlflowClient with every method of it, and a Failure of one line where it raises anything."""
+    """Has every method of MlflowClient. Each raises Failure, with a text of one line, where MLflow raises an error."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -50,28 +50,28 @@ class Client:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self.plain, name)
 
-        def told(*given: Any, **named: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             try:
-                return method(*given, **named)
+                return method(*arguments, **options)
             except ERRORS as error:
                 raise failure(self.uri, error) from error
 
-        return told
+        return call
 
 
 def failure(uri: str, error: BaseException) -> Failure:
-    """An error of a store in one line: where, what, and the way out."""
+    """Returns the Failure for an error of a store. Its one line says which store, what happened, and the way out."""
     text = reason(error)
-    way_out = next((way for sign, way in WAYS_OUT.items() if sign in text), "Once it can, the same command goes on.")
+    way_out = next((way for sign, way in WAYS_OUT.items() if sign in text), "Once it can be, the same command goes on.")
     return Failure(f"{uri} could not be read or written: {text}. {way_out}")
 
 
 def open_client(uri: str) -> Client:
-    """Opens a store, making an SQLite database that is not there yet.
+    """Opens a store; creates an SQLite database where there is none.
 
     Raises:
-      Refusal: it cannot be opened.
-      Failure: there is no room for it.
+      Refusal: the store cannot be opened.
+      Failure: the disk is full.
     """
     check_uri(uri)
     file = sqlite_file(uri)
@@ -81,7 +81,7 @@ def open_client(uri: str) -> Client:
         else:
             make_database(file)
             check_database(file)
-            # MLflow keeps stores by their URI, and a relative path would outlive a change of folder
+            # MLflow caches stores by URI; with a relative path it would use the old store after a change of folder
             client = MlflowClient(f"sqlite:///{file}")
         client.search_experiments(max_results=1)
     except ERRORS as error:
@@ -93,40 +93,50 @@ def open_client(uri: str) -> Client:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a store in SQLite; None for another."""
+    """Returns the file of a store in SQLite, as an absolute path; None for any other store."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
 def make_database(file: Path) -> None:
-    """Makes MLflow's database where there is none: elsewhere, then in one move, so that a kill leaves none half made."""
+    """Creates MLflow's database where there is none.
+
+    The database is built in another folder and then moved in one step, so a killed process leaves no partial database.
+    """
     if file.exists():
         return
     with tempfile.TemporaryDirectory(prefix="lrscale-") as folder:
-        made, moved = Path(folder) / file.name, file.with_name(f".{file.name}.{os.getpid()}")
-        engine = create_sqlalchemy_engine(f"sqlite:///{made}")
+        database, copy = Path(folder) / file.name, file.with_name(f".{file.name}.{os.getpid()}")
+        engine = create_sqlalchemy_engine(f"sqlite:///{database}")
         _initialize_tables(engine)
         engine.dispose()
-        with closing(sqlite3.connect(made)) as connection:
+        with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         try:
-            shutil.copyfile(made, moved)
-            os.link(moved, file)
-        except FileExistsError:  # another process was quicker
+            shutil.copyfile(database, copy)
+            os.link(copy, file)
+        except FileExistsError:  # another process created it first
             pass
         finally:
-            moved.unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
 
 
 def check_database(file: Path) -> None:
-    """Raises sqlite3.DatabaseError where an SQLite file is cut off or is none."""
+    """Raises sqlite3.DatabaseError where a file is no SQLite database, or was cut off."""
     with closing(sqlite3.connect(file)) as connection:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != ("ok",):
-        raise sqlite3.DatabaseError(f"database disk image is malformed ({str(found[0]).splitlines()[-1]})")
+        row = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if row != ("ok",):
+        raise sqlite3.DatabaseError(f"database disk image is malformed ({str(row[0]).splitlines()[-1]})")
 
 
 def check_uri(uri: object) -> None:
-    """Raises Refusal, before anything is written, where a store cannot be at that place."""
+    """Raises Refusal where a store cannot be at a URI. It is called before anything is written.
+
+    Args:
+      uri: the URI of an MLflow store, from a config or the command line.
+
+    Raises:
+      Refusal: the URI has another scheme, the server does not answer, or the folder cannot be used.
+    """
     schemes = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")
     if not isinstance(uri, str) or not uri.startswith(schemes):
         raise Refusal(
@@ -137,7 +147,7 @@ def check_uri(uri: object) -> None:
         if not answers(uri):
             raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}. Start it: mlflow server.")
         return
-    if any(mark in str(file) for mark in "?#%"):  # MLflow takes them for parts of an URL, and writes elsewhere
+    if any(mark in str(file) for mark in "?#%"):  # MLflow reads them as parts of a URL, and writes to another place
         raise Refusal(f"`tracking.uri` must lie in a folder without ?, # and % in its path, got {file}. Take another folder.")
     if not file.parent.is_dir():
         raise Refusal(f"`tracking.uri` must lie in a folder that exists, got {uri}. Make {file.parent} first.")
@@ -148,7 +158,7 @@ def check_uri(uri: object) -> None:
 
 
 def answers(uri: str) -> bool:
-    """Whether a server answers; a database server is asked when it is opened."""
+    """Returns whether a server answers. Returns True for a database, which is only tested when it is opened."""
     if not uri.startswith("http"):
         return True
     try:
@@ -159,7 +169,19 @@ def answers(uri: str) -> bool:
 
 
 def deliver(client: Client, entry: Mapping[str, Any], in_doubt: bool = False) -> str:
-    """Writes a run, or the end of one, and returns its id; in doubt it looks first whether that has been done."""
+    """Writes an entry to the store: a whole run, or the end of a run.
+
+    Args:
+      client: the store.
+      entry: the plain values to write, as `entries.entry` makes them.
+      in_doubt: True where an earlier call may have delivered the entry; the store is then searched for it first.
+
+    Returns:
+      The id of the MLflow run.
+
+    Raises:
+      Failure: the store cannot be read or written.
+    """
     if entry["kind"] == "end":
         run_id = str(entry["run"])
         client.log_batch(run_id, tags=[RunTag(*tag) for tag in entry["tags"].items()])

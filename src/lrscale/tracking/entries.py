@@ -1,4 +1,4 @@
-"""A run as plain values: what is recorded of a trial, as MLflow's tags, parameters and metrics."""
+"""Makes the entry of an MLflow run: plain values that hold the tags, parameters, metrics and files to be written."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from lrscale.tracking.schema import CONFIG, DIVERGED, NUMBER, OBJECTIVES, QUANTI
 from lrscale.training.results import Result
 
 LOSS_CURVES = ("excess_risk", "train_loss")
-"""Curves that are recorded step by step; of the others the last value is. A point costs 0.08 ms."""
+"""Curves that are recorded step by step. Of the other curves only the last value is recorded. A point costs 0.08 ms."""
 
 
 def trial_entry(
@@ -27,7 +27,21 @@ def trial_entry(
     result: Result,
     started: int | None,
 ) -> dict[str, Any]:
-    """The record of one run: what it is in its tags, what varies in its parameters, loss curves and numbers as metrics."""
+    """Returns the entry of a finished trial or a single training.
+
+    The tags say what it is and hold exact values. The parameters are what varies between the runs of the table. The
+    metrics hold the loss curves and the numbers of `summary`.
+
+    Args:
+      experiment: the id of the MLflow experiment.
+      name: the name of the MLflow run.
+      tags: tags besides those that are made from the result.
+      config: the config of the training.
+      shown: parameters besides the tuned hyperparameters.
+      params: the tuned hyperparameters, by dotted key.
+      result: what the training returned.
+      started: the start time in milliseconds; None for now.
+    """
     tags = {
         **tags,
         **source_tags(),
@@ -60,7 +74,18 @@ def entry(
     status: str = "FINISHED",
     files: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A run as plain values: what `client.deliver` writes, now or from disk. Times are in milliseconds."""
+    """Returns the entry of a run. `client.deliver` writes it, either at once or later from disk.
+
+    Args:
+      experiment: the id of the MLflow experiment.
+      name: the name of the MLflow run.
+      tags: its tags.
+      started: the start time in milliseconds; None for now. The end time is now.
+      params: its parameters.
+      metrics: name, value, time in milliseconds and step of each point.
+      status: FINISHED or FAILED.
+      files: the text of each artifact, by file name.
+    """
     return {
         "kind": "run",
         "experiment": experiment,
@@ -76,7 +101,7 @@ def entry(
 
 
 def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
-    """The numbers of a trial that MLflow's table and charts show: finite ones only, as its screens take no inf."""
+    """Returns the numbers of a trial that MLflow's table and charts show. All are finite, because MLflow cannot show inf."""
     if result.quantities:
         expected = {f"{q.name}.expected": q.expected for q in result.quantities if q.expected is not None}
         return {q.name: q.value for q in result.quantities} | expected
@@ -93,9 +118,10 @@ def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
 
 
 def rounded(value: float) -> float:
-    """Four significant digits, for numbers that are read in a table; exact values are in the tags."""
+    """Returns a number with four significant digits, to be read in a table. The tags hold the exact values."""
     return float(f"{value:.4g}")
 
 
 def now_ms() -> int:
+    """Returns the time in milliseconds, as MLflow counts it."""
     return int(time.time() * 1000)

@@ -1,4 +1,7 @@
-"""Records that wait on disk for a server: kept before anything else, delivered in order, once, while the study goes on."""
+"""Keeps records on disk until a server has them. Each is written to disk first, and delivered once and in order.
+
+The study continues during the delivery.
+"""
 
 import json
 import os
@@ -14,23 +17,25 @@ from lrscale.files import safe_name
 
 Entry = Mapping[str, Any]
 Deliver = Callable[[Entry, bool], object]
-"""Delivers an entry; told whether it may have been delivered already."""
+"""Delivers an entry. Its second argument says whether the entry may have been delivered already."""
 RETRY_SECONDS = 0.5
+"""How long the courier waits between two attempts, in seconds."""
 PATIENCE_SECONDS = 5.0
-"""From when a server went away until a study that has ended no longer waits for it."""
+"""How long a finished study waits for an unreachable server, in seconds, counted from when the server went away."""
 LAST_LOOK_SECONDS = 2.0
-"""At least so long it waits, as the server may be back already."""
+"""The shortest time that a finished study waits, in seconds, because the server may already be back."""
 TRIES = 20
-"""Of a server that answers and yet takes a record not."""
+"""The largest number of attempts to deliver a record to a server that answers but does not accept it."""
 
 
 class Outbox:
-    """A file with one JSON document a line, each a record that a server may lack."""
+    """A file with one JSON document per line. Each is a record that the server may lack."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def put(self, entry: Entry) -> None:
+        """Appends a record to the file, and returns when the disk has it."""
         line = json.dumps(entry, allow_nan=False).encode() + b"\n"
         with self.path.open("ab") as file:
             file.write(line)
@@ -38,19 +43,19 @@ class Outbox:
             os.fsync(file.fileno())
 
     def entries(self) -> list[Entry]:
-        """What is in it. A last line that was cut off was never kept, and is taken back.
+        """Returns the records in the file. Removes a last line that was cut off: it was never accepted as a record.
 
         Raises:
-          Refusal: another line is not what was put in.
+          Refusal: another line is not a record.
         """
         if not self.path.exists():
             return []
         *lines, rest = self.path.read_bytes().split(b"\n")
         if rest:
             os.truncate(self.path, self.path.stat().st_size - len(rest))
-        return [self._read(place, line) for place, line in enumerate(lines, start=1)]
+        return [self._read(number, line) for number, line in enumerate(lines, start=1)]
 
-    def _read(self, place: int, line: bytes) -> Entry:
+    def _read(self, number: int, line: bytes) -> Entry:
         try:
             entry = json.loads(line)
             if {"kind", "uid", "uri", "study"} <= set(entry):
@@ -58,28 +63,36 @@ class Outbox:
         except (ValueError, TypeError):
             pass
         raise Refusal(
-            f"{self.path} must hold records that wait for a server, got line {place}: {line[:40]!r}. Mend or remove it."
+            f"{self.path} must hold records that wait for a server, got line {number}: {line[:40]!r}. Repair or remove it."
         )
 
     def clear(self) -> None:
+        """Removes the file."""
         self.path.unlink(missing_ok=True)
 
 
 def outbox_path(journal: Path | None, study: str) -> Path:
-    """Where a study's records wait: next to Optuna's journal, or in the working folder."""
-    beside = journal or Path("optuna.journal")
-    return beside.with_name(f"{beside.name}.{safe_name(study)}.outbox")
+    """Returns the path of a study's outbox: next to Optuna's journal, or in the working folder where there is no journal."""
+    neighbour = journal or Path("optuna.journal")
+    return neighbour.with_name(f"{neighbour.name}.{safe_name(study)}.outbox")
 
 
 class Courier(threading.Thread):
-    """Delivers what is put into an outbox, beside the study, and goes on trying while the server is away."""
+    """A thread that delivers the records of an outbox while the study runs. It keeps trying while the server is away."""
 
     def __init__(self, outbox: Outbox, uri: str, study: str, deliver: Deliver, answers: Callable[[], bool]) -> None:
-        """Delivers what waits from before, and starts.
+        """Delivers the records that an earlier process left in the outbox, and starts the thread.
+
+        Args:
+          outbox: the records on disk.
+          uri: the URI of the server.
+          study: the name of the study.
+          deliver: delivers one record to the server.
+          answers: returns whether the server answers.
 
         Raises:
-          Failure: the server went away meanwhile.
-          Refusal: what waits is for another server, or damaged.
+          Failure: the server went away during the delivery.
+          Refusal: the records are for another server, or a line is damaged.
         """
         super().__init__(daemon=True, name="courier")
         self.outbox, self.uri, self.study, self._deliver, self._answers = outbox, uri, study, deliver, answers
@@ -89,13 +102,14 @@ class Courier(threading.Thread):
         self.start()
 
     def put(self, entry: Entry) -> None:
-        """Keeps a record on disk, from where it is delivered."""
-        whole = {"uri": self.uri, "study": self.study, "uid": os.urandom(8).hex(), **entry}
+        """Writes a record to disk; the thread delivers it later."""
+        record = {"uri": self.uri, "study": self.study, "uid": os.urandom(8).hex(), **entry}
         with self._lock:
-            self.outbox.put(whole)
-            self._waiting.append(whole)
+            self.outbox.put(record)
+            self._waiting.append(record)
 
     def run(self) -> None:
+        """Delivers records until `stop` is called, or the server does not accept a record."""
         while not self._stopped.is_set():
             if self._waiting:
                 self._deliver_next()
@@ -103,6 +117,7 @@ class Courier(threading.Thread):
                 self._stopped.wait(0.02)
 
     def _deliver_next(self) -> None:
+        """Delivers the first waiting record. Tries again while the server is away; gives up after TRIES refused attempts."""
         in_doubt, tries = False, 0
         while not self._stopped.is_set() and tries < TRIES:
             try:
@@ -113,9 +128,9 @@ class Courier(threading.Thread):
                 self._away_since = self._away_since or time.monotonic()
                 while not self._stopped.wait(RETRY_SECONDS) and not self._answers():
                     tries = 0
-                self._away_since = 0.0  # it is back, as far as anybody knows
+                self._away_since = 0.0  # the server answers again
         else:
-            self._stopped.set()  # what it does not take waits on disk, with all that follows
+            self._stopped.set()  # a record that the server does not accept stays on disk, with all later ones
             return
         self._away_since = 0.0
         with self._lock:
@@ -124,7 +139,14 @@ class Courier(threading.Thread):
                 self.outbox.clear()
 
     def settle(self, seconds: float = float("inf")) -> int:
-        """Waits until all is delivered, the server stays away or the time is over; returns how many records still wait."""
+        """Waits until all records are delivered, the server has been away too long, or the time is over.
+
+        Args:
+          seconds: the longest time to wait.
+
+        Returns:
+          The number of records that are not delivered.
+        """
         begun = time.monotonic()
         while self._waiting and self.is_alive() and time.monotonic() < begun + seconds:
             away = self._away_since
@@ -134,15 +156,24 @@ class Courier(threading.Thread):
         return len(self._waiting)
 
     def stop(self) -> None:
+        """Tells the thread to end. Records that are not delivered stay on disk."""
         self._stopped.set()
 
 
 def deliver_all(outbox: Outbox, uri: str, deliver: Deliver) -> int:
-    """Delivers what waits from an earlier process, any of which may have arrived, and returns how many records that were.
+    """Delivers the records that an earlier process left in an outbox. Any of them may have arrived already.
+
+    Args:
+      outbox: the records on disk.
+      uri: the URI of the server.
+      deliver: delivers one record to the server.
+
+    Returns:
+      The number of records that were in the outbox.
 
     Raises:
-      Failure: the server is away; all of it goes on waiting.
-      Refusal: it waits for another server.
+      Failure: the server is away; all records stay in the outbox.
+      Refusal: the records are for another server, or a line is damaged.
     """
     entries = outbox.entries()
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Reading an MLflow store: studies, trials and single trainings as records, and what else its runs hold."""
+"""Reads an MLflow store: studies, trials and single trainings as records, and the tags and files of its runs."""
 
 import json
 from collections.abc import Iterator
@@ -34,19 +34,20 @@ from lrscale.tracking.schema import (
 from lrscale.training.quantity import Quantity
 
 PAGE = 1000
-"""Runs read at a time."""
+"""The number of runs that are read in one call."""
 OLDER = '"memory_mb"'
-"""Stands in the configs of older versions: see `cell_id`."""
+"""This text is in the configs that older versions recorded; the id of their cells is computed by `cell_id`."""
 
 
 class Reader:
-    """An MLflow store, a database on this machine or a server, as far as it is read."""
+    """An MLflow store that is read: a database on this machine, or a server."""
 
     def __init__(self, uri: str) -> None:
-        """Opens a store, creating a database that is not there yet.
+        """Opens a store; creates a database where there is none.
 
         Raises:
-          Refusal: it cannot be opened.
+          Refusal: the store cannot be opened.
+          Failure: the disk is full.
         """
         self.uri, self.file = uri, sqlite_file(uri)
         self.client = open_client(uri)
@@ -54,38 +55,46 @@ class Reader:
 
     @classmethod
     def existing(cls, uri: str) -> Self:
-        """Opens a store to read from; a database that is not there is refused, not made."""
+        """Opens a store that exists; creates no database.
+
+        Raises:
+          Refusal: there is no store at the URI, or it cannot be opened.
+        """
         check_uri(uri)
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
             raise Refusal(
-                f"`--tracking-uri` must be a store that is there, got {uri}. Run a study first: lrscale run -m sweeps=quickstart."
+                f"`--tracking-uri` must be a store that exists, got {uri}. Run a study first: lrscale run -m sweeps=quickstart."
             )
         return cls(uri)
 
     def trials(self, experiment: str) -> list[TrialRecord]:
-        """Reads an experiment's finished trials."""
-        found = []
-        for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"):
-            with _named(self.uri, run.info.run_id):
-                found.append(_trial(run))
-        return found
-
-    def last_trial(self, experiment: str) -> float | None:
-        """When an experiment's last trial was recorded, in seconds; None if there is none."""
-        query = f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"
-        found = self.client.search_runs([experiment], query, max_results=1, order_by=["attributes.end_time DESC"])
-        return found[0].info.end_time / 1000 if found else None
-
-    def study(self, name: str | None) -> StudyRecord:
-        """Reads the latest execution of a study, or of any study if no name is given.
+        """Returns the finished trials of an experiment.
 
         Raises:
-          Refusal: there is none.
+          Refusal: the record of a trial is damaged.
+        """
+        trials = []
+        for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"):
+            with _naming_the_run(self.uri, run.info.run_id):
+                trials.append(_trial(run))
+        return trials
+
+    def last_trial(self, experiment: str) -> float | None:
+        """Returns the time when an experiment's last trial was recorded, in seconds; None if it has no trial."""
+        query = f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"
+        runs = self.client.search_runs([experiment], query, max_results=1, order_by=["attributes.end_time DESC"])
+        return runs[0].info.end_time / 1000 if runs else None
+
+    def study(self, name: str | None) -> StudyRecord:
+        """Returns the record of a study's latest execution; if `name` is None, of the latest execution of any study.
+
+        Raises:
+          Refusal: there is no such study, or its record is damaged.
         """
         experiments = {e.experiment_id: e.name for e in self._experiments()}
-        wanted = [i for i, n in experiments.items() if name in (None, n)]
+        searched = [i for i, n in experiments.items() if name in (None, n)]
         latest = [f"tags.`{EXECUTED}` DESC"]
-        runs = self.client.search_runs(wanted, f"tags.`{KIND}` = 'study'", max_results=1, order_by=latest) if wanted else []
+        runs = self.client.search_runs(searched, f"tags.`{KIND}` = 'study'", max_results=1, order_by=latest) if searched else []
         if not runs:
             known = ", ".join(sorted(n for n in experiments.values() if n != "Default")) or "none"
             raise Refusal(
@@ -96,25 +105,25 @@ class Reader:
         return self.study_of(run.info.run_id)
 
     def study_of(self, run_id: str) -> StudyRecord:
-        """Reads a study by its run."""
+        """Returns the record of a study, by the id of its MLflow run; raises Refusal where the record is damaged."""
         return self._study_record(self.client.get_run(run_id), self.load_json(run_id, STUDY_FILE))
 
     def kind(self, run_id: str) -> str:
-        """What a run records: a study, a trial or a single training.
+        """Returns what a run records: `study`, `trial`, or `single` for a single training.
 
         Raises:
           Refusal: there is no such run, or it records something else.
         """
         try:
-            found = str(self.client.get_run(run_id).data.tags.get(KIND))
+            kind = str(self.client.get_run(run_id).data.tags.get(KIND))
         except Failure:
             raise Refusal(f"`--from` must be the id of a run in {self.uri}, got {run_id!r:.60}. lrscale ui shows them.") from None
-        if found not in ("study", "trial", "single"):
-            raise Refusal(f"`--from` must be the run of a study, a trial or a single training, got one of kind {found:.60}.")
-        return found
+        if kind not in ("study", "trial", "single"):
+            raise Refusal(f"`--from` must be the run of a study, a trial or a single training, got one of kind {kind:.60}.")
+        return kind
 
     def work(self, run_id: str) -> WorkRecord:
-        """Reads a trial with its round, or a single training."""
+        """Returns the record of a single training, or of a trial and the other trials of its round."""
         run = self.client.get_run(run_id)
         tags, trial = run.data.tags, _trial(run)
         config = json.loads(tags[CONFIG])
@@ -135,27 +144,34 @@ class Reader:
         )
 
     def line(self, run_id: str, name: str) -> Curve:
-        """Reads a trial's curve."""
+        """Returns a curve of a trial.
+
+        Args:
+          run_id: the id of the trial's MLflow run.
+          name: the name of the metric that holds the curve.
+        """
         points = sorted((m.step, m.value) for m in self.client.get_metric_history(run_id, name))
         return Curve(tuple(step for step, _ in points), tuple(value for _, value in points))
 
     def load_json(self, run_id: str, path: str) -> Any:
-        """Reads a JSON artifact."""
+        """Returns the values of a JSON artifact; raises Refusal where the artifact is damaged."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
             text = Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
-            with _named(self.uri, run_id):
+            with _naming_the_run(self.uri, run_id):
                 return json.loads(text)
 
     def files(self, run_id: str, folder: str) -> list[str]:
-        """Paths of the artifacts in a folder of a run's."""
+        """Returns the paths of the artifacts in one folder of a run."""
         return [str(file.path) for file in self.client.list_artifacts(run_id, folder)]
 
     def run_tags(self, run_id: str) -> dict[str, str]:
+        """Returns the tags of a run."""
         return dict(self.client.get_run(run_id).data.tags)
 
     def experiment_tags(self, experiment: str) -> dict[str, str]:
+        """Returns the tags of an experiment, by its id."""
         return dict(self.client.get_experiment(experiment).tags)
 
     def _experiments(self) -> Iterator[Experiment]:
@@ -177,28 +193,30 @@ class Reader:
                 return
 
     def _study_record(self, run: Run, document: object) -> StudyRecord:
-        with _named(self.uri, run.info.run_id):
+        with _naming_the_run(self.uri, run.info.run_id):
             study = read_document(printable_all(document), run.info.run_id, run.info.experiment_id, run.info.status)
             return replace(study, seconds=float(run.data.tags.get(SECONDS, 0)))
 
 
 @contextmanager
-def _named(uri: str, run_id: str) -> Iterator[None]:
-    """Names the run where a record in it is damaged, or not one of ours.
+def _naming_the_run(uri: str, run_id: str) -> Iterator[None]:
+    """Adds the id of the run to an error that is raised while its record is read.
 
     Raises:
-      Refusal: it is.
+      Refusal: the record is damaged, or a newer version wrote it.
     """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         text = reason(error) if isinstance(error, Refusal) else f"{type(error).__name__} {reason(error)}"
         raise Refusal(
-            f"run {run_id} in {uri} is damaged, or a newer lrscale's: {text.rstrip('.')}. Put back a whole copy, or delete it."
+            f"run {run_id} in {uri} is damaged, or a newer lrscale wrote it: {text.rstrip('.')}. "
+            "Put back an intact copy, or delete it."
         ) from None
 
 
 def _trial(run: Run) -> TrialRecord:
+    """Returns the record of a trial or a single training from the tags of its run."""
     tags = run.data.tags
     params = {str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()}
     cell = tags.get(CELL, "")

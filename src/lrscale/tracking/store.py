@@ -1,4 +1,4 @@
-"""MLflow's door: writes studies and trials to a store in few calls, of which `reading` is the other half."""
+"""Writes studies and trials to an MLflow store, in few calls. `lrscale.tracking.reader` reads them."""
 
 import hashlib
 import json
@@ -51,13 +51,22 @@ from lrscale.training.results import Result
 
 
 class Undelivered(Failure):
-    """What was asked for is complete, and some of its records wait on disk for a server."""
+    """Raised when a study or a training is complete, but some of its records still wait on disk for the server."""
 
 
 class Store(Reader):
-    """An MLflow store, a database on this machine or a server, to read and to write."""
+    """An MLflow store that is read and written: a database on this machine, or a server.
+
+    `keep` writes an entry: either at once, or to disk first (see `keep_on_disk`).
+    """
 
     def __init__(self, uri: str) -> None:
+        """Opens a store; creates a database where there is none.
+
+        Raises:
+          Refusal: the store cannot be opened.
+          Failure: the disk is full.
+        """
         super().__init__(uri)
         self.keep: Callable[[Mapping[str, Any]], object] = partial(deliver, self.client)
         self.courier: Courier | None = None
@@ -65,28 +74,42 @@ class Store(Reader):
 
     @property
     def is_server(self) -> bool:
+        """Whether the store is an MLflow server, which may be away for a time."""
         return self.uri.startswith("http")
 
     def keep_on_disk(self, outbox: Path, study: str) -> None:
-        """From now on writes a study's trials to disk first, from where they are delivered: for a server that may go away."""
+        """From now on writes a study's records to disk first, and delivers them from there: for a server that may go away.
+
+        Args:
+          outbox: the file in which records wait.
+          study: the name of the study.
+
+        Raises:
+          Failure: the server went away during the delivery of older records.
+          Refusal: the file holds records for another server, or a damaged line.
+        """
         self.courier = Courier(Outbox(outbox), self.uri, study, partial(deliver, self.client), partial(answers, self.uri))
         self.keep = self.courier.put
 
     def settle(self, study: str) -> None:
-        """Waits until everything is delivered.
+        """Waits until all records are delivered.
 
         Raises:
-          Undelivered: the server is away; says how to go on.
+          Undelivered: the server is away; the text says how to go on.
         """
         if self.courier is not None and (waiting := self.courier.settle()):
             raise Undelivered(
                 f"the study is complete, but {waiting} of its records wait in {self.courier.outbox.path}, "
-                f"as {self.uri} did not take them. When it does, the same command delivers them and reports to it; "
-                "lrscale sync delivers alone."
+                f"because {self.uri} did not accept them. Once it does, the same command delivers them and writes the report; "
+                "lrscale sync delivers them without a report."
             )
 
     def part(self) -> int:
-        """Lets go of the server after a moment; returns how many records wait on disk for the next time."""
+        """Stops the delivery to the server, after one more second at most.
+
+        Returns:
+          The number of records that wait on disk.
+        """
         if self.courier is None:
             return 0
         waiting = self.courier.settle(1.0)
@@ -94,7 +117,7 @@ class Store(Reader):
         return waiting
 
     def _execute(self, *statements: str) -> None:
-        """Runs statements where the store is an SQLite file."""
+        """Runs SQL statements where the store is an SQLite file; does nothing elsewhere."""
         if self.file is not None:
             try:
                 with closing(sqlite3.connect(self.file)) as connection:
@@ -105,25 +128,29 @@ class Store(Reader):
                 raise failure(self.uri, error) from error
 
     def experiment(self, name: str) -> str:
-        """Returns the id of the experiment of that name, made if need be."""
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage != "active":
+        """Returns the id of the experiment with a name; creates it where there is none.
+
+        Raises:
+          Refusal: the experiment was deleted.
+        """
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            if experiment.lifecycle_stage != "active":
                 raise Refusal(
                     f"`study_name` must not be that of a deleted experiment, got {name}. Restore it or take another name."
                 )
-            return str(found.experiment_id)
+            return str(experiment.experiment_id)
         location = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def start_study(self, study: StudyRecord) -> StudyRecord:
-        """Opens the parent run of a study, the one of an earlier execution if there is one.
+        """Opens the parent run of a study. An earlier execution of the same plan has left one, which is used again.
 
         Args:
-          study: what is executed now, without a run.
+          study: the record of the study that is executed now; it has no run yet.
 
         Returns:
-          The study as its run holds it, with the seconds of earlier executions.
+          The record with its run and its experiment, and with the seconds of earlier executions.
         """
         plan = study.plan
         experiment = self.experiment(plan.study)
@@ -145,10 +172,16 @@ class Store(Reader):
         return replace(study, run_id=run_id, experiment_id=experiment, status="RUNNING", seconds=self.seconds_before)
 
     def finish_study(self, run_id: str, status: str, seconds: float = 0.0) -> None:
-        """Ends a parent run: FINISHED, FAILED or KILLED; its rounds took so many seconds more."""
-        spent = {SECONDS: f"{self.seconds_before + seconds:.1f}"} if seconds else {}
-        self.keep({"kind": "end", "run": run_id, "status": status, "ended": now_ms(), "tags": spent})
-        # sorting 10,000 runs by a metric takes SQLite 9 s without these statistics and 0.2 s with them; they take 0.02 s
+        """Ends the parent run of a study.
+
+        Args:
+          run_id: the id of the run.
+          status: FINISHED, FAILED or KILLED.
+          seconds: the time that the rounds of this execution took.
+        """
+        tags = {SECONDS: f"{self.seconds_before + seconds:.1f}"} if seconds else {}
+        self.keep({"kind": "end", "run": run_id, "status": status, "ended": now_ms(), "tags": tags})
+        # SQLite sorts 10,000 runs by a metric in 9 s without these statistics and in 0.2 s with them; making them takes 0.02 s
         self._execute("PRAGMA analysis_limit=400", "ANALYZE")
 
     def record_trial(
@@ -162,7 +195,18 @@ class Store(Reader):
         started: float,
         colour: str,
     ) -> None:
-        """Writes a finished trial as a child run, in three calls; `together` is the first trial of its round."""
+        """Writes a finished trial as a child run, in three calls.
+
+        Args:
+          study: the record of the study, with its run.
+          cell: the trial's cell.
+          number: the trial's number in its cell.
+          together: the number of the first trial of its round.
+          params: the tuned hyperparameters, by dotted key.
+          result: what the training returned.
+          started: the start time in seconds.
+          colour: the colour of the run in MLflow's charts.
+        """
         tags = {
             KIND: "trial",
             PARENT: study.run_id,
@@ -179,7 +223,14 @@ class Store(Reader):
         self.keep(trial_entry(study.experiment_id, name, tags, cell.config, scientific, params, result, int(started * 1000)))
 
     def record_failure(self, study: StudyRecord, cell: Cell, params: Mapping[str, float], traceback: str) -> None:
-        """Writes a crashed trial as a failed child run, its traceback in an artifact."""
+        """Writes a crashed trial as a failed child run, with its traceback as an artifact.
+
+        Args:
+          study: the record of the study, with its run.
+          cell: the trial's cell.
+          params: the tuned hyperparameters, by dotted key.
+          traceback: the text of the traceback.
+        """
         tags = {KIND: "crash", CELL: cell.id, PARENT: study.run_id, **source_tags()}
         name, files = trial_label(cell.label, params), {"traceback.txt": traceback}
         self.keep(entry(study.experiment_id, name, tags, status="FAILED", files=files))
@@ -194,31 +245,49 @@ class Store(Reader):
         result: Result,
         made_by: Mapping[str, str],
     ) -> str:
-        """Writes a training that belongs to no study as one run, and returns its id.
+        """Writes a training that belongs to no study as one run.
+
+        Args:
+          experiment: the id of the experiment.
+          name: the name of the run.
+          config: the config of the training.
+          compute: the settings of the machine.
+          params: the hyperparameters that the training's name shows, by dotted key.
+          result: what the training returned.
+          made_by: the versions and the machine.
+
+        Returns:
+          The id of the run.
 
         Raises:
-          Undelivered: the server is away, and the record waits in an outbox of its own in the working folder.
+          Undelivered: the server is away; the record waits in an outbox of its own, in the working folder.
+          Failure: a database cannot be written.
         """
         groups = {group: config[group]["name"] for group in ("task", "optimizer")}
-        named = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
+        settings = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
         tags[COMPUTE] = json.dumps(compute._asdict())
-        single = trial_entry(experiment, name, tags, config, {**groups, **named}, params, result, None)
-        single |= {"uid": os.urandom(8).hex(), "uri": self.uri, "study": f"training {name}"}
+        record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)
+        record |= {"uid": os.urandom(8).hex(), "uri": self.uri, "study": f"training {name}"}
         try:
-            return deliver(self.client, single)
+            return deliver(self.client, record)
         except Failure:
             if not self.is_server:
                 raise
-            outbox = Outbox(outbox_path(None, f"training-{single['uid']}"))
-            outbox.put(single)
+            outbox = Outbox(outbox_path(None, f"training-{record['uid']}"))
+            outbox.put(record)
             raise Undelivered(
-                f"the training is complete, but its record waits in {outbox.path}, as {self.uri} did not take it. "
-                "When it does: lrscale sync."
+                f"the training is complete, but its record waits in {outbox.path}, because {self.uri} did not accept it. "
+                "Once it does, lrscale sync delivers it."
             ) from None
 
     def drop_unfinished(self, experiment: str, but: str) -> None:
-        """Deletes trials that were being written when their process was killed, and ends the studies it left running."""
+        """Deletes the trials that a killed process had written only in part, and ends the studies that it left running.
+
+        Args:
+          experiment: the id of the experiment.
+          but: the id of the study's run that is executed now; it stays as it is.
+        """
         for run in self._runs(experiment, "attributes.status = 'RUNNING'"):
             if run.data.tags.get(KIND) in ("trial", "crash"):
                 self.client.delete_run(run.info.run_id)
@@ -226,25 +295,37 @@ class Store(Reader):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def writable(self) -> bool:
-        """Whether the store can be written; of a server it is assumed."""
+        """Returns whether the store can be written. A server is assumed to be writable."""
         return self.file is None or (os.access(self.file, os.W_OK) and can_write(self.file.parent))
 
     def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
-        """Stores a folder's files, and numbers, on a study's run."""
+        """Stores the files of a folder, and some metrics, with a study's run.
+
+        Args:
+          run_id: the id of the run.
+          folder: the folder; all its files are stored as artifacts.
+          metrics: numbers by the name of the metric.
+        """
         self.client.log_artifacts(run_id, str(folder))
         now = int(time.time() * 1000)
         self.client.log_batch(run_id, [Metric(*m, now, 0) for m in metrics.items()])
 
     def log_points(self, run_id: str, points: Iterable[tuple[str, float, int]], tags: Mapping[str, str]) -> None:
-        """Adds points of metrics (name, value, step) to a run, and tags; the same again changes nothing."""
+        """Adds points of metrics, and tags, to a run. A second call with the same points changes nothing.
+
+        Args:
+          run_id: the id of the run.
+          points: name, value and step of each point.
+          tags: tags by name.
+        """
         now = self.client.get_run(run_id).info.start_time
         metrics = [Metric(key, rounded(value), now, step) for key, value, step in points]
-        labels = [RunTag(*tag) for tag in tags.items()]
+        run_tags = [RunTag(*tag) for tag in tags.items()]
         for start in range(0, len(metrics), 1000):
-            self.client.log_batch(run_id, metrics[start : start + 1000], tags=labels if start == 0 else [])
+            self.client.log_batch(run_id, metrics[start : start + 1000], tags=run_tags if start == 0 else [])
 
     def mark_shown(self, experiment: str, run_ids: Sequence[str]) -> None:
-        """Marks the runs that a study's summary shows, and these alone."""
+        """Marks the runs that a study's summary shows, and removes the mark from all other runs of the experiment."""
         marked = {run.info.run_id for run in self._runs(experiment, f"tags.`{IN_SUMMARY}` = 'yes'")}
         for run_id in marked - set(run_ids):
             self.client.delete_tag(run_id, IN_SUMMARY)
@@ -252,20 +333,22 @@ class Store(Reader):
             self.client.set_tag(run_id, IN_SUMMARY, "yes")
 
     def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of a run."""
         self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
     def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of an experiment, by its id."""
         for key, value in tags.items():
             self.client.set_experiment_tag(experiment, key, value)
 
 
 def _datasets(plan: Plan) -> list[DatasetInput]:
-    """The data that a plan's cells train on: the name and the options of a task say all of it."""
-    found = []
+    """Returns the data sets that a plan's cells train on. The name and the options of a task identify its data."""
+    datasets = []
     for text in dict.fromkeys(json.dumps(cell.config["task"], sort_keys=True) for cell in plan.cells):
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        found.append(DatasetInput(Dataset(json.loads(text)["name"], digest, "code", text, profile=text), []))
-    return found
+        datasets.append(DatasetInput(Dataset(json.loads(text)["name"], digest, "code", text, profile=text), []))
+    return datasets
 
 
 def _now() -> str:
@@ -273,11 +356,17 @@ def _now() -> str:
 
 
 def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
-    """Delivers what waits in a folder for servers: outboxes, how many records each held, and their study.
+    """Delivers the records that wait in a folder for servers.
+
+    Args:
+      folder: the folder with the outboxes.
+
+    Returns:
+      For each outbox that had records: the outbox, the number of records, and the name of their study.
 
     Raises:
       Failure: a server is away.
-      Refusal: nothing waits, or a study that is being run delivers it.
+      Refusal: nothing waits, or the study is running and delivers its own records.
     """
     outboxes = [Outbox(path) for path in sorted(folder.glob("*.outbox"))]
     if not outboxes:

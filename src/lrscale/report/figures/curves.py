@@ -1,4 +1,4 @@
-"""Figures of a study: objective against lr, best lr against batch size, loss against examples seen."""
+"""Figures of a study that tunes the lr: objective against lr, best lr against batch size, steps and loss curves."""
 
 import io
 import math
@@ -38,11 +38,11 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
 }
 DEEPEST = 1e-12
-"""Losses are shown down to so much of the largest."""
+"""The smallest loss that is shown, as a part of the largest."""
 TITLE = 36
-"""Letters of a family's name in a title: more would leave no room for the axes."""
+"""Longest name of a family in a title, in letters: a longer one would leave no room for the axes."""
 ASIDE = 0.14
-"""Octaves of batch size between the points of two reductions, so that equal ones do not hide each other."""
+"""Distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
 OBJECTIVE_NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
     "train_loss": "training loss",
@@ -55,7 +55,15 @@ OBJECTIVE_NAMES = {
 def panels(
     count: int, width: float = 4.4, height: float = 4.0, share: bool = True, across: int = 99
 ) -> tuple[Figure, "Sequence[Axes]"]:
-    """A figure with panels of a size, at most so many beside each other."""
+    """Returns a figure with panels of a size, and the panels.
+
+    Args:
+      count: number of panels.
+      width: of a panel, in inches.
+      height: of a panel, in inches.
+      share: whether the panels share their y axis.
+      across: largest number of panels in a row.
+    """
     across = min(max(1, count), across)
     down = math.ceil(max(1, count) / across)
     with matplotlib.rc_context(STYLE):
@@ -67,7 +75,7 @@ def panels(
 
 
 def _plain_log(axis: Axis) -> None:
-    """Ticks at whole powers of ten only, minor ones take longer to draw than the curves; where few fit, at 2 and 5 times them."""
+    """Sets ticks at powers of ten, on a short axis also at 2 and 5 times them. Minor ticks take longer to draw than curves."""
     low, high = axis.get_view_interval()
     if low > 0 and high < 50 * low:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -78,7 +86,7 @@ def _plain_log(axis: Axis) -> None:
 
 
 def _of(family: Family) -> str:
-    """What a family's cells share, as the end of a title, in which it has a place of so many letters."""
+    """Returns the family's name as the end of a title, cut to TITLE letters."""
     name = family.name if len(family.name) <= TITLE else family.name[: TITLE - 1] + "…"
     return f", {name}" if name else ""
 
@@ -91,7 +99,7 @@ def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
 
 
 def drawable(value: float) -> float:
-    """A value that a log axis can show: an objective may be exactly zero."""
+    """Returns a value that a log axis can show: an objective may be exactly 0."""
     return min(max(value, 1e-300), 1e300)
 
 
@@ -178,7 +186,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
             law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$"
             axes.set_title(
                 f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_of(family)}", loc="left"
-            )  # a long one goes on over the legend
+            )  # a long title may extend over the legend
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -219,7 +227,7 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Cu
                     axes.plot(*zip(*_moving(line), strict=True), color=palette[cell.training.batch_size], lw=1.5)
             axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="examples seen")
             least, most = axes.get_ylim()
-            axes.set_ylim(bottom=max(least, most * DEEPEST))  # beyond its target a loss may fall to rounding
+            axes.set_ylim(bottom=max(least, most * DEEPEST))  # below its target a loss may fall to rounding errors
             _plain_log(axes.xaxis)
             _plain_log(axes.yaxis)
         drawn[0].set_ylabel(f"{OBJECTIVE_NAMES.get(name, name)}\nat the best lr tried")
@@ -229,7 +237,7 @@ def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Cu
 
 
 def _moving(line: Curve) -> list[tuple[int, float]]:
-    """A curve's points on log axes, without the last ones that only repeat the end: a run that reached its target stops."""
+    """Returns a curve's points for log axes, without repeated values at its end: a run that reached its target stops there."""
     pairs = [(step, drawable(value)) for step, value in zip(line.steps, line.values, strict=True) if step > 0]
     while len(pairs) > 1 and pairs[-1][1] == pairs[-2][1]:
         pairs.pop()
@@ -237,9 +245,9 @@ def _moving(line: Curve) -> list[tuple[int, float]]:
 
 
 def figure_files(figure: Figure) -> dict[str, bytes]:
-    """A figure as PNG and SVG; the same figure gives the same bytes."""
+    """Returns a figure as PNG and SVG; the same figure gives the same bytes."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # keeps what the constrained layout found, which takes as long as drawing
+    figure.set_layout_engine("none")  # keeps the constrained layout, which takes as long to compute as drawing takes
     content = {}
     for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         buffer = io.BytesIO()

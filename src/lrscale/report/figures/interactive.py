@@ -1,6 +1,6 @@
-"""plotly's door: the study's figure to point at and zoom into, with plotly.js inside, so that it works offline.
+"""An interactive figure of a study, with plotly.js inside, so that it works offline.
 
-The figure is written as plotly.js reads it: importing plotly's Python side takes longer than drawing all other figures.
+The figure is written in plotly.js's own format: importing plotly's Python package takes longer than drawing all other figures.
 """
 
 import json
@@ -26,10 +26,10 @@ AXIS: dict[str, Any] = {
 ROW_HEIGHT = 430
 
 
-def figure(found: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def figure(answer: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The figure's data and layout: a row for each family, a panel for each reduction, and one for the best lrs."""
-    palette = colours(cell.training.batch_size for cell in found.cells)
-    families = [family for family in found.families if any(cell.points() for cell in family.cells)]
+    palette = colours(cell.training.batch_size for cell in answer.cells)
+    families = [family for family in answer.families if any(cell.points() for cell in family.cells)]
     columns = max((len(family.reductions()) for family in families), default=0) + 1
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
@@ -53,7 +53,7 @@ def figure(found: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 size = cell.training.batch_size
                 data += _curve(cell, palette[size], place, top, show=size not in seen)
                 seen.add(size)
-            words = OBJECTIVE_NAMES[found.plan.objective] if column == 0 else ""
+            words = OBJECTIVE_NAMES[answer.plan.objective] if column == 0 else ""
             _axes(layout, place, f"learning rate, {reduction}{title}", words)
             if column:
                 layout[f"yaxis{place}"]["matches"] = _at(place - column)["yaxis"]
@@ -133,21 +133,21 @@ def _best(family: Family, reduction: str, place: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def fragment(found: Answer) -> str:
+def fragment(answer: Answer) -> str:
     """The figure as a part of a page, plotly.js inside."""
     import plotly
 
-    data, layout = figure(found)
+    data, layout = figure(answer)
     library = (files(plotly) / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     drawn = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, PLOTLY_CONFIG))
     start = f'<script>Plotly.newPlot("lrscale-figure", {drawn});</script>'
     return f'<div id="lrscale-figure"></div>\n<script>{library}</script>\n{start}'
 
 
-def page(found: Answer) -> str:
+def page(answer: Answer) -> str:
     """The figure as a page of its own."""
-    title = "".join(c for c in found.plan.question or found.plan.study if c not in "<>&")
+    title = "".join(c for c in answer.plan.question or answer.plan.study if c not in "<>&")
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
-        f"<body>\n<main>{fragment(found)}</main>\n</body>\n</html>\n"
+        f"<body>\n<main>{fragment(answer)}</main>\n</body>\n</html>\n"
     )

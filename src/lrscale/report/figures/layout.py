@@ -1,4 +1,4 @@
-"""How a probe's quantities are laid out: the axis below each, and what parts panels, lines, colours and marks."""
+"""The layout of a probe's figure: the x axis of each quantity, and which axes of the study become panels, colours and marks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,23 +8,26 @@ from lrscale.rules import is_number
 from lrscale.study.families import Measurement
 
 MOST_LINES = 12
-"""More lines than this cannot be told apart."""
+"""Largest number of lines in a panel that a reader can tell apart."""
 FEW = 3
-"""So many quantities have panels for the values of another axis, too."""
+"""Largest number of quantities that get one panel for each value of another axis."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Measurements that belong together, along the axis below: the value of the colours' axis, and those of the rest."""
+    """Measurements that are drawn as one line along the x axis.
+
+    `colour`: their value on the axis that has colours. `marks`: their values on the other axes.
+    """
 
     colour: Any
     marks: tuple[Any, ...]
-    found: tuple[Measurement, ...]
+    measurements: tuple[Measurement, ...]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity, or a part of it: `part` is the value of the panels' axis. `axis`: what lies below, None for nothing."""
+    """A panel with one quantity. `part`: its value on the axis that has panels. `axis`: the x axis, None for none."""
 
     quantity: str
     part: Any
@@ -32,13 +35,13 @@ class Panel:
     lines: tuple[Line, ...]
 
     @property
-    def found(self) -> tuple[Measurement, ...]:
-        return tuple(m for line in self.lines for m in line.found)
+    def measurements(self) -> tuple[Measurement, ...]:
+        return tuple(m for line in self.lines for m in line.measurements)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Panels in order; names of the axes that colours and marks stand for, with their values."""
+    """Panels in order, and the axes that have colours and marks, with their values."""
 
     panels: tuple[Panel, ...]
     colour: str | None
@@ -51,18 +54,19 @@ class Layout:
         return max((len(panel.lines) for panel in self.panels), default=0)
 
 
-def layout(found: Sequence[Measurement], against: Mapping[str, str]) -> Layout:
+def layout(measurements: Sequence[Measurement], against: Mapping[str, str]) -> Layout:
     """Lays out what a probe measured.
 
-    Below lies the axis that a claim on the quantity names, else the numeric one with most values, three at least; of
-    the others the one with most values has colours, and a named one has panels where there are few quantities.
+    The x axis is the axis that a claim on the quantity names, or else the numeric axis with most values, if it has at
+    least three. Of the other axes the one with most values gets colours. An axis of names gets panels where there are
+    few quantities.
 
     Args:
-      found: all measurements, in the study's order.
-      against: axes that claims name, by quantity.
+      measurements: all measurements, in the study's order.
+      against: the x axes that claims name, by quantity.
     """
-    names = list(dict.fromkeys(m.quantity.name for m in found))
-    of = {name: [m for m in found if m.quantity.name == name] for name in names}
+    names = list(dict.fromkeys(m.quantity.name for m in measurements))
+    of = {name: [m for m in measurements if m.quantity.name == name] for name in names}
     below = {name: _below(of[name], against.get(name)) for name in names}
     main = max(names, key=lambda name: len(of[name]), default="")
     rest = {axis: each for axis, each in values(of.get(main, [])).items() if axis != below.get(main)}
@@ -76,26 +80,26 @@ def layout(found: Sequence[Measurement], against: Mapping[str, str]) -> Layout:
     return Layout(panels, colour, tuple(left[colour]) if colour else (), mark, tuple(marks))
 
 
-def values(found: Sequence[Measurement]) -> dict[str, list[Any]]:
-    """Axes in which measurements differ, with their values: numbers in order, others in the study's."""
+def values(measurements: Sequence[Measurement]) -> dict[str, list[Any]]:
+    """Returns the axes in which measurements differ, with their values: numbers sorted, others in the study's order."""
     seen: dict[str, list[Any]] = {}
-    for m in found:
+    for m in measurements:
         for axis, value in m.cell.scientific.items():
             if value not in seen.setdefault(axis, []):
                 seen[axis].append(value)
     return {axis: sorted(each) if all(map(is_number, each)) else each for axis, each in seen.items() if len(each) > 1}
 
 
-def _below(found: Sequence[Measurement], wanted: str | None) -> str | None:
-    numeric = {axis: each for axis, each in values(found).items() if all(map(is_number, each)) and len(each) > 2}
+def _below(measurements: Sequence[Measurement], wanted: str | None) -> str | None:
+    numeric = {axis: each for axis, each in values(measurements).items() if all(map(is_number, each)) and len(each) > 2}
     return wanted if wanted in numeric else max(numeric, key=lambda axis: len(numeric[axis]), default=None)
 
 
 def _panels(
-    name: str, found: Sequence[Measurement], below: str | None, parts: str | None, colour: str | None, mark: Sequence[str]
+    name: str, measurements: Sequence[Measurement], below: str | None, parts: str | None, colour: str | None, mark: Sequence[str]
 ) -> list[Panel]:
     panels: dict[Any, dict[tuple[Any, tuple[Any, ...]], list[Measurement]]] = {}
-    for m in found:
+    for m in measurements:
         at = m.cell.scientific
         shade = at.get(colour) if colour and colour != below else None
         marks = tuple(at.get(axis) if axis != below else None for axis in mark)
@@ -106,18 +110,18 @@ def _panels(
     ]
 
 
-def _along(found: Sequence[Measurement], below: str | None) -> list[Measurement]:
-    return sorted(found, key=lambda m: float(m.cell.scientific[below])) if below else list(found)
+def _along(measurements: Sequence[Measurement], below: str | None) -> list[Measurement]:
+    return sorted(measurements, key=lambda m: float(m.cell.scientific[below])) if below else list(measurements)
 
 
-def logarithmic(found: Sequence[Measurement]) -> bool:
-    """Whether values, measured and expected, are positive and spread over more than a decade."""
-    numbers = [v for _, q in found for v in (q.value, q.expected) if v is not None]
+def logarithmic(measurements: Sequence[Measurement]) -> bool:
+    """Returns whether all values, measured and expected, are positive and spread over more than a decade."""
+    numbers = [v for _, q in measurements for v in (q.value, q.expected) if v is not None]
     return min(numbers) > 0 and max(numbers) > 20 * min(numbers)
 
 
 def words(axis: str, value: Any) -> str:
-    """A value of an axis, as in `B = 16`, `no bias` or `adam`.
+    """Returns a value of an axis in words, as in `B = 16`, `no bias` or `adam`.
 
     Example:
       >>> words("batch_size", 16), words("task.features", 2), words("task.bias", False), words("probe.optimizer", "adam")

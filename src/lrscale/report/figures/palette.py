@@ -31,7 +31,7 @@ def colours(batch_sizes: Iterable[int]) -> dict[int, str]:
 
 
 def shades(values: Iterable[Any]) -> dict[Any, str]:
-    """The same colours for values of any kind, in their order."""
+    """Returns the same colours for values of any kind, in their order."""
     from matplotlib import colormaps  # 0.2 s to import: only where it is needed
     from matplotlib.colors import to_hex
 

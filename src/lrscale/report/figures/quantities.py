@@ -1,4 +1,4 @@
-"""The figure of a probe: each quantity against an axis of the study, theory as a line, measurement as points."""
+"""The figure of a probe: each quantity against an axis of the study, with theory as lines and measurements as points."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ from lrscale.study.answer import Answer
 from lrscale.study.families import Measurement
 
 ACROSS, PANEL_WIDTH, PANEL_HEIGHT = 3, 3.5, 3.1
-"""Panels beside each other, and the size of each in inches: letters are then readable where a page is 850 pixels wide."""
+"""Panels in a row, and the size of each in inches: the letters are readable on a page that is 850 pixels wide."""
 INK = "#444"
 MARKS = (("o", 5.0, True), ("s", 8.0, False), ("^", 11.0, False), ("D", 13.0, False))
-"""Larger and hollow, so that points at one place are all seen."""
+"""Each mark is larger than the one before and hollow, so that points on top of each other are all visible."""
 TITLES = {
     "b_simple": "noise scale B_simple (examples)",
     "one_step_lr": "best lr of one step",
@@ -45,12 +45,12 @@ BELOW = {
 
 
 def quantities(answer: Answer) -> Figure:
-    """Draws a panel for each quantity; where nothing lies below, or lines are too many, a row for each value of an axis."""
-    found = answer.measurements
-    plan = layout(found, {c["quantity"]: c["against"] for c in answer.plan.claims if "against" in c and "quantity" in c})
+    """Draws a panel for each quantity. Without an x axis, or with too many lines, values are drawn as rows instead."""
+    measurements = answer.measurements
+    plan = layout(measurements, {c["quantity"]: c["against"] for c in answer.plan.claims if "against" in c and "quantity" in c})
     with matplotlib.rc_context(STYLE):
         if plan.most_lines > MOST_LINES or all(panel.axis is None for panel in plan.panels):
-            return _as_rows(found)
+            return _as_rows(measurements)
         return _as_lines(plan)
 
 
@@ -64,7 +64,7 @@ def _figure(places: Sequence[tuple[int, int]], height: float, share: bool) -> tu
 
 
 def _places(keys: Sequence[str], apart: bool) -> list[tuple[int, int]]:
-    """Row and column of each panel; `apart`: equal keys together, each key from a row of its own on."""
+    """Returns row and column of each panel. With `apart`, the panels of each key start in a new row."""
     places: list[tuple[int, int]] = []
     for i, key in enumerate(keys):
         row, column = places[-1] if places else (0, -1)
@@ -77,7 +77,7 @@ def _as_lines(plan: Layout) -> Figure:
     names = [panel.quantity for panel in plan.panels]
     figure, drawn = _figure(_places(names, apart=len(set(names)) < len(names)), PANEL_HEIGHT, share=False)
     paint = shades(plan.colours)
-    of = {name: [m for panel in plan.panels if panel.quantity == name for m in panel.found] for name in names}
+    of = {name: [m for panel in plan.panels if panel.quantity == name for m in panel.measurements] for name in names}
     for axes, panel in zip(drawn, plan.panels, strict=True):
         _lines(axes, panel, paint, plan.marks)
         _scale(axes, of[panel.quantity], "y")
@@ -89,7 +89,7 @@ def _as_lines(plan: Layout) -> Figure:
     if len(plan.marks) > 1:
         named = [", ".join(words(*pair) for pair in zip(plan.mark, each, strict=True)) for each in plan.marks]
         handles += [Line2D([], [], color=INK, ls="", label=n, **_mark(i, INK)) for i, n in enumerate(named)]
-    _legend(figure, handles, plan.panels[0].found, "-")
+    _legend(figure, handles, plan.panels[0].measurements, "-")
     return figure
 
 
@@ -98,10 +98,10 @@ def _mark(place: int, colour: str) -> dict[str, Any]:
     return {"marker": marker, "ms": size, "mfc": colour if full else "none"}
 
 
-def _legend(figure: Figure, handles: list[Line2D], found: Sequence[Measurement], theory: str) -> None:
-    bars = any(m.quantity.low is not None for m in found)
+def _legend(figure: Figure, handles: list[Line2D], measurements: Sequence[Measurement], theory: str) -> None:
+    bars = any(m.quantity.low is not None for m in measurements)
     handles.append(Line2D([], [], color=INK, marker="o", ms=5, ls="", label="measured" + (", 95 %" if bars else "")))
-    if any(m.quantity.expected is not None for m in found):
+    if any(m.quantity.expected is not None for m in measurements):
         marker, ls = (None, "-") if theory == "-" else ("|", "")
         handles.append(Line2D([], [], color=INK, label="expected", ls=ls, marker=marker, lw=1.3, ms=12, mew=2))
     figure.legend(handles=handles, loc="outside right upper", fontsize=9.5)
@@ -111,9 +111,13 @@ def _lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Sequence[t
     for line in panel.lines:
         colour = paint.get(line.colour, INK)
         x = _along(panel, line)
-        shown = [m.quantity.value for m in line.found]
-        axes.errorbar(x, shown, _bars(line.found), ls="", capsize=3, color=colour, **_mark(marks.index(line.marks), colour))
-        theory = [(at, m.quantity.expected) for at, m in zip(x, line.found, strict=True) if m.quantity.expected is not None]
+        shown = [m.quantity.value for m in line.measurements]
+        axes.errorbar(
+            x, shown, _bars(line.measurements), ls="", capsize=3, color=colour, **_mark(marks.index(line.marks), colour)
+        )
+        theory = [
+            (at, m.quantity.expected) for at, m in zip(x, line.measurements, strict=True) if m.quantity.expected is not None
+        ]
         if theory:
             axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.3, alpha=0.6)
     if panel.axis is not None:
@@ -124,11 +128,11 @@ def _lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Sequence[t
 
 
 def _along(panel: Panel, line: Line) -> list[float]:
-    return [float(m.cell.scientific[panel.axis]) if panel.axis else 0.0 for m in line.found]
+    return [float(m.cell.scientific[panel.axis]) if panel.axis else 0.0 for m in line.measurements]
 
 
 def _ticks(axes: Axes, at: Sequence[float]) -> None:
-    """A log scale with ticks at the axis's own values, where they are positive and spread over a factor of two."""
+    """Sets a log scale with ticks at the axis's own values, if they are positive and spread over a factor of two."""
     if at[0] > 0 and at[-1] >= 2 * at[0]:
         axes.set_xscale("log")
         shown = at[:: math.ceil(len(at) / 6)]
@@ -136,9 +140,9 @@ def _ticks(axes: Axes, at: Sequence[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _scale(axes: Axes, found: Sequence[Measurement], which: str) -> None:
-    """A log scale where values spread over more than a decade; with a place for zero where zero is expected of all."""
-    numbers = [v for _, q in found for v in (q.value, q.expected) if v is not None]
+def _scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> None:
+    """Sets a log scale where values spread over more than a decade; zero gets a place on it where all are expected to be 0."""
+    numbers = [v for _, q in measurements for v in (q.value, q.expected) if v is not None]
     positive = [v for v in numbers if v > 0]
     set_scale, axis = getattr(axes, f"set_{which}scale"), getattr(axes, f"{which}axis")
     if not positive or min(numbers) < 0 or max(positive) <= 20 * min(positive):
@@ -150,7 +154,7 @@ def _scale(axes: Axes, found: Sequence[Measurement], which: str) -> None:
         set_scale("log")
         axis.set_minor_formatter(NullFormatter())
         return
-    if any(q.expected for _, q in found):
+    if any(q.expected for _, q in measurements):
         return
     least, most = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     set_scale("symlog", linthresh=10.0**least, linscale=1.2)
@@ -161,9 +165,9 @@ def _scale(axes: Axes, found: Sequence[Measurement], which: str) -> None:
     getattr(axes, f"set_{which}lim")(-(10.0**least) / 2, 1.6 * 10.0**most)
 
 
-def _limit(axes: Axes, found: Sequence[Measurement]) -> None:
-    """Gives the panels of one quantity the same ends."""
-    ends = [v for _, q in found for v in (q.value, q.low, q.high, q.expected) if v is not None]
+def _limit(axes: Axes, measurements: Sequence[Measurement]) -> None:
+    """Gives the panels of one quantity the same limits."""
+    ends = [v for _, q in measurements for v in (q.value, q.low, q.high, q.expected) if v is not None]
     least, most = min(ends), max(ends)
     if axes.get_yscale() == "log":
         axes.set_ylim(least / 1.3, most * 1.3)
@@ -171,24 +175,24 @@ def _limit(axes: Axes, found: Sequence[Measurement]) -> None:
         axes.set_ylim(least - 0.06 * (most - least), most + 0.06 * (most - least))
 
 
-def _bars(found: Sequence[Measurement]) -> list[list[float]]:
-    below = [max(0.0, q.value - (q.value if q.low is None else q.low)) for _, q in found]
-    return [below, [max(0.0, (q.value if q.high is None else q.high) - q.value) for _, q in found]]
+def _bars(measurements: Sequence[Measurement]) -> list[list[float]]:
+    below = [max(0.0, q.value - (q.value if q.low is None else q.low)) for _, q in measurements]
+    return [below, [max(0.0, (q.value if q.high is None else q.high) - q.value) for _, q in measurements]]
 
 
-def _as_rows(found: Sequence[Measurement]) -> Figure:
-    """A panel a quantity; in it a row for each combination of the axes but one, whose numbers have colours, side by side."""
-    differing = values(found)
+def _as_rows(measurements: Sequence[Measurement]) -> Figure:
+    """Draws a panel a quantity, with a row for each combination of the axes. One numeric axis gets colours instead of rows."""
+    differing = values(measurements)
     numeric = [axis for axis, each in differing.items() if all(map(is_number, each))]
     coloured = max(numeric, key=lambda axis: len(differing[axis]), default=None) if len(differing) > 1 else None
     shown = differing[coloured] if coloured else [None]
     paint = shades(shown) if coloured else {None: "#0072b2"}
-    rows = list(dict.fromkeys(_row(m, differing, coloured) for m in found))
-    names = list(dict.fromkeys(m.quantity.name for m in found))
+    rows = list(dict.fromkeys(_row(m, differing, coloured) for m in measurements))
+    names = list(dict.fromkeys(m.quantity.name for m in measurements))
     row_height = max(0.26, 0.09 * len(shown))
     figure, drawn = _figure(_places(names, apart=False), row_height * len(rows) + 1.0, share=True)
     for axes, name in zip(drawn, names, strict=True):
-        own = [m for m in found if m.quantity.name == name]
+        own = [m for m in measurements if m.quantity.name == name]
         for i, value in enumerate(shown):
             each = [m for m in own if coloured is None or m.cell.scientific[coloured] == value]
             offset = 0.7 * ((i + 0.5) / len(shown) - 0.5)
@@ -198,7 +202,7 @@ def _as_rows(found: Sequence[Measurement]) -> Figure:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _scale(axes, own, "x")
     handles = [Line2D([], [], color=paint[v], marker="o", ls="", label=words(coloured, v)) for v in shown if coloured]
-    _legend(figure, handles, found, "|")
+    _legend(figure, handles, measurements, "|")
     return figure
 
 
@@ -207,8 +211,10 @@ def _row(m: Measurement, differing: Mapping[str, Sequence[Any]], coloured: str |
     return " ".join(shown) or m.cell.label
 
 
-def _row_points(axes: Axes, found: Sequence[Measurement], at: Sequence[float], colour: str) -> None:
-    axes.errorbar([m.quantity.value for m in found], at, xerr=_bars(found), fmt="o", ms=4.5, capsize=2, color=colour)
-    theory = [(m.quantity.expected, y) for m, y in zip(found, at, strict=True) if m.quantity.expected is not None]
+def _row_points(axes: Axes, measurements: Sequence[Measurement], at: Sequence[float], colour: str) -> None:
+    axes.errorbar(
+        [m.quantity.value for m in measurements], at, xerr=_bars(measurements), fmt="o", ms=4.5, capsize=2, color=colour
+    )
+    theory = [(m.quantity.expected, y) for m, y in zip(measurements, at, strict=True) if m.quantity.expected is not None]
     if theory:
         axes.plot(*zip(*theory, strict=True), "|", ms=9, mew=1.5, color=colour)
