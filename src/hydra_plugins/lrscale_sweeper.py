@@ -1,4 +1,7 @@
-"""The sweeper of studies, as a Hydra plugin. Hydra imports this file at every start, so heavy modules are imported later."""
+"""The Hydra plugin that runs a multirun as a study.
+
+Hydra imports this file at every start, so the file imports heavy modules only when they are used.
+"""
 
 from typing import Any
 
@@ -9,7 +12,10 @@ from omegaconf import DictConfig
 
 
 class StudySweeper(Sweeper):
-    """Runs every combination of discrete values, and tunes intervals within each; see conf/hydra/sweeper/study.yaml."""
+    """The sweeper of a study: it runs every combination of the discrete values, and tunes the intervals in each combination.
+
+    Its settings are in conf/hydra/sweeper/study.yaml.
+    """
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

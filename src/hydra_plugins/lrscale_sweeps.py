@@ -1,4 +1,4 @@
-"""Lets Hydra read sweep files from folders `sweeps`, after a check: they may be a stranger's."""
+"""The Hydra plugin that reads sweep files from a folder `sweeps`. It checks each file, because a stranger may have written it."""
 
 from hydra._internal.core_plugins import file_config_source
 from hydra.plugins.config_source import ConfigResult
@@ -7,7 +7,10 @@ from yaml import YAMLError
 
 
 class SweepFiles(file_config_source.FileConfigSource):
-    """A folder of which Hydra sees the folder `sweeps` alone; each file is checked before Hydra reads on."""
+    """A source of configs in a folder of which Hydra sees only the inner folder `sweeps`.
+
+    Each file is checked before Hydra uses it.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -18,19 +21,19 @@ class SweepFiles(file_config_source.FileConfigSource):
         from lrscale.hydra_app.sweep_file import check_sweep
 
         try:
-            found = super().load_config(config_path)
+            result = super().load_config(config_path)
         except (YAMLError, ValueError, OSError, RecursionError) as error:
             raise Refusal(f"{config_path}: must be YAML with plain values, got {error!s:.300}") from None
-        check_sweep(config_path, OmegaConf.to_container(found.config), found.header.get("package"))
-        return found
+        check_sweep(config_path, OmegaConf.to_container(result.config), result.header.get("package"))
+        return result
 
     def is_config(self, config_path: str) -> bool:
-        return _is_ours(config_path) and bool(super().is_config(config_path))
+        return _is_in_sweeps(config_path) and bool(super().is_config(config_path))
 
     def is_group(self, config_path: str) -> bool:
-        return (config_path == "" or _is_ours(config_path)) and bool(super().is_group(config_path))
+        return (config_path == "" or _is_in_sweeps(config_path)) and bool(super().is_group(config_path))
 
 
-def _is_ours(path: str) -> bool:
+def _is_in_sweeps(path: str) -> bool:
     parts = path.split("/")
     return parts[0] == "sweeps" and ".." not in parts

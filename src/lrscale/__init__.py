@@ -1,7 +1,6 @@
-"""How the learning rate must scale with batch size when gradients are summed instead of averaged.
+"""The public API: how the learning rate must scale with batch size when gradients are summed instead of averaged.
 
-The public names below are imported when they are first used, so that `import lrscale` is quick and `lrscale.translate`
-needs no torch.
+Each public name is imported when it is first used. So `import lrscale` is quick, and `lrscale.translate` needs no torch.
 """
 
 from importlib import import_module
@@ -68,6 +67,7 @@ _MODULES = {
     "tasks.task": ("Arrays",),
     "training.engine": ("Curves", "train"),
 }
+"""The public names of each module."""
 
 
 def __getattr__(name: str) -> Any:

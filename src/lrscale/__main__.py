@@ -1,4 +1,4 @@
-"""Makes `python -m lrscale` the same program as `lrscale`."""
+"""Entry point of `python -m lrscale`, which is the same program as `lrscale`."""
 
 import sys
 

@@ -1,25 +1,27 @@
-"""The two errors that users see: a Refusal before anything was written, and a Failure on the way."""
+"""The two errors that users see: a Refusal comes before anything is written, a Failure comes later."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class Refusal(ValueError):
-    """A value that cannot be used. Its text is one line: field, rule, value, way out."""
+    """A value cannot be used. The text is one line: field, rule, value, way out."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(" ".join(text.split())))
 
 
 class Failure(RuntimeError):
-    """A command that began and could not be carried out to its end; its text says why and how to go on."""
+    """A command began and could not finish. The text says why, and how to continue."""
 
     def __init__(self, text: str) -> None:
         super().__init__("\n".join(map(printable, text.splitlines())))
 
 
 def printable(text: str) -> str:
-    """Returns a text without control characters, which a terminal would act on.
+    """Returns a text with `?` in place of each character that is not printable.
+
+    A terminal would obey control characters.
 
     Example:
       >>> printable("b8 \x1b[2J\u202e")
@@ -29,7 +31,7 @@ def printable(text: str) -> str:
 
 
 def printable_all(value: Any) -> Any:
-    """Returns nested plain values with every text and key made `printable`."""
+    """Returns a copy of nested plain values in which each text and each key is `printable`. Tuples become lists."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Files and folders: what can be written, writing in one move, safe names, and where conf/ and sweeps/ are."""
+"""Files and folders: write checks, whole-file replacement, safe names, and the folder that holds conf/ and sweeps/."""
 
 import errno
 import hashlib
@@ -12,7 +12,10 @@ from lrscale.errors import printable
 
 
 def can_write(folder: Path) -> bool:
-    """Returns whether a file can be created in a folder. It tries, as the folder's mode does not tell; no file is left."""
+    """Returns whether a file can be created in a folder. A full disk counts as writable.
+
+    The mode of a folder does not tell this reliably. So this function creates a temporary file and removes it.
+    """
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -21,23 +24,26 @@ def can_write(folder: Path) -> bool:
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
-    """Replaces a file in one step: a kill leaves the old file or the new one. A symbolic link is replaced, not followed."""
-    written = file.with_name(f".{file.name}.{os.getpid()}")
+    """Replaces a file as a whole: after a kill, the old file or the new one is there, complete.
+
+    A symbolic link is replaced; its target is not changed.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        written.write_bytes(content if isinstance(content, bytes) else content.encode())
-        written.replace(file)
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+        temporary.replace(file)
     finally:
-        written.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def reason(error: BaseException) -> str:
-    """Returns the first line of an error's message, or the name of its class."""
+    """Returns the first line of an error's message, or the name of its class where the message is empty."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return printable(lines[0])[:300].rstrip(".")
 
 
 def safe_name(name: str) -> str:
-    """Returns a name for a file or folder that is safe for any study's name; different names give different results.
+    """Returns a safe file name for any study's name. Different names give different results.
 
     Example:
       >>> safe_name("quickstart"), safe_name("../quick start")
@@ -48,13 +54,13 @@ def safe_name(name: str) -> str:
 
 
 def home() -> Path:
-    """Returns the folder that holds conf/ and sweeps/: the package if it was installed, the repository if it is edited."""
+    """Returns the folder that holds conf/ and sweeps/: the package of a normal install, the repository of an editable one."""
     package = Path(__file__).parent
     return package if (package / "conf").is_dir() else package.parents[1]
 
 
 def as_yaml(config: Mapping[str, object]) -> str:
-    """Returns a config of plain values, two levels deep, as YAML."""
+    """Returns a config as YAML. The config has plain values and at most two levels."""
     lines = []
     for key, value in config.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""One process a study: locks on files, which the system releases when their process ends."""
+"""Lock files that let only one process run a study. The operating system releases a lock when its process ends."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from lrscale.files import safe_name
 
 
 def is_locked(study: str, store: Path) -> bool:
-    """Returns whether a process on this machine runs a study on a store that is a file."""
+    """Returns whether a process on this machine runs a study. `store` is the file of a store of this study."""
     lock = store.resolve().parent / "studies" / f"{safe_name(study)}.lock"
     if not lock.is_file():
         return False
@@ -24,14 +24,14 @@ def is_locked(study: str, store: Path) -> bool:
 
 @contextmanager
 def study_lock(study: str, stores: Iterable[Path]) -> Iterator[None]:
-    """Locks a study on its stores for this process; the system releases the lock when the process ends.
+    """Inside this context no other process can run the study. The operating system releases the locks if the process is killed.
 
     Args:
-      study: its name.
-      stores: files of its stores; the lock files lie in folders `studies` beside them.
+      study: the name of the study.
+      stores: the files of its stores; each lock file is in a folder `studies` beside a store.
 
     Raises:
-      Refusal: another process runs it.
+      Refusal: another process runs the study.
     """
     with ExitStack() as stack:
         for folder in sorted({file.resolve().parent / "studies" for file in stores}):
@@ -41,7 +41,7 @@ def study_lock(study: str, stores: Iterable[Path]) -> Iterator[None]:
                 stack.enter_context(FileLock(lock, timeout=0))
             except Timeout:
                 raise Refusal(
-                    f"`hydra.sweeper.study_name` must be of a study that no other process runs, got {study}: {lock} is held. "
-                    "Wait for that one, stop it, or take another name."
+                    f"`hydra.sweeper.study_name` must be of a study that no other process runs, got {study}: {lock} is locked. "
+                    "Wait until that process ends, stop it, or take another name."
                 ) from None
         yield

@@ -1,4 +1,4 @@
-"""Provenance: versions, machine, user and commit, on which numbers depend besides the config."""
+"""Provenance: the versions, machine, user and commit that a record names, because numbers depend on more than the config."""
 
 import re
 from functools import cache
@@ -6,17 +6,20 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 NUMBERS = 3
-"""Bumped whenever equal configs start to give other numbers; part of every cell's identity."""
+"""The version of the numbers. It is raised when equal configs start to give other numbers. Each cell's id depends on it."""
 NUMBERS_DEPEND_ON = ("numbers", "torch", "numpy", "scipy", "optuna", "machine", "libc", "processor")
-"""Where these are equal, equal configs give equal numbers, bit for bit."""
+"""Keys of `made_by`. Where their values are equal, equal configs give equal numbers, bit for bit."""
 SOURCE = ("src", "conf", "sweeps/*.yaml", "pyproject.toml")
-"""Files whose changes since the commit can change numbers."""
+"""The files that can change numbers. A commit is marked `with changes` where one of them differs from it."""
 
 
 def made_by() -> dict[str, str]:
-    """Returns versions, platform, processor and commit by name: what numbers depend on, and some more for orientation."""
+    """Returns versions, platform, processor and commit by name.
+
+    The keys `NUMBERS_DEPEND_ON` are those on which numbers depend. The others are for information.
+    """
     import platform
-    from importlib.metadata import version  # 20 ms to import: the version alone is asked for more often
+    from importlib.metadata import version  # takes 20 ms to import, and most callers need `__version__` only
 
     packages = ("torch", "numpy", "scipy", "optuna", "mlflow", "hydra-core")
     versions = {name: version(name) for name in packages}
@@ -35,16 +38,16 @@ def made_by() -> dict[str, str]:
 
 @cache
 def processor() -> str:
-    """Returns the processor and the instructions that torch uses on it, as in `AMD EPYC, family 26, model 2, AVX512`."""
+    """Returns the processor and the instruction set that torch uses on it: `AMD EPYC, family 26, model 2, AVX512`."""
     import platform
 
     from torch.backends.cpu import get_cpu_capability
 
     try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        first_core = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:  # not Linux
-        first = ""
-    facts = dict(re.findall(r"^([\w ]+?)\s*:\s*(.*)$", first, re.M))
+        first_core = ""
+    facts = dict(re.findall(r"^([\w ]+?)\s*:\s*(.*)$", first_core, re.M))
     parts = [facts.get("model name") or platform.processor()]
     parts += [f"{name.removeprefix('cpu ')} {facts[name]}" for name in ("cpu family", "model") if name in facts]
     return ", ".join([*parts, get_cpu_capability()])
@@ -52,16 +55,19 @@ def processor() -> str:
 
 @cache
 def commit() -> str:
-    """Returns the commit of this checkout, `with changes` if files differ from it, or `unknown` without a checkout."""
-    found = _git("rev-parse", "HEAD")
-    if found is None:
+    """Returns the commit of this checkout, or `unknown` where there is no checkout.
+
+    ` with changes` is added where a file of `SOURCE` differs from the commit.
+    """
+    head = _git("rev-parse", "HEAD")
+    if head is None:
         return "unknown"
-    return f"{found} with changes" if _git("status", "--porcelain", "--", *SOURCE) else found
+    return f"{head} with changes" if _git("status", "--porcelain", "--", *SOURCE) else head
 
 
 @cache
 def source_tags() -> dict[str, str]:
-    """Returns the tags on user and source that MLflow's fluent API sets and its client does not."""
+    """Returns MLflow's tags for user and source. MLflow's fluent API sets them; its client does not."""
     import getpass
 
     tags = {"mlflow.source.name": "lrscale run", "mlflow.source.type": "LOCAL"}
@@ -69,16 +75,16 @@ def source_tags() -> dict[str, str]:
         tags["mlflow.user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         tags["mlflow.user"] = "unknown"
-    found = _git("rev-parse", "HEAD")
-    return tags | ({"mlflow.source.git.commit": found} if found is not None else {})
+    head = _git("rev-parse", "HEAD")
+    return tags | ({"mlflow.source.git.commit": head} if head is not None else {})
 
 
 def _git(*arguments: str) -> str | None:
-    """Returns the output of a git command in this checkout; None without a checkout or where git fails."""
+    """Returns the output of a git command in this checkout, or None where there is no checkout or git fails."""
     import subprocess
 
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    asked = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    return process.stdout.strip() if process.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Rules: conditions on values with the words that state them, and checks that refuse values against them."""
+"""Rules: conditions on values, each with the words that state it, and the checks that refuse a value."""
 
 import math
 import reprlib
@@ -9,25 +9,29 @@ from lrscale.errors import Refusal
 
 
 class Rule(NamedTuple):
-    """A condition on a value and the words that state it."""
+    """A condition on a value. `text` states it in words, as in `must be > 0`; `holds` tests a value."""
 
     text: str
     holds: Callable[[Any], bool]
 
 
 def is_number(value: object) -> bool:
+    """Returns whether a value is a finite number. A boolean is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_integer(value: object) -> bool:
+    """Returns whether a value is a whole number. A boolean is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def integer(low: int, high: int = 10**9) -> Rule:
+    """Returns the rule of a whole number from `low` to `high`, both included."""
     return Rule(f"must be a whole number from {low} to {high}", lambda v: is_integer(v) and low <= v <= high)
 
 
 def one_of(*names: str) -> Rule:
+    """Returns the rule of a text that is one of some names."""
     return Rule(f"must be one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
 
 
@@ -46,16 +50,29 @@ BETAS = Rule("must be two numbers, each >= 0 and < 1", _is_betas)
 
 
 def check(field: str, rule: Rule, value: object, way_out: str = "") -> None:
-    """Raises Refusal, naming the field, unless the rule holds for the value."""
+    """Raises Refusal unless a rule holds for a value.
+
+    Args:
+      field: name of the value, as the user writes it.
+      rule: the rule.
+      value: the value.
+      way_out: a sentence that ends the message: what the user can do.
+    """
     if not rule.holds(value):
         raise Refusal(f"`{field}` {rule.text}, got {reprlib.repr(value)}. {way_out}")
 
 
-def check_keys(field: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raises Refusal unless `given` has exactly the keys of `known`."""
-    for key in given:
+def check_keys(field: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raises Refusal unless `values` has exactly the keys of `known`.
+
+    Args:
+      field: name of the mapping, as the user writes it.
+      values: the mapping.
+      known: a mapping with the expected keys; its values are not read.
+    """
+    for key in values:
         if key not in known:
-            raise Refusal(f"`{field}.{key}` is not known, got {reprlib.repr(given[key])}. Known: {', '.join(known)}.")
+            raise Refusal(f"`{field}.{key}` is not known, got {reprlib.repr(values[key])}. Known: {', '.join(known)}.")
     for key in known:
-        if key not in given:
+        if key not in values:
             raise Refusal(f"`{field}.{key}` is missing. Known: {', '.join(known)}.")

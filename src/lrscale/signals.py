@@ -1,4 +1,4 @@
-"""Signal handlers: SIGTERM and Ctrl-C stop the program at once, but never in the middle of a write."""
+"""Signal handlers: SIGTERM and Ctrl-C stop the program at once, but not in the middle of a write."""
 
 import signal
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from contextlib import contextmanager
 
 
 class _State:
-    """What the signal handlers know: how many writes are under way, and whether a signal has arrived."""
+    """The state of the signal handlers: the number of open writes, and whether a signal has arrived."""
 
     writes = 0
     arrived = False
 
 
 def _stop(signum: int, frame: object) -> None:
-    again, _State.arrived = _State.arrived, True
-    if again or not _State.writes:
+    is_second, _State.arrived = _State.arrived, True
+    if is_second or not _State.writes:
         raise KeyboardInterrupt
 
 
@@ -22,23 +22,23 @@ def _stop(signum: int, frame: object) -> None:
 def stoppable() -> Iterator[None]:
     """Inside this context SIGTERM and SIGINT raise KeyboardInterrupt.
 
-    During a write the exception waits for the end of the write; a second signal does not wait.
+    During a write (see `uninterrupted`) the exception comes at the end of the write. A second signal does not wait.
     """
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    old_handlers = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         _State.arrived = False
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Protects a write from signals: an interrupted transaction would keep a database locked.
+    """Protects a write from signals. An interrupted transaction would keep a database locked.
 
-    On exit, raises KeyboardInterrupt if a signal arrived during the write, or before it: Python drops an exception
-    that is raised in a finalizer.
+    On exit, raises KeyboardInterrupt if a signal arrived during the write or before it. The signal before it matters
+    because Python drops an exception that a signal handler raises inside a finalizer.
     """
     _State.writes += 1
     try:
@@ -50,6 +50,6 @@ def uninterrupted() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Ignores signals from now on: the work is done, and only Python's own shutdown is left."""
+    """Ignores SIGTERM and SIGINT from now on. It is called when the work is done and only Python's shutdown is left."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What one training is, and how a task, an optimizer or a probe declares its name, its options and their rules."""
+"""The description of one training, and the declarations of tasks, optimizers and probes: names, options and rules."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,21 +10,22 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from lrscale.rules import FRACTION, NOT_NEGATIVE, POSITIVE, Rule
 
 TUNABLE = (POSITIVE, NOT_NEGATIVE, FRACTION)
-"""Options under these rules may be lists, one value a trial."""
+"""The rules of tunable options. A tunable option may be a list with one value per trial."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A name of a group, with the values of its options."""
+    """The choice of one group of the config, such as `task`: a name, and the values of its options."""
 
     name: str
     options: Mapping[str, Any]
 
 
 class Compute(NamedTuple):
-    """Settings of the machine; they are no part of what a cell is, so a larger machine continues the same study.
+    """Settings of the machine. A cell's id does not depend on them, so a larger machine can continue the same study.
 
-    `threads`: torch's threads. `memory_mb`: runs are trained in chunks that fit into so many megabytes.
+    `threads` is the number of torch's threads. `memory_mb` limits the memory of training, in megabytes: runs are
+    trained in chunks that fit into it.
     """
 
     threads: int = 1
@@ -35,9 +36,9 @@ class Compute(NamedTuple):
 class Training:
     """One or more runs that differ only in their tuned hyperparameters and seeds.
 
-    `optimizer.options["lr"]` is a tuple with one value a trial, and so is every other hyperparameter that is tuned.
-    `probe` is what is measured instead of training, None for a training. `examples` is the number of training
-    examples, N. Made by `lrscale.make_training`, which checks every value.
+    `optimizer.options["lr"]` is a tuple with one value per trial, and so is every other tuned hyperparameter.
+    `probe` names the measurement that replaces training, and is None for a training. `examples` is the number of
+    training examples, N. `lrscale.make_training` checks every value and makes the description.
     """
 
     task: Choice
@@ -56,18 +57,18 @@ class Training:
 
     @property
     def step_examples(self) -> int:
-        """Examples that a full step consumes: accumulation x batch size."""
+        """The number of examples in a full step: accumulation x batch size."""
         return self.accumulation * self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in one pass over the training data."""
+        """The number of steps in one pass over the training data."""
         full_steps, rest = divmod(self.examples, self.step_examples)
         return full_steps + (rest > 0 and not self.drop_last)
 
     @property
     def steps(self) -> int:
-        """The largest number of steps that is run."""
+        """The largest number of steps that a run can take."""
         options = self.budget.options
         if self.budget.name == "epochs":
             return int(options["epochs"]) * self.steps_per_epoch
@@ -75,12 +76,12 @@ class Training:
 
     @property
     def trials(self) -> int:
-        """Number of trials: one for each lr."""
+        """The number of trials: one for each lr."""
         return len(self.optimizer.options["lr"])
 
 
 class Option(NamedTuple):
-    """One option of a task, an optimizer or a probe: its default, the rule of its values, and what it is, in a line."""
+    """One option of a task, an optimizer or a probe. `about` describes it in one line."""
 
     default: Any
     rule: Rule
@@ -88,18 +89,18 @@ class Option(NamedTuple):
 
     @property
     def tunable(self) -> bool:
-        """Whether the option may be a list with one value a trial."""
+        """Whether the option may be a list with one value per trial."""
         return self.rule in TUNABLE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What a name of a group stands for. Each kind of declaration adds the code that does the work.
+    """The declaration of one name of a group: a task, an optimizer or a probe. Subclasses add the code that does the work.
 
-    `about`: what it is, in a line. `options`: by name. `variants`: further names for it, each with the options in
-    which it differs from the defaults. `presets`: values of the config outside the group that go with it, as a
-    task's dtype; a command line or a sweep file may change them. `check`: raises Refusal where the values of a
-    training do not go together.
+    `about` describes it in one line. `options` holds its options by name. `variants` holds further names; each has
+    the options whose values differ from the defaults. `presets` holds config values outside the group that it sets,
+    such as a task's dtype; the command line and a sweep file can change them. `check` raises Refusal where the values
+    of a training contradict each other.
     """
 
     about: str
@@ -117,7 +118,8 @@ class Registry(Generic[D]):
 
     Args:
       group: name of the config's group.
-      package: a package whose modules bear the names that they declare; each is imported when its name is looked up.
+      package: a package in which each module declares the name that the module has. A module is imported when its
+        name is looked up.
     """
 
     def __init__(self, group: str, package: str | None = None) -> None:
@@ -125,14 +127,14 @@ class Registry(Generic[D]):
         self._declared: dict[str, D] = {}
 
     def declare(self, name: str, declaration: D) -> D:
-        """Adds a name, and returns its declaration.
+        """Adds a declaration under a name, and returns the declaration.
 
         Raises:
-          ValueError: the name, or one of its variants, stands for something else already.
+          ValueError: the name, or the name of a variant, is declared already.
         """
-        for taken in (name, *declaration.variants):
-            if taken in self._choices():
-                raise ValueError(f"{self.group} {taken} is declared already")
+        for choice in (name, *declaration.variants):
+            if choice in self._choices():
+                raise ValueError(f"{self.group} {choice} is declared already")
         self._declared[name] = declaration
         return declaration
 
@@ -145,15 +147,15 @@ class Registry(Generic[D]):
         return self._declared[name]
 
     def names(self) -> list[str]:
-        """All names, without variants."""
+        """Returns all names, without variants."""
         return list(dict.fromkeys([*self._declared, *self._modules()]))
 
     def choices(self) -> list[str]:
-        """All that can be chosen in a config, variants too, in alphabetical order."""
+        """Returns all choices of a config, names and variants, in alphabetical order."""
         return sorted({*self._choices(), *self._modules()})
 
     def config(self, choice: str) -> dict[str, Any]:
-        """What a choice sets in a config: its presets, and under the group's name its own name and options.
+        """Returns the config values that a choice sets: its presets, and its name and options under the group's name.
 
         Raises:
           KeyError: there is no such choice.
@@ -164,11 +166,12 @@ class Registry(Generic[D]):
         return {**declaration.presets, self.group: {"name": name, **defaults, **changes}}
 
     def _choices(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
-        """Name and changed options of each choice that is declared."""
-        own: dict[str, tuple[str, Mapping[str, Any]]] = {name: (name, {}) for name in self._declared}
-        return own | {v: (n, changes) for n, d in self._declared.items() for v, changes in d.variants.items()}
+        """Returns the name and the changed options of each declared choice."""
+        names: dict[str, tuple[str, Mapping[str, Any]]] = {name: (name, {}) for name in self._declared}
+        return names | {v: (n, changes) for n, d in self._declared.items() for v, changes in d.variants.items()}
 
     def _modules(self) -> list[str]:
+        """Returns the names of the package's modules, without importing them."""
         spec = find_spec(self.package) if self.package else None
-        places = spec.submodule_search_locations if spec is not None else None
-        return [file.stem for place in places or () for file in sorted(Path(place).glob("[a-z]*.py"))]
+        folders = spec.submodule_search_locations if spec is not None else None
+        return [file.stem for folder in folders or () for file in sorted(Path(folder).glob("[a-z]*.py"))]

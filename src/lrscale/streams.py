@@ -1,4 +1,4 @@
-"""Named streams of random numbers: each name has its own generator, so a new stream does not change the others."""
+"""Named streams of random numbers. Each name has its own generator, so a new stream does not change the others."""
 
 import hashlib
 import json
@@ -7,10 +7,10 @@ import torch
 
 
 def generator(*name: str | int) -> torch.Generator:
-    """Returns a fresh generator that depends on its name alone.
+    """Returns a new generator whose draws depend on its name only.
 
     Args:
-      *name: what is drawn, and for which seed or epoch, as in `("order", seed, epoch)`.
+      *name: what the numbers are for, then the seed and the epoch where they matter, as in `("order", seed, epoch)`.
 
     Returns:
       A CPU generator; the same name gives the same draws in every process.

@@ -116,8 +116,8 @@ def test_listening_elsewhere_says_what_that_exposes(capsys: pytest.CaptureFixtur
     _mlflow("sqlite:///mlflow.db", LOCAL, 5000)
     assert "password" not in capsys.readouterr().out
     server = _mlflow("sqlite:///mlflow.db", "0.0.0.0", 5000)
-    said = "whoever reaches 0.0.0.0:5000 can read, change and delete all that is in sqlite:///mlflow.db: there is no password"
-    assert said in capsys.readouterr().out
+    warning = "no password: everyone who can reach 0.0.0.0:5000 can read, change and delete everything in sqlite:///mlflow.db"
+    assert warning in capsys.readouterr().out
     assert server.command[server.command.index("--host") + 1] == "0.0.0.0"
 
 

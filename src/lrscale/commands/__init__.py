@@ -1,4 +1,4 @@
-"""The command line: one module a command. Imports everything below."""
+"""The command line: each command is a module. The only folder that imports argparse. Also imports all other folders."""
 
 import argparse
 import os
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A command, which its module holds as `COMMAND`; the module's name is the command's.
+    """A command. Its module has the name of the command, and holds it as `COMMAND`.
 
-    Start-up counts: a command's module imports what is heavy in `run`, when the command is called.
+    `order` is its place in the help text, and `help` is its line there. `add` adds its arguments to a parser. `run` carries
+    it out; it raises Refusal for a value that cannot be used, and Failure where it cannot finish.
 
-    `order`: its place in the help text. `help`: a line. `add`: adds its arguments to a parser. `run`: carries it out;
-    what it refuses it raises as Refusal, what fails on the way as Failure.
+    To start fast, the module imports heavy packages only inside `run`.
     """
 
     order: int
@@ -22,12 +22,12 @@ class Command(NamedTuple):
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """Adds the name of a study, and the store that holds it."""
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="name of a study; the latest one if left out")
+    """Adds the argument for the name of a study, and the option for its store."""
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="name of a study (default: the latest study)")
     add_store(parser)
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that names MLflow's store."""
+    """Adds the option for the URI of the MLflow store."""
     default = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    parser.add_argument("--tracking-uri", default=default, metavar="URI", help=f"MLflow's store (default: {default})")
+    parser.add_argument("--tracking-uri", default=default, metavar="URI", help=f"URI of the MLflow store (default: {default})")

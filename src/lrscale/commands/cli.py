@@ -1,4 +1,4 @@
-"""The program `lrscale`: finds the commands, parses what is typed, and turns refusals and failures into exit statuses."""
+"""The program `lrscale`: finds the commands, parses the command line, and turns refusals and failures into exit statuses."""
 
 import argparse
 import io
@@ -16,30 +16,30 @@ from lrscale.signals import ignore_signals, stoppable
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
 EXAMPLES = """\
 examples:
-  lrscale run optimizer.lr=0.03 batch_size=10 reduction=sum    one training
-  lrscale run -m sweeps=quickstart                             a study, with the answer at its end
-  lrscale report quickstart                                    the answer again, from what MLflow holds
-  lrscale reproduce quickstart                                 a published study run again, compared number by number
-  lrscale status --watch                                       how far it is, from another terminal
-  lrscale ui                                                   MLflow's UI, at the latest study's summary
-  lrscale translate --lr 0.1 --to-reduction sum                a tuned lr under another reduction or batch size
+  lrscale run optimizer.lr=0.03 batch_size=10 reduction=sum    run one training
+  lrscale run -m sweeps=quickstart                             run a study and print its answer
+  lrscale report quickstart                                    print the answer again, from the MLflow store
+  lrscale reproduce quickstart                                 run a published study again and compare all its numbers
+  lrscale status --watch                                       show the progress of a study in another terminal
+  lrscale ui                                                   open MLflow's UI at the summary of the latest study
+  lrscale translate --lr 0.1 --to-reduction sum                translate a tuned lr to another reduction or batch size
 """
 
 
 def find_commands() -> dict[str, Command]:
-    """Returns the commands by name, in the order of the help text: one for each module of this folder but this one."""
+    """Returns the commands by name, in the order of the help text. Each module of this folder but `cli` is a command."""
     names = [file.stem for file in Path(__file__).parent.glob("[a-z]*.py") if file.stem != "cli"]
     return dict(sorted(((name, find_command(name)) for name in names), key=lambda pair: pair[1].order))
 
 
 def find_command(name: str) -> Command:
-    """Returns the command of a module of this folder."""
+    """Returns the command of the module with this name."""
     command: Command = import_module(f"lrscale.commands.{name}").COMMAND
     return command
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Makes the parser of everything but what follows `run`, which is Hydra's."""
+    """Returns the parser of the command line. The arguments after `run` are not for this parser: Hydra parses them."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("lrscale", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"lrscale {__version__}")
@@ -50,21 +50,29 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 done, 1 failed, 2 refused, 130 stopped."""
+    """Runs one command.
+
+    Args:
+      arguments: the command line; None for that of this process, which then ends.
+
+    Returns:
+      The exit status: 0 for done, 1 for failed, 2 for refused, 130 for stopped.
+    """
     for stream in (sys.stdout, sys.stderr):
         if arguments is None and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may lack letters of a study's name
+            stream.reconfigure(errors="replace")  # a terminal may not know all letters of a study's name
     try:
         return _status(list(sys.argv[1:] if arguments is None else arguments))
     finally:
-        if arguments is None:  # the program ends now
+        if arguments is None:  # the process ends now
             ignore_signals()
 
 
-def _status(given: list[str]) -> int:
+def _status(arguments: list[str]) -> int:
+    """Runs one command and returns its exit status. It prints an error of the command as one line."""
     try:
         with stoppable():
-            return _dispatch(given)
+            return _dispatch(arguments)
     except Refusal as refusal:
         print(f"lrscale: {refusal}", file=sys.stderr)
         return 2
@@ -76,17 +84,19 @@ def _status(given: list[str]) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename} could not be read or written: " if error.filename else ""
-        text = f"{where}{error.strerror or error}. Once that is mended, the same command goes on."
+        text = f"{where}{error.strerror or error}. Correct that, and the same command goes on."
         print(f"lrscale: {printable(text)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        goes_on = "The same command goes on where it was." if given[:1] == ["run"] else "The same command begins anew."
-        print(f"lrscale: stopped. {goes_on}", file=sys.stderr)
+        is_run = arguments[:1] == ["run"]
+        way_out = "The same command goes on where it stopped." if is_run else "The same command starts again from the beginning."
+        print(f"lrscale: stopped. {way_out}", file=sys.stderr)
         return 130
 
 
-def _dispatch(given: list[str]) -> int:
-    is_run = given[:1] == ["run"]  # what follows is Hydra's
-    options = argparse.Namespace(command="run", arguments=given[1:]) if is_run else make_parser().parse_args(given)
+def _dispatch(arguments: list[str]) -> int:
+    """Parses a command line, and runs its command. Hydra parses the arguments of `run`."""
+    is_run = arguments[:1] == ["run"]
+    options = argparse.Namespace(command="run", arguments=arguments[1:]) if is_run else make_parser().parse_args(arguments)
     find_command(options.command).run(options)
     return 0

@@ -1,4 +1,4 @@
-"""`lrscale demo`: the book's own points, with numbers from a fresh run."""
+"""`lrscale demo`: shows four facts from the book "Dive into Deep Learning" (d2l), with numbers from a new run."""
 
 import argparse
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from lrscale.commands import Command
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    """Adds nothing: there is nothing to choose."""
+    """Adds no arguments."""
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -24,15 +24,15 @@ def _run(options: argparse.Namespace) -> None:
     console.print(f"   sum of 10 gradients     {_row(sums.sum_of)}")
     console.print(f"   largest difference      {float((sums.of_sum - sums.sum_of).abs().max()):.1e}\n")
     first, second, third = book.accumulated()
-    console.print("[bold]2. backward accumulates until gradients are zeroed[/bold]")
+    console.print("[bold]2. backward adds to the gradients until they are set to zero[/bold]")
     console.print(f"   (w * ones(10)).sum()    w.grad = {first:g}")
-    console.print(f"   (w * ones(20)).sum()    w.grad = {second:g}   the 10 are still there")
+    console.print(f"   (w * ones(20)).sum()    w.grad = {second:g}   the 10 is still in it")
     console.print(f"   zero_(), then ones(5)   w.grad = {third:g}\n")
     console.print("[bold]3. Under sum the gradient grows with the batch size, under mean it does not[/bold]")
     console.print("   batch size     sum    mean")
     for size, by_sum, by_mean in book.norms_by_batch_size(data, (1, 10, 100, 1000)):
         console.print(f"   {size:10d} {by_sum:7.1f} {by_mean:7.2f}")
-    console.print("   so for the same step lr has to fall as 1/B: the book's sgd divides by B.\n")
+    console.print("   So the same step needs an lr that falls as 1/B: the book's sgd divides by B.\n")
     console.print(f"[bold]4. The book's sgd is torch.optim.SGD[/bold] (B = {book.BATCH_SIZE})")
     console.print(f"   {'mean loss after epoch':28s}" + "".join(f"{epoch:14d}" for epoch in range(1, book.EPOCHS + 1)))
     rows = [
@@ -43,11 +43,12 @@ def _run(options: argparse.Namespace) -> None:
     ]
     for name, losses in rows:
         console.print(f"   {name:28s}" + "".join(f"{loss:14.6g}" for loss in losses))
-    console.print("   The first three are one trajectory. The last takes a step 10 times as long.")
+    console.print("   The first three have the same trajectory. The steps of the last are 10 times as long.")
 
 
 def _row(values: Iterable[float]) -> str:
+    """Returns numbers as one line of text."""
     return "  ".join(f"{float(v):10.5f}" for v in values)
 
 
-COMMAND = Command(9, "the book's own points, with numbers: summed gradients, accumulation, d2l's sgd", _add, _run)
+COMMAND = Command(9, "show why d2l's sgd divides by the batch size, with numbers", _add, _run)

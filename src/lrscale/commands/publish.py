@@ -1,4 +1,4 @@
-"""`lrscale publish`: writes the files of a study that others can reproduce."""
+"""`lrscale publish`: writes the files of a study, so that others can reproduce it."""
 
 import argparse
 
@@ -15,4 +15,4 @@ def _run(options: argparse.Namespace) -> None:
     publish(options.study, options.tracking_uri)
 
 
-COMMAND = Command(3, "write what MLflow holds of a study to sweeps/results/ of the working folder", _add, _run)
+COMMAND = Command(3, "write the numbers of a study to sweeps/results/ in the working folder", _add, _run)

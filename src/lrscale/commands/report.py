@@ -1,4 +1,4 @@
-"""`lrscale report`: states the answer of a study again, at any later time."""
+"""`lrscale report`: prints the answer of a study again, at any later time."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from lrscale.commands import Command, add_study
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
-    parser.add_argument("--format", choices=["text", "json", "html"], default="text", help="what to print (default: text)")
+    parser.add_argument("--format", choices=["text", "json", "html"], default="text", help="form of the answer (default: text)")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -16,4 +16,4 @@ def _run(options: argparse.Namespace) -> None:
     print_report(options.study, options.tracking_uri, options.format)
 
 
-COMMAND = Command(2, "law, intervals and figures of a study, from what MLflow holds", _add, _run)
+COMMAND = Command(2, "print the answer of a study again, as text, JSON, or HTML with figures", _add, _run)

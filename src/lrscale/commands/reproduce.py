@@ -1,4 +1,4 @@
-"""`lrscale reproduce`: runs a study again and compares its numbers."""
+"""`lrscale reproduce`: runs a study again and compares the numbers."""
 
 import argparse
 
@@ -6,9 +6,11 @@ from lrscale.commands import Command, add_store
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("study", nargs="?", metavar="STUDY", help="name of a published study")
-    what.add_argument("--from", dest="run_id", metavar="RUN_ID", help="run of a study, a trial or a single training in MLflow")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("study", nargs="?", metavar="STUDY", help="name of a published study")
+    source.add_argument(
+        "--from", dest="run_id", metavar="RUN_ID", help="id of an MLflow run: of a study, a trial or a single training"
+    )
     add_store(parser)
 
 
@@ -21,4 +23,4 @@ def _run(options: argparse.Namespace) -> None:
         reproduce_from(options.run_id, options.tracking_uri)
 
 
-COMMAND = Command(4, "run a published study again and compare number by number", _add, _run)
+COMMAND = Command(4, "run a published study again and compare all its numbers", _add, _run)

@@ -1,4 +1,4 @@
-"""`lrscale run`: one training, or with -m a study. What follows `run` on the command line is Hydra's."""
+"""`lrscale run`: runs one training, or with -m a study. Hydra parses the arguments after `run`."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from lrscale.commands import Command
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    """Adds nothing: Hydra reads the arguments."""
+    """Adds no arguments: Hydra parses them."""
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -15,4 +15,4 @@ def _run(options: argparse.Namespace) -> None:
     run_app(options.arguments)
 
 
-COMMAND = Command(1, "train once, or with -m sweep (a Hydra app: lrscale run --help)", _add, _run)
+COMMAND = Command(1, "run one training, or with -m a study (a Hydra app: lrscale run --help)", _add, _run)

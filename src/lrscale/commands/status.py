@@ -1,4 +1,4 @@
-"""`lrscale status`: how far a study is, seen from another terminal."""
+"""`lrscale status`: shows the progress of a study in another terminal."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from lrscale.commands import Command, add_study
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
-    parser.add_argument("--watch", action="store_true", help="look again every 2 s until it ends")
+    parser.add_argument("--watch", action="store_true", help="show it again every 2 s until the study ends")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -16,4 +16,4 @@ def _run(options: argparse.Namespace) -> None:
     print_status(options.study, options.tracking_uri, options.watch)
 
 
-COMMAND = Command(5, "how far a study is, from another terminal", _add, _run)
+COMMAND = Command(5, "show the progress of a study in another terminal", _add, _run)

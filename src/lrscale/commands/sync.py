@@ -1,4 +1,4 @@
-"""`lrscale sync`: delivers the records that wait on disk for a tracking server."""
+"""`lrscale sync`: delivers records to a tracking server that was unreachable. Until then they wait on disk."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from lrscale.errors import printable
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="where Optuna's journal lies (default: .)")
+    parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="the folder of Optuna's journal (default: .)")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -18,4 +18,4 @@ def _run(options: argparse.Namespace) -> None:
         print(printable(f"{outbox.path.name}: {count} records of {study} delivered."))
 
 
-COMMAND = Command(7, "deliver the records that wait on disk for a tracking server that was away", _add, _run)
+COMMAND = Command(7, "deliver records that wait on disk because a tracking server was unreachable", _add, _run)

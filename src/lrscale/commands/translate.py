@@ -1,15 +1,15 @@
-"""`lrscale translate`: a tuned lr and its companions under another reduction or batch size."""
+"""`lrscale translate`: translates a tuned lr and its knobs to another reduction or batch size."""
 
 import argparse
 
 from lrscale.commands import Command
 
 TRANSLATE = """\
-What a tuned lr, and the knobs that go with it, become under another reduction, accumulation or batch size.
-Part 1 is exact and speaks of one batch size; part 2, from one batch size to another, is a matter of regime.
+Translate a tuned lr and its knobs (weight decay, eps, ...) to another reduction, accumulation or batch size.
+Part 1 is exact, for one batch size. Part 2, from one batch size to another, depends on the regime.
 """
 TRANSLATE_EXAMPLES = """\
-examples: lr 0.1 was tuned with mean at B = 32, momentum SGD and weight decay 1e-4. What goes with
+examples: lr 0.1 was tuned under mean at B = 32, with momentum SGD and weight decay 1e-4. What must it be for
   sum at B = 256?
     lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-reduction sum --to-batch-size 256
   8 accumulated micro-batches of 32, not divided by 8?
@@ -20,14 +20,16 @@ examples: lr 0.1 was tuned with mean at B = 32, momentum SGD and weight decay 1e
 
 KNOB_HELP = {
     "momentum": "momentum or beta",
-    "weight_decay": "weight decay; see --coupled",
+    "weight_decay": "weight decay; see --coupled and --decoupled",
     "clip_norm": "threshold of clip-by-norm",
     "clip_value": "threshold of clip-by-value",
     "eps": "the optimizer's eps",
     "l1": "factor of an L1 penalty in the loss",
     "l2": "factor of an L2 penalty in the loss",
 }
+"""Help of each knob; the names are those of `lrscale.law.translation.KNOBS`."""
 BATCH = {"reduction": "mean", "size": 32, "accumulation": 1, "divided": False, "ranks": 1, "terms": 1.0}
+"""Defaults of the batch under which the lr was tuned."""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -35,25 +37,25 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--lr", type=float, required=True, help="the tuned learning rate")
     parser.add_argument("--optimizer", default="sgd", help="a name of torch.optim, or lion, signsgd, lars, lamb (default: sgd)")
-    for knob, what in KNOB_HELP.items():
-        parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=what)
+    for knob, text in KNOB_HELP.items():
+        parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=text)
     decay = parser.add_mutually_exclusive_group()
-    decay.add_argument("--decoupled", action="store_true", default=None, help="weight decay acts beside the gradient")
+    decay.add_argument("--decoupled", action="store_true", default=None, help="weight decay acts on the weights directly")
     decay.add_argument("--coupled", dest="decoupled", action="store_false", help="weight decay is added to the gradient")
-    for prefix, title in (("", "how it was tuned"), ("to-", "how it will be used; what is left out stays as it was")):
+    for prefix, title in (("", "how the lr was tuned"), ("to-", "how it will be used (default: as it was tuned)")):
         group, default = parser.add_argument_group(title), dict(BATCH) if not prefix else dict.fromkeys(BATCH)
         group.add_argument(f"--{prefix}reduction", default=default["reduction"], help="mean, sum or sum_over_nominal")
         group.add_argument(
-            f"--{prefix}batch-size", type=int, metavar="B", default=default["size"], help="examples of one update, in all"
+            f"--{prefix}batch-size", type=int, metavar="B", default=default["size"], help="examples in one update, in total"
         )
         group.add_argument(
-            f"--{prefix}accumulation", type=int, metavar="K", default=default["accumulation"], help="micro-batches of an update"
+            f"--{prefix}accumulation", type=int, metavar="K", default=default["accumulation"], help="micro-batches in one update"
         )
         group.add_argument(
             f"--{prefix}divided",
             action=argparse.BooleanOptionalAction,
             default=default["divided"],
-            help="each micro-batch's loss is divided by their number",
+            help="the loss of each micro-batch is divided by the number of micro-batches",
         )
         group.add_argument(
             f"--{prefix}ranks", type=int, metavar="R", default=default["ranks"], help="processes whose gradients DDP averages"
@@ -63,20 +65,20 @@ def _add(parser: argparse.ArgumentParser) -> None:
             type=float,
             metavar="T",
             default=default["terms"],
-            help="summed terms an example, as outputs",
+            help="summed terms per example, such as outputs",
         )
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="what to print (default: text)")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="form of the answer (default: text)")
 
 
 def _run(options: argparse.Namespace) -> None:
     from lrscale.law.translation import Batch
     from lrscale.report.translation import print_translation
 
-    given = vars(options) | {"size": options.batch_size, "to_size": options.to_batch_size}
-    source = {name: given[name] for name in BATCH}
-    target = {name: source[name] if given[f"to_{name}"] is None else given[f"to_{name}"] for name in BATCH}
-    knobs = {name: given[name] for name in KNOB_HELP if given[name] is not None}
+    values = vars(options) | {"size": options.batch_size, "to_size": options.to_batch_size}
+    source = {name: values[name] for name in BATCH}
+    target = {name: source[name] if values[f"to_{name}"] is None else values[f"to_{name}"] for name in BATCH}
+    knobs = {name: values[name] for name in KNOB_HELP if values[name] is not None}
     print_translation(options.optimizer, options.lr, Batch(**source), Batch(**target), knobs, options.decoupled, options.format)
 
 
-COMMAND = Command(8, "a tuned lr and its companions under another reduction or batch size", _add, _run)
+COMMAND = Command(8, "translate a tuned lr and its knobs to another reduction or batch size", _add, _run)

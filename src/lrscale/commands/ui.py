@@ -1,4 +1,4 @@
-"""`lrscale ui`: MLflow's own UI on this machine, opened at a study's summary."""
+"""`lrscale ui`: opens MLflow's UI on this machine at the summary of a study."""
 
 import argparse
 
@@ -7,9 +7,13 @@ from lrscale.commands import Command, add_study
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
-    parser.add_argument("--port", type=int, default=5000, help="port to listen on; the next free one if taken (default: 5000)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; another lets others in (default: 127.0.0.1)")
-    parser.add_argument("--no-browser", action="store_true", help="print the link only")
+    parser.add_argument(
+        "--port", type=int, default=5000, help="port of the UI; the next free port is used if it is taken (default: 5000)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address of the UI; any other address lets other machines in (default: 127.0.0.1)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="print the link only, and open no browser")
     parser.add_argument("--optuna", action="store_true", help="open optuna-dashboard too (pip install 'lrscale[dashboard]')")
 
 
@@ -20,4 +24,4 @@ def _run(options: argparse.Namespace) -> None:
     serve(options.study, options.tracking_uri, options.host, options.port, browser=browser, optuna=options.optuna)
 
 
-COMMAND = Command(6, "MLflow's own UI on this machine, opened at a study", _add, _run)
+COMMAND = Command(6, "open MLflow's UI on this machine at the summary of a study", _add, _run)

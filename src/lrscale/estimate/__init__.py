@@ -1,1 +1,1 @@
-"""What numbers say: the best lr, fits and their intervals. Imports numpy, scipy and the root."""
+"""Estimates from numbers: the best lr, fits, and their intervals. Imports numpy, scipy and the root."""

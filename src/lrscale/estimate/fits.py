@@ -1,4 +1,4 @@
-"""Forms that are fitted to estimates: the turn-over of lr*, the trade-off of steps against examples, the noise scale."""
+"""Fits of known forms: the turn-over of lr*, the trade-off of steps against examples, and the noise scale."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,11 @@ from lrscale.estimate.intervals import Array, Interval, exponential, log_means, 
 
 
 class TurnOver(NamedTuple):
-    """The fit log lr_sum* = log eta_max - log(B + B_c). `at_bound`: no turn-over within the batch sizes."""
+    """The fit of log lr_sum* = log eta_max - log(B + B_c).
+
+    `residual` is the root-mean-square residual in ln lr. `at_bound` is True where B_c is at a bound of the search, so that
+    the batch sizes do not contain the turn-over.
+    """
 
     eta_max: Interval
     b_c: Interval
@@ -19,7 +23,10 @@ class TurnOver(NamedTuple):
 
 
 class TradeOff(NamedTuple):
-    """The fit (S/S_min - 1)(E/E_min - 1) = 1 of steps against examples. `at_bound`: as in `TurnOver`."""
+    """The fit of (S/S_min - 1)(E/E_min - 1) = 1 to steps S and examples E. `b_crit` is E_min/S_min.
+
+    `residual` is the root-mean-square residual in ln S. `at_bound` is as in `TurnOver`.
+    """
 
     s_min: Interval
     e_min: Interval
@@ -29,28 +36,32 @@ class TradeOff(NamedTuple):
 
 
 def turn_over(batch_sizes: Array, best: list[BestLr]) -> TurnOver | None:
-    """Fits lr_sum* = eta_max / (B + B_c), level below B_c and falling as 1/B above; None for fewer than three B.
+    """Returns the fit of lr_sum* = eta_max / (B + B_c); None for fewer than three different batch sizes.
+
+    The form is level below B_c and falls as 1/B above.
 
     Args:
-      batch_sizes: [cell].
-      best: sum's best lrs, one a cell.
+      batch_sizes: batch size of each cell, [cell].
+      best: the best lr under sum, [cell].
     """
     if len(set(batch_sizes)) < 3:
         return None
-    drawn = np.array([b.drawn for b in best])
-    jitter = np.random.default_rng(1).normal(size=drawn.shape) * grid_errors(best)[:, None] / 1.96
-    log_eta, log_b_c, residual, at_bound = _levels_off(batch_sizes, np.array([[b.log_lr] for b in best]))
-    drawn_eta, drawn_b_c, _, _ = _levels_off(batch_sizes, drawn + jitter)
-    eta, b_c = (widened(float(v[0]), d, 0.0) for v, d in ((log_eta, drawn_eta), (log_b_c, drawn_b_c)))
+    draws = np.array([b.draws for b in best])
+    jitter = np.random.default_rng(1).normal(size=draws.shape) * grid_errors(best)[:, None] / 1.96
+    log_eta, log_b_c, residual, at_bound = _fit_turn_over(batch_sizes, np.array([[b.log_lr] for b in best]))
+    eta_draws, b_c_draws, _, _ = _fit_turn_over(batch_sizes, draws + jitter)
+    eta, b_c = (widened(float(v[0]), d, 0.0) for v, d in ((log_eta, eta_draws), (log_b_c, b_c_draws)))
     return TurnOver(exponential(eta), exponential(b_c), float(residual[0]), bool(at_bound[0]))
 
 
 def form_residual(batch_sizes: Array, values: Array) -> float | None:
-    """Root-mean-square residual, in ln v, of the form v = v_max / (1 + B_c/B); None for fewer than three B.
+    """Returns the root-mean-square residual, in ln v, of the fit of v = v_max / (1 + B_c/B).
+
+    It is None for fewer than three different batch sizes.
 
     Args:
-      batch_sizes: [cell].
-      values: [cell], each > 0.
+      batch_sizes: batch size of each cell, [cell].
+      values: the values v, [cell], each > 0.
 
     Example:
       >>> sizes = 2.0 ** np.arange(8)
@@ -59,19 +70,19 @@ def form_residual(batch_sizes: Array, values: Array) -> float | None:
     """
     if len(set(batch_sizes)) < 3:
         return None
-    return float(_levels_off(batch_sizes, np.log(values / batch_sizes)[:, None])[2][0])
+    return float(_fit_turn_over(batch_sizes, np.log(values / batch_sizes)[:, None])[2][0])
 
 
-def _levels_off(batch_sizes: Array, y: Array) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+def _fit_turn_over(batch_sizes: Array, y: Array) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
     """Fits a - log(B + B_c) to each column of y, [cell, column], by least squares.
 
     Returns:
-      a, log B_c, root-mean-square residual, and whether B_c ran into a bound of the search, [column].
+      a, log B_c, the root-mean-square residual, and whether B_c is at a bound of the search, each [column].
     """
     candidates = np.geomspace(batch_sizes.min() / 30, batch_sizes.max() * 30, 2001)
     shape = np.log(batch_sizes[:, None] + candidates)
     centred = shape - shape.mean(0)
-    # a's best value is a mean, so only B_c is searched; the errors' square is multiplied out, and y's own part left out
+    # The best a is a mean, so only B_c is searched. The square of the error is multiplied out, without its constant term in y^2.
     k = (2 * (y - y.mean(0)).T @ centred + (centred**2).sum(0)).argmin(-1)
     a = (y + shape[:, k]).mean(0)
     residual = np.sqrt(((y - a + shape[:, k]) ** 2).mean(0))
@@ -79,20 +90,20 @@ def _levels_off(batch_sizes: Array, y: Array) -> tuple[Array, Array, Array, NDAr
 
 
 def trade_off(batch_sizes: Array, steps: Array) -> TradeOff | None:
-    """Fits steps S against examples E = B S, both to the same target: fewer steps cost more examples.
+    """Returns the fit of steps S against examples E = B S to the same target: fewer steps cost more examples.
 
         (S/S_min - 1) (E/E_min - 1) = 1,   that is   S = S_min (1 + B_crit/B),   B_crit = E_min/S_min
 
-    By least squares in log S. The interval is a bootstrap over seeds; what the steps owe to the grid of lrs and to
-    how often the target is looked for is not in it.
+    The fit is by least squares in log S, and its interval is a bootstrap over seeds. The interval does not include two
+    errors of the steps: that of the grid of lrs, and that of how often the loss is compared with the target.
 
     Args:
-      batch_sizes: [cell], each > 0.
-      steps: steps to the target at the cell's best lr, [cell, seed]; inf where a run did not reach it, which
-        leaves its cell out.
+      batch_sizes: batch size of each cell, [cell], each > 0.
+      steps: steps to the target at the cell's best lr, [cell, seed]; inf where a run did not reach the target, and then
+        its cell is left out.
 
     Returns:
-      The fit; None for fewer than three batch sizes that reach the target.
+      The fit; None where fewer than three batch sizes reach the target.
 
     Source:
       McCandlish et al. 2018, arXiv 1812.06162; bias and coverage are measured in
@@ -104,31 +115,31 @@ def trade_off(batch_sizes: Array, steps: Array) -> TradeOff | None:
       >>> round(fit.s_min.value), round(fit.e_min.value), round(fit.b_crit.value)
       (50, 1000, 20)
     """
-    kept = np.isfinite(steps).all(1)
-    sizes, steps = np.asarray(batch_sizes, dtype=float)[kept], steps[kept]
+    is_reached = np.isfinite(steps).all(1)
+    sizes, steps = np.asarray(batch_sizes, dtype=float)[is_reached], steps[is_reached]
     if len(set(sizes)) < 3:
         return None
-    log_steps, drawn = log_means(steps)
-    rate, b_crit, residual, at_bound = _levels_off(sizes, -(log_steps + np.log(sizes))[:, None])
-    drawn_rate, drawn_b_crit, _, _ = _levels_off(sizes, -(drawn + np.log(sizes)[:, None]))
-    pairs = ((-rate, -drawn_rate), (b_crit - rate, drawn_b_crit - drawn_rate), (b_crit, drawn_b_crit))
+    log_steps, draws = log_means(steps)
+    rate, b_crit, residual, at_bound = _fit_turn_over(sizes, -(log_steps + np.log(sizes))[:, None])
+    rate_draws, b_crit_draws, _, _ = _fit_turn_over(sizes, -(draws + np.log(sizes)[:, None]))
+    pairs = ((-rate, -rate_draws), (b_crit - rate, b_crit_draws - rate_draws), (b_crit, b_crit_draws))
     s_min, e_min, crit = (exponential(widened(float(v[0]), d, 0.0)) for v, d in pairs)
     return TradeOff(s_min, e_min, crit, float(residual[0]), bool(at_bound[0]))
 
 
 def noise_scale(small_norms: Array, big_norms: Array, b1: float, b2: float) -> Interval:
-    """Estimates B_simple = tr(Sigma)/|G|^2 from the norms of mean gradients over small and big batches.
+    """Returns an estimate of B_simple = tr(Sigma)/|G|^2 from the norms of mean gradients over small and big batches.
 
         |G|^2 = (b2 |g2|^2 - b1 |g1|^2)/(b2 - b1),   tr(Sigma) = (|g1|^2 - |g2|^2)/(1/b1 - 1/b2)
 
-    Both are unbiased, and averaged over all pairs before one is divided by the other. The interval is a bootstrap
-    over pairs. Its end is infinite where the pairs do not tell |G|^2 from 0, as near an optimum.
+    Both estimates are unbiased. Each is averaged over all pairs before one mean is divided by the other. The interval is a
+    bootstrap over pairs. Its upper end is infinite where the pairs cannot distinguish |G|^2 from 0, as near an optimum.
 
     Args:
       small_norms: |g1|, norms of gradients of the mean loss over b1 examples, at one point, [pair].
-      big_norms: |g2|, over b2 examples, [pair]; a pair's batches are fresh draws.
-      b1: examples in a small batch.
-      b2: examples in a big one; > b1.
+      big_norms: |g2|, the same over b2 examples, [pair]; each pair has newly drawn batches.
+      b1: number of examples in a small batch.
+      b2: number of examples in a big batch; > b1.
 
     Source:
       McCandlish et al. 2018, arXiv 1812.06162, appendix A.1; bias and coverage are measured in
@@ -140,17 +151,17 @@ def noise_scale(small_norms: Array, big_norms: Array, b1: float, b2: float) -> I
     """
     small, big = np.asarray(small_norms, dtype=float) ** 2, np.asarray(big_norms, dtype=float) ** 2
     signal, spread = (b2 * big - b1 * small) / (b2 - b1), (small - big) / (1 / b1 - 1 / b2)
-    drawn = seed_draws(len(small))
+    indices = seed_draws(len(small))
     value = _log_ratio(spread.mean(keepdims=True), signal.mean(keepdims=True))
-    drawn_values = _log_ratio(spread[drawn].mean(1), signal[drawn].mean(1))
+    draws = _log_ratio(spread[indices].mean(1), signal[indices].mean(1))
     if np.isfinite(value).all():
-        drawn_values = stretched(value, drawn_values, len(small))
-    low, high = np.quantile(drawn_values, (0.025, 0.975), method="nearest")
+        draws = stretched(value, draws, len(small))
+    low, high = np.quantile(draws, (0.025, 0.975), method="nearest")
     return exponential(Interval(float(value[0]), float(low), float(high)))
 
 
-def _log_ratio(above: Array, below: Array) -> Array:
-    """log(above / below), from -inf to inf: inf where below is not positive."""
-    positive = below > 0
+def _log_ratio(numerator: Array, denominator: Array) -> Array:
+    """Returns log(numerator / denominator): inf where the denominator is not positive, else -inf where the numerator is not."""
+    positive = denominator > 0
     with np.errstate(divide="ignore"):
-        return np.where(positive, np.log(np.maximum(above, 0)) - np.log(np.where(positive, below, 1)), np.inf)
+        return np.where(positive, np.log(np.maximum(numerator, 0)) - np.log(np.where(positive, denominator, 1)), np.inf)

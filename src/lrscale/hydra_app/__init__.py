@@ -1,1 +1,1 @@
-"""`lrscale run`. The only folder that imports Hydra; besides it `run` and below."""
+"""The command `lrscale run`. The only folder that imports Hydra. Also imports `run` and the folders below it."""

@@ -1,4 +1,4 @@
-"""`lrscale run` as a Hydra app: a single training, or a multirun whose plan is carried out by jobs of Hydra's launcher."""
+"""`lrscale run` as a Hydra app: a single training, or a multirun, which is a study whose jobs Hydra's launcher runs."""
 
 import errno
 import json
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from lrscale.run.job import Outcome
 
 SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <= 10_000)
+"""The rule of the whole command line."""
 
 
 def run_app(arguments: Sequence[str]) -> None:
-    """Runs `lrscale run` with Hydra's command line.
+    """Runs `lrscale run` with a command line of Hydra.
 
     Raises:
       Refusal: the command line, a config or a value cannot be used; nothing has been written.
+      Failure: the training or the study could not finish.
     """
     check("overrides", SHORT, " ".join(arguments), "Write a sweep file, sweeps/NAME.yaml, and take sweeps=NAME.")
     for argument in arguments:
@@ -54,19 +56,19 @@ def run_app(arguments: Sequence[str]) -> None:
     except _Carried as carried:
         raise carried.error from None
     except Exception as error:
-        if "HYDRA_FULL_ERROR" in environment or not _is_hydras(error):
+        if "HYDRA_FULL_ERROR" in environment or not _is_from_hydra(error):
             raise
-        raise Refusal(_wording(error)) from None
+        raise Refusal(_message(error)) from None
     finally:
         sys.argv = original_argv
         os.environ.clear()
         os.environ.update(environment)
 
 
-def _is_hydras(error: Exception) -> bool:
-    """Returns whether an error is Hydra's: one of its classes, or raised while it reads configs and overrides."""
+def _is_from_hydra(error: Exception) -> bool:
+    """Returns whether an error comes from Hydra: it has a class of Hydra, or was raised in code that reads configs."""
     if isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
-        return True  # Hydra looks for a group's choice as a file of that name
+        return True  # Hydra looks for a file with the name of the choice, and the name is too long
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -75,28 +77,33 @@ def _is_hydras(error: Exception) -> bool:
 
 
 class _Carried(SystemExit):
-    """Carries an error through Hydra, which would print a line of its own about any Exception."""
+    """Carries an error through Hydra. Hydra prints a line of its own about any Exception, but not about a SystemExit."""
 
     def __init__(self, error: Refusal | Failure) -> None:
         super().__init__(1)
         self.error = error
 
 
-def _wording(error: Exception) -> str:
+def _message(error: Exception) -> str:
+    """Returns the one-line message of a refusal for an error from Hydra."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         name = reprlib.repr(Path(error.filename).stem)
-        return f"A group's choice must be a file's name, got {name}: {error.strerror}. lrscale run --help lists the choices."
+        return f"The choice of a group must be a file's name, got {name}: {error.strerror}. lrscale run --help lists the choices."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "See https")))
     if "To append to your config use" in text:
-        text = text.split(" To append", 1)[0] + ": there is no such key. lrscale run --help lists them."
+        text = text.split(" To append", 1)[0] + ": there is no such key. lrscale run --help lists the keys."
     return text
 
 
 def job(config: DictConfig) -> "list[Outcome] | None":
-    """Runs as Hydra's task function.
+    """Runs one job as Hydra's task function.
 
-    In a multirun it returns the outcome of each cell of the job. A single training is recorded and printed.
+    Returns:
+      The outcome of each cell of the job in a multirun. None for a single training, which is recorded and printed here.
+
+    Raises:
+      _Carried: a single training was refused or failed.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         from lrscale.run.job import work_all
@@ -107,7 +114,7 @@ def job(config: DictConfig) -> "list[Outcome] | None":
 
     try:
         if config.cells is not None:
-            raise Refusal("`cells` is filled by a study and must be null in a single training. Leave it out.")
+            raise Refusal("`cells` must be null in a single training: a study sets it for its jobs. Leave it out.")
         run_single(plain_config(config), make_compute(to_plain(config.compute)), to_plain(config.tracking))
     except (Refusal, Failure) as error:
         raise _Carried(error) from None
@@ -117,12 +124,24 @@ def job(config: DictConfig) -> "list[Outcome] | None":
 def sweep(
     settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]
 ) -> None:
-    """Carries out a multirun: makes its plan, checks all of it, and conducts the study."""
+    """Carries out a multirun: makes and checks its whole plan, then runs the study.
+
+    Args:
+      settings: the values under `hydra.sweeper`.
+      config: the config that Hydra composed for the multirun.
+      loader: Hydra's config loader.
+      launcher: the launcher that runs the jobs.
+      arguments: the overrides of the command line.
+
+    Raises:
+      Refusal: the plan cannot be used; nothing has been written.
+      Failure: the study could not finish.
+    """
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     launched = [0]
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
-        """Runs jobs through Hydra's launcher; a job that crashed gives its traceback."""
+        """Runs jobs with Hydra's launcher, and returns the outcomes of each job. A crashed job gives its traceback instead."""
         first = launched[0]
         launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
@@ -139,7 +158,10 @@ def sweep(
 
 
 def job_overrides(job: Sequence[Share]) -> Iterator[str]:
-    """Yields the overrides of one job: those that its cells share, then `cells`, with what each cell sets and tunes."""
+    """Yields the overrides of one job: those that all its cells share, then `cells`, with the values of each cell.
+
+    The values of a cell are those that it sets, and a list for each tuned hyperparameter with one value per trial.
+    """
     yield from job[0].cell.overrides
     cells = []
     for cell, params in job:

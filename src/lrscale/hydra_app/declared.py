@@ -1,4 +1,4 @@
-"""Where Hydra finds tasks, optimizers and probes: in the declarations beside their code, which take the place of files."""
+"""Hydra configs of tasks, optimizers and probes. They are made from the declarations beside the code, not read from files."""
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -11,13 +11,13 @@ from lrscale.study.config import GROUPS
 
 
 def register() -> None:
-    """Makes the declarations known to this process's Hydra; other Hydra apps, where lrscale is installed, stay as they are."""
+    """Adds the declarations to Hydra in this process. Other Hydra apps in the same installation do not change."""
     for plugin in (DeclaredConfigs, _SearchPath):
         Plugins.instance().register(plugin)
 
 
 class DeclaredConfigs(ConfigSource):
-    """Configs `task/NAME`, `optimizer/NAME` and `probe/NAME`, made from `lrscale.study.config.GROUPS`."""
+    """The source of the configs `task/NAME`, `optimizer/NAME` and `probe/NAME`, made from `lrscale.study.config.GROUPS`."""
 
     @staticmethod
     def scheme() -> str:
@@ -49,7 +49,7 @@ class DeclaredConfigs(ConfigSource):
 
 
 class _SearchPath(SearchPathPlugin):
-    """Adds the declarations to the places where Hydra looks for configs."""
+    """Adds the declarations to Hydra's search path for configs."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append("lrscale", f"{DeclaredConfigs.scheme()}://")

@@ -1,4 +1,4 @@
-"""Makes the plan of a multirun: sorts what is swept into axes and intervals, and composes and checks every cell."""
+"""Makes the plan of a multirun: sorts its overrides into axes and intervals, then composes and checks every cell."""
 
 import itertools
 import shlex
@@ -18,6 +18,7 @@ from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value,
 from lrscale.tasks.registry import check_files
 
 TOP_LEVEL = (*KEYS, "compute", "tracking", "study", "cells")
+"""The top-level keys of a config, without Hydra's own."""
 SETTINGS: dict[str, Rule] = {
     "storage": TEXT,
     "n_trials": integer(1, 100_000),
@@ -42,7 +43,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     """Returns the part of a composed config that describes a training, as plain values.
 
     Raises:
-      Refusal: the config has keys that nothing reads.
+      Refusal: the config has a key that is not known.
     """
     unknown = [str(key) for key in config if key not in (*TOP_LEVEL, "hydra")]
     if unknown:
@@ -51,23 +52,23 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns a value without OmegaConf's types, its interpolations resolved."""
+    """Returns a value without OmegaConf's types, with all interpolations resolved."""
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
 
 
 def make_plan(
     settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> tuple[Plan, Setup]:
-    """Makes the plan of a multirun, and the setup that it runs with.
+    """Returns the plan of a multirun, and the setup of its execution.
 
     Args:
       settings: the values under `hydra.sweeper`.
       config: the config that Hydra composed for the multirun.
       loader: Hydra's config loader.
-      arguments: overrides of the command line.
+      arguments: the overrides of the command line.
 
     Raises:
-      Refusal: a setting, an override or a cell cannot be used; the message lists all such cells.
+      Refusal: a setting, an override or a cell cannot be used; the message lists all cells that cannot.
     """
     for key in settings:
         if key not in (*SETTINGS, "sampler", "study_name", "params"):
@@ -84,10 +85,10 @@ def make_plan(
             check(f"{section}.{key}", rule, (value or {}).get(key))
     axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
-    chosen = config.hydra.runtime.choices.get("sweeps")
+    sweep = config.hydra.runtime.choices.get("sweeps")
     name = settings.get("study_name")
     if name is None:
-        name = chosen or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
+        name = sweep or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
     check("hydra.sweeper.study_name", TEXT, name)
     sampler = settings.get("sampler")
     plan = Plan(
@@ -116,33 +117,41 @@ def make_plan(
 def _axes(
     loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, TunedInterval], list[str]]:
-    """Sorts overrides into axes with their values, intervals, and fixed values; arguments win over params."""
+    """Returns the axes with their values, the tuned intervals, and the overrides with one value.
+
+    Args:
+      loader: Hydra's config loader.
+      params: the values under `hydra.sweeper.params`.
+      arguments: the overrides of the command line, which replace params with the same key.
+
+    Raises:
+      Refusal: an override cannot be swept or tuned.
+    """
     parser = OverridesParser.create(config_loader=loader)
     texts = [f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in params.items()]
-    parsed = {o.get_key_element(): o for o in parser.parse_overrides([*texts, *arguments])}
+    overrides = {o.get_key_element(): o for o in parser.parse_overrides([*texts, *arguments])}
     axes: dict[str, list[str]] = {}
     intervals: dict[str, TunedInterval] = {}
     fixed: list[str] = []
-    for key, override in parsed.items():
+    for key, override in overrides.items():
         if not override.is_sweep_override():
             fixed.append(f"{key}={override.get_value_element_as_str()}")
         elif override.is_discrete_sweep():
             if key.partition(".")[0] not in KEYS:
                 raise Refusal(
                     f"`{key}` must have one value, got {override.input_line}. "
-                    f"Only what is trained can be swept: {', '.join(KEYS)}."
+                    f"Only keys of a training can be swept: {', '.join(KEYS)}."
                 )
             axes[key] = [str(value) for value in override.sweep_string_iterator()]
             if not axes[key] or len(set(axes[key])) < len(axes[key]):
-                raise Refusal(
-                    f"`{key}` must be swept over values that differ, got {override.input_line}. Leave repeated ones out."
-                )
+                raise Refusal(f"`{key}` must be swept over values that differ, got {override.input_line}. Take each value once.")
         else:
             intervals[key] = _interval(key, override)
     return axes, intervals, fixed
 
 
 def _interval(key: str, override: Override) -> TunedInterval:
+    """Returns the tuned interval of an override; raises Refusal where it has none, or where it breaks a rule."""
     value = override.value()
     if not isinstance(value, IntervalSweep) or key not in tunable():
         raise Refusal(
@@ -157,14 +166,14 @@ def _interval(key: str, override: Override) -> TunedInterval:
             f"`{key}` must be tuned in an interval with low < high, got {override.input_line}. Take tag(log,interval(1e-4,1))."
         )
     for end in (low, high):
-        check(key, tunable()[key], end, "An interval's ends keep the rule too.")
+        check(key, tunable()[key], end, "The ends of an interval must keep this rule too.")
     if "log" in value.tags and low <= 0:
         raise Refusal(f"`{key}` must be > 0 to be tuned on a log scale, got {override.input_line}. Raise the low end.")
     return TunedInterval(float(low), float(high), "log" in value.tags)
 
 
 def _middle(intervals: Mapping[str, TunedInterval]) -> list[str]:
-    """Returns an override with a value inside each interval, so that a cell can be composed and checked."""
+    """Returns an override for each interval, with its middle as the value, so that a cell can be composed and checked."""
     return [f"{key}={(i.low * i.high) ** 0.5 if i.log else (i.low + i.high) / 2!r}" for key, i in intervals.items()]
 
 
@@ -175,9 +184,20 @@ def _cells(
     fixed: list[str],
     intervals: Mapping[str, TunedInterval],
 ) -> tuple[Cell, ...]:
-    """Makes and checks the cell of every combination of the axes.
+    """Returns the checked cell of each combination of the axes.
 
-    Hydra composes the choices of groups; other values are set in the composed config, which is quicker.
+    Hydra composes a config only for each combination of group choices. Other values are set in the composed config,
+    because that is quicker.
+
+    Args:
+      config: the config that Hydra composed for the multirun.
+      loader: Hydra's config loader.
+      axes: the values of each axis, as texts.
+      fixed: the overrides that all cells share, with a value for each tuned hyperparameter.
+      intervals: the tuned intervals.
+
+    Raises:
+      Refusal: a cell cannot be used; the message lists all such cells.
     """
     parser = OverridesParser.create(config_loader=loader)
     base = plain_config(loader.load_sweep_config(config, fixed))
@@ -187,15 +207,14 @@ def _cells(
     refused: dict[str, list[str]] = {}
     for indices in itertools.product(*(range(len(texts)) for texts in axes.values())):
         index_of = dict(zip(axes, indices, strict=True))
-        chosen = (*fixed, *(f"{key}={axes[key][i]}" for key, i in index_of.items() if key not in values))
-        if chosen not in composed:
-            composed[chosen] = plain_config(loader.load_sweep_config(config, list(chosen)))
-        changed = {key: values[key][i] for key, i in index_of.items() if key in values}
-        scientific = {key: changed[key] if key in changed else axes[key][i] for key, i in index_of.items()}
-        values_of_cell, label = with_values(composed[chosen], changed), cell_label(scientific)
-        overrides = tuple(o for o in chosen if o.partition("=")[0] not in intervals)
-        cell_id = identity(values_of_cell, intervals)
-        cell = Cell(cell_id, label, scientific, values_of_cell, overrides, changed)
+        overrides = (*fixed, *(f"{key}={axes[key][i]}" for key, i in index_of.items() if key not in values))
+        if overrides not in composed:
+            composed[overrides] = plain_config(loader.load_sweep_config(config, list(overrides)))
+        own_values = {key: values[key][i] for key, i in index_of.items() if key in values}
+        scientific = {key: own_values[key] if key in own_values else axes[key][i] for key, i in index_of.items()}
+        cell_config, label = with_values(composed[overrides], own_values), cell_label(scientific)
+        untuned = tuple(text for text in overrides if text.partition("=")[0] not in intervals)
+        cell = Cell(identity(cell_config, intervals), label, scientific, cell_config, untuned, own_values)
         try:
             check_files(cell.training)
         except Refusal as error:

@@ -1,4 +1,4 @@
-"""Checks sweep files. They may come from strangers: they hold values, run no code and do not say where files are written."""
+"""Checks sweep files. A stranger may have written one, so it can hold values, but cannot run code or choose where files go."""
 
 import re
 from collections.abc import Mapping
@@ -11,37 +11,38 @@ CHOSEN_BY_NAME = ("task", "optimizer", "budget", "probe")
 SECTIONS = ("defaults", "study", "compute", "hydra")
 SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "profile", "params")
 CHOICE, CHOICES, DOTTED_KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
-WAY_OUT = "A sweep file holds values only; the rest goes on the command line."
+WAY_OUT = "A sweep file can hold values only. Put other settings on the command line."
 
 
-def check_sweep(path: str, found: Any, package: str | None) -> None:
-    """Checks a sweep file before Hydra acts on it.
+def check_sweep(path: str, content: Any, package: str | None) -> None:
+    """Checks a sweep file before Hydra uses it.
 
     Args:
-      path: its name.
-      found: its content, with interpolations unresolved.
-      package: the package in its header, which says where its content goes in the config.
+      path: the name of the file.
+      content: its content, with unresolved interpolations.
+      package: the package in its header, which is the place of the content in the config.
 
     Raises:
-      Refusal: it has a key or a value that a sweep file may not have.
+      Refusal: the file has a key or a value that a sweep file must not have.
     """
-    if package not in ("_global_", None) or not isinstance(found, Mapping):
+    if package not in ("_global_", None) or not isinstance(content, Mapping):
         _refuse(path, "must be a mapping with the header `# @package _global_`", package)
-    _check_values(path, "", found)
-    _only(path, "", found, (*KEYS, *SECTIONS))
-    for line in _list(path, "defaults", found.get("defaults")):
+    _check_values(path, "", content)
+    _check_known(path, "", content, (*KEYS, *SECTIONS))
+    for line in _list(path, "defaults", content.get("defaults")):
         _check_default(path, line)
-    hydra = _mapping(path, "hydra", found.get("hydra"))
-    _only(path, "hydra.", hydra, ("mode", "sweeper"))
+    hydra = _mapping(path, "hydra", content.get("hydra"))
+    _check_known(path, "hydra.", hydra, ("mode", "sweeper"))
     if hydra.get("mode", "MULTIRUN") not in ("MULTIRUN", "RUN"):
         _refuse(path, "`hydra.mode` must be MULTIRUN or RUN", hydra["mode"])
     sweeper = _mapping(path, "hydra.sweeper", hydra.get("sweeper"))
-    _only(path, "hydra.sweeper.", sweeper, SWEEPER)
+    _check_known(path, "hydra.sweeper.", sweeper, SWEEPER)
     for key, value in _mapping(path, "hydra.sweeper.params", sweeper.get("params")).items():
         _check_param(path, key, value)
 
 
 def _check_default(path: str, line: Any) -> None:
+    """Refuses a line of `defaults` that does anything else than choose a name in a group."""
     if line == "_self_":
         return
     groups = {f"override /{group}" for group in CHOSEN_BY_NAME}
@@ -50,45 +51,49 @@ def _check_default(path: str, line: Any) -> None:
 
 
 def _check_param(path: str, key: Any, value: Any) -> None:
+    """Refuses a param that is not a key of a training, or that chooses anything else than a name in a group."""
     if not DOTTED_KEY.fullmatch(key) or key.partition(".")[0] not in KEYS:
-        _refuse(path, f"`hydra.sweeper.params` must be of {', '.join(KEYS)}", key)
+        _refuse(path, f"`hydra.sweeper.params` must have keys that begin with one of {', '.join(KEYS)}", key)
     names = value if isinstance(value, list) else [value]
     if key in CHOSEN_BY_NAME and not all(CHOICES.fullmatch(str(name)) for name in names):
-        _refuse(path, f"`hydra.sweeper.params.{key}` must be names", value)
+        _refuse(path, f"`hydra.sweeper.params.{key}` must be a name or names", value)
 
 
 def _check_values(path: str, where: str, value: Any) -> None:
-    """Refuses nested values that are not plain: keys that Hydra acts on, interpolations, and control characters."""
+    """Refuses nested values that are not plain: keys with a meaning for Hydra, interpolations, and control characters."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str) or key.startswith("_") or not key.isprintable() or "${" in key:
-                _refuse(path, f"`{where or 'keys'}` must have plain names for keys", key)
+                _refuse(path, f"{f'`{where}`' if where else 'the file'} must have plain names as keys", key)
             _check_values(path, f"{where}.{key}".lstrip("."), inner)
     elif isinstance(value, list):
         for inner in value:
             _check_values(path, where, inner)
     elif isinstance(value, str):
         if "${" in value or not value.isprintable():
-            _refuse(path, f"`{where}` must be printable and hold no interpolation", value)
+            _refuse(path, f"`{where}` must be printable and must have no interpolation", value)
     elif not isinstance(value, bool | int | float | None):
         _refuse(path, f"`{where}` must be a text, a number or a list of them", value)
 
 
-def _only(path: str, prefix: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for key in given:
+def _check_known(path: str, prefix: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuses a key that is not known."""
+    for key in values:
         if not prefix and key in MOVED:
-            _refuse(path, f"`{key}` is called {MOVED[key]} now", given[key])
+            _refuse(path, f"`{key}` is called {MOVED[key]} now", values[key])
         if key not in known:
-            _refuse(path, f"`{prefix}{key}` is not known here. Known: {', '.join(known)}", given[key])
+            _refuse(path, f"`{prefix}{key}` is not known here. Known: {', '.join(known)}", values[key])
 
 
 def _mapping(path: str, where: str, value: Any) -> Mapping[str, Any]:
+    """Returns a value that must be a mapping; an empty one where the value is None."""
     if value is not None and not isinstance(value, Mapping):
         _refuse(path, f"`{where}` must be a mapping", value)
     return value or {}
 
 
 def _list(path: str, where: str, value: Any) -> list[Any]:
+    """Returns a value that must be a list; an empty one where the value is None."""
     if value is not None and not isinstance(value, list):
         _refuse(path, f"`{where}` must be a list", value)
     return value or []

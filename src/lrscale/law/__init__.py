@@ -1,1 +1,1 @@
-"""What is known in closed form: laws of the lr, edges of stability, least squares. Imports numpy, scipy and the root."""
+"""Closed forms: laws of the learning rate, edges of stability, and least squares. Imports numpy, scipy and the root."""

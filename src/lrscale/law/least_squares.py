@@ -1,8 +1,8 @@
-"""The theory of SGD on least squares: edges of stability, the expected loss, and the lr at which it is least.
+"""The theory of SGD on least squares: edges of stability, the expected loss, and the lr at which the loss is least.
 
-Features are Gaussian with a diagonal covariance, lam_i its eigenvalues, samples are fresh, and
-the loss is 1/2 (w.x + b - y)^2 under mean reduction at learning rate eta. Moments m_i = E e_i^2 are those of
-the error e = w - w*, in the covariance's axes; with a bias its moment comes last and counts as lam = 1.
+The features are Gaussian; their covariance is diagonal with the eigenvalues lam_i. No example is used twice. The loss is
+1/2 (w.x + b - y)^2 under mean reduction, and eta is the learning rate. The second moments m_i = E e_i^2 are those of the
+error e = w - w* along the axes of the covariance. If there is a bias, its moment is the last one and has lam = 1.
 """
 
 import math
@@ -14,11 +14,11 @@ from scipy.optimize import brentq, minimize_scalar
 
 Array = NDArray[np.float64]
 TINY = 1e-300
-"""Stands for an error of exactly 0, which has no logarithm."""
+"""Replaces an error of exactly 0, because 0 has no logarithm."""
 
 
 def fourth_moment(features: int) -> float:
-    """Top eigenvalue kappa of the fourth-moment map for `features` isotropic features and a bias.
+    """Returns kappa, the top eigenvalue of the fourth-moment map, for d isotropic features and a bias.
 
         kappa = ((d + 3) + sqrt((d + 3)^2 - 8)) / 2
 
@@ -30,11 +30,12 @@ def fourth_moment(features: int) -> float:
 
 
 def stability_edge(batch_size: int, kappa: float) -> float:
-    """Largest mean-reduction lr at which SGD on isotropic least squares stays bounded in mean square.
+    """Returns the largest mean-reduction lr at which SGD on isotropic least squares stays bounded in mean square.
 
         eta_max = 2 B / (B - 1 + kappa)
 
-    Single runs survive somewhat larger lrs: this is where the mean over runs starts to grow.
+    At this lr the mean over runs starts to grow. A single run is stable up to a somewhat larger lr (see
+    `almost_sure_edge`).
 
     Args:
       batch_size: examples per step, B; >= 1.
@@ -54,15 +55,15 @@ def stability_edge(batch_size: int, kappa: float) -> float:
 
 
 def moment_map(spectrum: Array, bias: bool, batch_size: int, lr: float) -> tuple[Array, Array]:
-    """One step of SGD on the second moments: m' = A m + sigma^2 v.
+    """Returns one step of SGD as a map of the second moments: m' = A m + sigma^2 v.
 
         m_i' = (1 - 2 eta lam_i + eta^2 lam_i^2 (1 + 1/B)) m_i + (eta^2/B) lam_i sum_j lam_j m_j + eta^2 sigma^2 lam_i/B
 
-    where a bias counts as lam = 1 with no excess kurtosis: its own term is 1 - 1/B instead of 1 + 1/B.
+    A bias has lam = 1. Its feature is constant, without excess kurtosis, so its own term has 1 - 1/B instead of 1 + 1/B.
 
     Args:
       spectrum: eigenvalues of the features' covariance, [feature].
-      bias: whether a bias is trained; its moment comes last.
+      bias: whether a bias is trained; its moment is the last one.
       batch_size: examples per step, B.
       lr: eta under mean reduction.
 
@@ -73,15 +74,15 @@ def moment_map(spectrum: Array, bias: bool, batch_size: int, lr: float) -> tuple
       Gaussian fourth moments; pinned by `test_the_map_is_one_step_of_sgd`.
     """
     lam = np.append(spectrum, 1.0) if bias else np.asarray(spectrum, dtype=float)
-    own = np.full(len(lam), 1 + 1 / batch_size)
+    factor = np.full(len(lam), 1 + 1 / batch_size)
     if bias:
-        own[-1] = 1 - 1 / batch_size
-    a = np.diag(1 - 2 * lr * lam + lr**2 * lam**2 * own) + lr**2 / batch_size * np.outer(lam, lam)
+        factor[-1] = 1 - 1 / batch_size
+    a = np.diag(1 - 2 * lr * lam + lr**2 * lam**2 * factor) + lr**2 / batch_size * np.outer(lam, lam)
     return a, lr**2 * lam / batch_size
 
 
 def mean_square_edge(spectrum: Array, bias: bool, batch_size: int) -> float:
-    """Mean-reduction lr at which the largest eigenvalue of `moment_map` reaches 1, for any covariance."""
+    """Returns the mean-reduction lr at which the largest eigenvalue of `moment_map` reaches 1, for any covariance."""
 
     def growth(lr: float) -> float:
         return float(np.abs(np.linalg.eigvals(moment_map(spectrum, bias, batch_size, lr)[0])).max()) - 1
@@ -91,7 +92,7 @@ def mean_square_edge(spectrum: Array, bias: bool, batch_size: int) -> float:
 
 
 def expected_excess(spectrum: Array, bias: bool, batch_size: int, lr: float, steps: int, start: Array, noise: float) -> float:
-    """Expected excess risk 1/2 sum_i lam_i m_i after some steps.
+    """Returns the expected excess risk, 1/2 sum_i lam_i m_i, after a number of steps.
 
     Args:
       spectrum: eigenvalues of the features' covariance, [feature].
@@ -99,11 +100,11 @@ def expected_excess(spectrum: Array, bias: bool, batch_size: int, lr: float, ste
       batch_size: examples per step, B.
       lr: eta under mean reduction.
       steps: number of updates.
-      start: the moments m at the start, [moment].
+      start: the second moments m at the start, [moment].
       noise: standard deviation sigma of the targets' noise.
 
     Returns:
-      Excess risk; inf where it overflows.
+      The excess risk; inf where it overflows.
     """
     a, v = moment_map(spectrum, bias, batch_size, lr)
     affine = np.eye(len(v) + 1)
@@ -116,12 +117,13 @@ def expected_excess(spectrum: Array, bias: bool, batch_size: int, lr: float, ste
 
 
 def best_lr_after_steps(spectrum: Array, bias: bool, batch_size: int, steps: int, start: Array, noise: float) -> float:
-    """Mean-reduction lr with the least expected excess risk after some steps; divide by B for sum.
+    """Returns the mean-reduction lr with the least expected excess risk after a number of steps; divide it by B for sum.
 
-    Args: as in `expected_excess`.
+    The arguments are those of `expected_excess`.
 
     Source:
-      Minimises the exact recursion; its closed form for isotropic features is `best_lr_after_epochs`.
+      Minimum of the exact recursion of the second moments. For isotropic features `best_lr_after_epochs` is its closed
+      form.
     """
     edge = mean_square_edge(spectrum, bias, batch_size)
 
@@ -136,25 +138,25 @@ def best_lr_after_steps(spectrum: Array, bias: bool, batch_size: int, steps: int
 
 
 def fastest_lr(spectrum: Array, bias: bool, batch_size: int) -> float:
-    """Mean-reduction lr at which the moments contract fastest: the best one for reaching a target far above the noise.
+    """Returns the mean-reduction lr at which the second moments contract fastest.
 
-    Half the edge for isotropic features: B / (B - 1 + kappa).
+    It is the best lr for reaching a target far above the noise. For isotropic features it is half the edge of stability:
+    B / (B - 1 + kappa).
     """
     edge = mean_square_edge(spectrum, bias, batch_size)
 
     def rate(log_lr: float) -> float:
         return float(np.abs(np.linalg.eigvals(moment_map(spectrum, bias, batch_size, math.exp(log_lr))[0])).max())
 
-    found = minimize_scalar(rate, bounds=(math.log(edge) - 7, math.log(edge)), method="bounded", options={"xatol": 1e-6})
-    return float(math.exp(found.x))
+    ends = (math.log(edge) - 7, math.log(edge))
+    return float(math.exp(minimize_scalar(rate, bounds=ends, method="bounded", options={"xatol": 1e-6}).x))
 
 
 def steps_to(target: float, spectrum: Array, bias: bool, batch_size: int, lr: float, start: Array) -> float:
-    """Steps in which the expected excess risk falls to a target, without noise; inf where it does not shrink.
+    """Returns the number of steps after which the expected excess risk is at a target, without noise.
 
-    Returns fractions of steps: the logarithm of the risk is interpolated linearly between two steps.
-
-    Args: as in `expected_excess`.
+    The number can have a fraction: the logarithm of the risk is interpolated linearly between two steps. It is inf
+    where the risk does not shrink. The other arguments are those of `expected_excess`.
     """
     a, _ = moment_map(spectrum, bias, batch_size, lr)
     lam = np.append(spectrum, 1.0) if bias else spectrum
@@ -167,15 +169,14 @@ def steps_to(target: float, spectrum: Array, bias: bool, batch_size: int, lr: fl
 
 
 def soonest_lr(target: float, spectrum: Array, bias: bool, batch_size: int, start: Array) -> float:
-    """Mean-reduction lr with which the expected excess risk is first at a target, without noise.
+    """Returns the mean-reduction lr with which the expected excess risk needs the fewest steps to a target, without noise.
 
-    Where all eigenvalues are equal and the target is low it is `fastest_lr`. With a spectrum it is larger, as the
-    slowest direction, which decides in the end, may count little at the target.
-
-    Args: as in `expected_excess`.
+    It is `fastest_lr` where all eigenvalues are equal and the target is low. Where eigenvalues differ it is larger:
+    the slowest direction decides the risk at the end of training, but it can be a small part of the risk at the target.
+    The other arguments are those of `expected_excess`.
 
     Source:
-      Minimises the exact recursion; pinned by `test_the_soonest_lr_is_the_fastest_for_one_eigenvalue`.
+      Minimum of the exact recursion; pinned by `test_the_soonest_lr_is_the_fastest_for_one_eigenvalue`.
     """
     edge = mean_square_edge(spectrum, bias, batch_size)
 
@@ -187,22 +188,23 @@ def soonest_lr(target: float, spectrum: Array, bias: bool, batch_size: int, star
 
 
 def best_lr_after_epochs(batch_size: int, epochs: int, examples: int, features: int, start_loss: float, noise: float) -> float:
-    """Sum-reduction lr with the least excess risk after a fixed number of epochs, isotropic features and a bias.
+    """Returns the sum-reduction lr with the least excess risk after a fixed number of epochs.
 
         lr_sum* = (1 - exp(-s* B)) / B,   s* = ln(2 E N L0 / f) / (2 E N),   f = sigma^2 (d + 1) / 4
 
-    An approximation for B << N: level up to B ~ 1/s*, then falling as 1/B.
+    This is an approximation for isotropic features, a bias and B << N. It is level up to B ~ 1/s*, and falls as 1/B
+    beyond.
 
     Args:
       batch_size: examples per step, B.
       epochs: passes over the data, E.
       examples: training examples, N.
-      features: d, bias not counted.
+      features: number of features d, without the bias.
       start_loss: excess risk at the start, L0.
       noise: standard deviation sigma of the targets' noise; > 0.
 
     Returns:
-      A learning rate under sum; times B for mean.
+      A learning rate under sum reduction; multiply it by B for mean.
 
     Example:
       >>> round(best_lr_after_epochs(1, 3, 1000, 2, 16.6, 0.01), 5)
@@ -214,10 +216,11 @@ def best_lr_after_epochs(batch_size: int, epochs: int, examples: int, features: 
 
 
 class NoiseScales(NamedTuple):
-    """How much curvature and how much noise limit a single step.
+    """The limits that curvature and noise set to a single step.
 
-    `lr_max`: best lr of a single full-batch step; `b_noise`: batch size at which it halves; `b_simple`: the same
-    without curvature, which can be measured from gradients alone (see `forms.noise_scale`).
+    `lr_max` is the best lr of a single full-batch step. `b_noise` is the batch size at which the best lr of a step is
+    half of it. `b_simple` is the same without curvature; gradients alone are enough to measure it (see
+    `lrscale.estimate.fits.noise_scale`).
     """
 
     lr_max: float
@@ -225,22 +228,22 @@ class NoiseScales(NamedTuple):
     b_simple: float
 
     def greedy_lr(self, batch_size: int) -> float:
-        """Mean-reduction lr that lowers the expected loss most in one step: lr_max / (1 + B_noise/B)."""
+        """Returns the mean-reduction lr that lowers the expected loss most in one step: lr_max / (1 + B_noise/B)."""
         return self.lr_max / (1 + self.b_noise / batch_size)
 
 
 def noise_scales(spectrum: Array, bias: bool, error: Array, noise: float) -> NoiseScales:
-    """The noise scales of least squares at one point.
+    """Returns the noise scales of least squares at one point.
 
         lr_max = |G|^2 / G'HG,   B_noise = tr(H Sigma) / G'HG,   B_simple = tr(Sigma) / |G|^2
 
-    G is the gradient of the expected loss, Sigma the covariance of one example's gradient. All three are for one
-    step: the lr that is best for a whole training is another matter (see `best_lr_after_steps`).
+    G is the gradient of the expected loss, H its Hessian, and Sigma the covariance of one example's gradient. All three
+    describe one step. The best lr of a whole training differs (see `best_lr_after_steps`).
 
     Args:
       spectrum: eigenvalues of the features' covariance, [feature].
       bias: whether a bias is trained.
-      error: w - w* in the covariance's axes, [moment]; a bias comes last; not all 0.
+      error: w - w* along the axes of the covariance, [moment]; the bias is last; at least one value is not 0.
       noise: standard deviation sigma of the targets' noise.
 
     Source:
@@ -252,11 +255,11 @@ def noise_scales(spectrum: Array, bias: bool, error: Array, noise: float) -> Noi
       (2.94, 0.254, 0.997)
     """
     lam = np.append(spectrum, 1.0) if bias else np.asarray(spectrum, dtype=float)
-    own = np.ones(len(lam))
+    sign = np.ones(len(lam))
     if bias:
-        own[-1] = -1
+        sign[-1] = -1
     gradient = lam * error
-    variance = lam * (float(lam @ error**2) + noise**2) + own * gradient**2
-    bent = float(lam @ gradient**2)
+    variance = lam * (float(lam @ error**2) + noise**2) + sign * gradient**2
+    curvature = float(lam @ gradient**2)
     square = float(gradient @ gradient)
-    return NoiseScales(square / bent, float(lam @ variance) / bent, float(variance.sum()) / square)
+    return NoiseScales(square / curvature, float(lam @ variance) / curvature, float(variance.sum()) / square)

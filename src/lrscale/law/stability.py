@@ -1,6 +1,6 @@
-"""More edges of stability: of momentum, of single runs (almost sure), and of interpolation.
+"""Edges of stability with momentum and of single runs (almost sure), and the best lr under interpolation.
 
-Features, loss and learning rate are those of `lrscale.law.least_squares`.
+The features, the loss and the learning rate are those of `lrscale.law.least_squares`.
 """
 
 import math
@@ -15,16 +15,18 @@ Array = NDArray[np.float64]
 
 
 def momentum_edge(largest: float, momentum: float) -> float:
-    """Largest stable lr of full-batch SGD with momentum (not Nesterov's, no dampening) on a quadratic.
+    """Returns the largest stable lr of full-batch SGD with momentum on a quadratic.
 
         eta_max = 2 (1 + beta) / lam_max
+
+    The momentum is not Nesterov's, and there is no dampening.
 
     Args:
       largest: the largest eigenvalue of the Hessian, lam_max.
       momentum: beta, from 0 to below 1.
 
     Source:
-      Where a root of z^2 - (1 + beta - eta lam) z + beta reaches -1; pinned by
+      At this lr a root of z^2 - (1 + beta - eta lam) z + beta reaches -1; pinned by
       `test_momentum_is_stable_up_to_its_edge` on torch.optim.SGD.
 
     Example:
@@ -35,23 +37,23 @@ def momentum_edge(largest: float, momentum: float) -> float:
 
 
 def critical_batch(beta: float, largest: float, smallest: float) -> float:
-    """Batch size m* beyond which the best lr under interpolation no longer grows in proportion.
+    """Returns the batch size m* up to which the best lr under interpolation grows about in proportion to the batch size.
 
         m* = beta / (lam_1 - lam_k) + 1
 
-    Args: as in `interpolation_lr`.
+    It is inf where lam_1 = lam_k. The arguments are those of `interpolation_lr`.
     """
     return beta / (largest - smallest) + 1 if largest > smallest else math.inf
 
 
 def interpolation_lr(batch_size: int, beta: float, largest: float, smallest: float) -> float:
-    """Mean-reduction lr with the fastest guaranteed contraction where the model fits every example.
+    """Returns the mean-reduction lr with the fastest guaranteed contraction where the model can fit every example.
 
         eta*(m) = m / (beta + (m - 1) lam_k)                up to m*
                   2 m / (beta + (m - 1) (lam_1 + lam_k))    beyond
 
-    It minimises the larger of 1 - 2 eta lam + (eta^2/m) lam (beta + (m - 1) lam) at lam_1 and lam_k, which bounds the
-    contraction of E|e|^2 and is reached where all examples have the same norm.
+    The larger value of 1 - 2 eta lam + (eta^2/m) lam (beta + (m - 1) lam) at lam_1 and at lam_k bounds the contraction
+    of E|e|^2. This lr minimises that bound. The contraction reaches the bound where all examples have the same norm.
 
     Args:
       batch_size: examples per step, m.
@@ -76,16 +78,16 @@ def interpolation_lr(batch_size: int, beta: float, largest: float, smallest: flo
 
 
 def log_growth(features: int, bias: bool, batch_size: int, lr: float, draws: tuple[Array, Array, Array]) -> float:
-    """Mean growth of log |error| a step, of noise-free SGD on isotropic features, over the second half of all steps.
+    """Returns the mean growth of log |error| per step, over the second half of the steps, for noise-free isotropic SGD.
 
-    By symmetry only r = |e_x| and the bias's error c matter. With P = sum u_i and Q = sum u_i^2 over the batch,
-    u_i the features along e_x, and K = chi^2 with d - 1 degrees of freedom:
+    By symmetry only r = |e_x|, the norm of the weights' error, and c, the bias's error, matter. Let u_i be the features
+    of example i along e_x, P = sum u_i and Q = sum u_i^2 over the batch, and K = chi^2 with d - 1 degrees of freedom:
 
         r'^2 = (r - eta/B (r Q + c P))^2 + (eta/B)^2 (r^2 Q + 2 r c P + c^2 B) K,   c' = c - eta/B (r P + c B)
 
     Args:
-      features: d.
-      bias: whether a bias is trained; without one, c = 0.
+      features: number of features, d.
+      bias: whether a bias is trained; without a bias, c = 0.
       batch_size: examples per step, B.
       lr: eta under mean reduction.
       draws: P, Q and K, each [step, chain].
@@ -107,22 +109,23 @@ def log_growth(features: int, bias: bool, batch_size: int, lr: float, draws: tup
 def almost_sure_edge(
     features: int, bias: bool, batch_size: int, generator: np.random.Generator, chains: int = 2000, steps: int = 200
 ) -> float:
-    """Mean-reduction lr at which single runs of SGD on isotropic least squares stop shrinking: E log|growth| = 0.
+    """Returns the mean-reduction lr at which the error of a single run stops shrinking: E log|growth| = 0.
 
-    Found by simulation. Never below `mean_square_edge`, which the mean over runs obeys: rare runs that grow much
-    carry the mean, and not the typical run. The two meet as B grows.
+    The runs are SGD on isotropic least squares without noise, and the edge is measured by simulation. It is never below
+    `mean_square_edge`, the edge of the mean over runs: between the edges, rare runs that grow much dominate the
+    mean, and the typical run still shrinks. The difference between the two edges vanishes as B grows.
 
     Args:
-      features: d.
+      features: number of features, d.
       bias: whether a bias is trained.
       batch_size: examples per step, B.
-      generator: of the draws; equal generators give equal results.
-      chains: runs side by side.
-      steps: steps of each, the first half of which is left out.
+      generator: source of the random draws; equal generators give equal results.
+      chains: number of simulated runs.
+      steps: number of steps of each run; the first half of them is left out of the mean.
 
     Returns:
-      A learning rate under mean reduction, divide by B for sum; its standard error is below 1 %
-      with the default chains and steps.
+      A learning rate under mean reduction; divide it by B for sum. Its standard error is below 1 % with the default
+      chains and steps.
 
     Source:
       Furstenberg and Kesten 1960 for the exponent; pinned by `test_the_almost_sure_edge_of_one_feature_is_an_integral`
@@ -146,4 +149,5 @@ def almost_sure_edge(
 
 
 def _chi_square(generator: np.random.Generator, freedom: int, shape: tuple[int, int]) -> Array:
+    """Returns chi-square draws with `freedom` degrees of freedom; they are 0 for 0 degrees."""
     return generator.chisquare(freedom, shape) if freedom else np.zeros(shape)

@@ -1,7 +1,8 @@
-"""Translates a tuned lr and its companion knobs to another reduction or batch size.
+"""Translates a tuned lr and its knobs (weight decay, eps, ...) to another reduction or batch size.
 
-Two questions are kept apart. At one batch size the answer is algebra: a gradient c times larger needs an lr c^p times
-smaller, and some other knobs scaled. From one batch size to another the answer depends on the regime: experiments decide.
+The translation has two parts. At one batch size it is exact algebra: where the gradient is c times as large, the lr must be
+divided by c^p, and some other knobs must be scaled. From one batch size to another it depends on the regime, and only
+experiments can tell.
 """
 
 import math
@@ -22,24 +23,25 @@ KNOBS: dict[str, Rule] = {
     "l1": NOT_NEGATIVE,
     "l2": NOT_NEGATIVE,
 }
+"""The hyperparameters that are translated together with the lr, and their rules."""
 SIZE = integer(1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """How the gradient of one update is put together.
+    """The batch of one update: how its gradient is computed from its examples.
 
     Args:
-      reduction: of the loss over a micro-batch: `mean`, `sum` or `sum_over_nominal` (sum / micro-batch size).
-      size: examples of one update, over all ranks and micro-batches.
-      accumulation: micro-batches whose gradients are added up before an update.
-      divided: whether each micro-batch's loss is divided by their number.
-      ranks: processes whose gradients DDP averages.
-      terms: summed terms an example, on average: K for a loss over K outputs, the kept share of targets with
-        ignore_index, the mean weight with class weights. A mean divides by them, a sum does not.
+      reduction: reduction of the loss over a micro-batch: `mean`, `sum` or `sum_over_nominal` (sum / micro-batch size).
+      size: number of examples in one update, over all ranks and micro-batches.
+      accumulation: number of micro-batches whose gradients are added up before an update.
+      divided: whether the loss of each micro-batch is divided by the number of micro-batches.
+      ranks: number of processes whose gradients DDP averages.
+      terms: mean number of summed terms per example: K for a loss over K outputs, the share of targets that are not
+        ignored with ignore_index, the mean weight with class weights. A mean divides by them, a sum does not.
 
     Raises:
-      Refusal: a value breaks its rule, or the size cannot be shared out evenly.
+      Refusal: a value breaks its rule, or the size is no multiple of ranks x accumulation.
     """
 
     reduction: str = "mean"
@@ -51,37 +53,37 @@ class Batch:
 
     def __post_init__(self) -> None:
         check("reduction", one_of("mean", "sum", "sum_over_nominal"), self.reduction)
-        check("batch_size", SIZE, self.size, "It counts the examples of one update.")
-        check("accumulation", SIZE, self.accumulation, "1 is none.")
+        check("batch_size", SIZE, self.size, "It is the number of examples in one update.")
+        check("accumulation", SIZE, self.accumulation, "1 means no accumulation.")
         check("divided", BOOLEAN, self.divided)
-        check("ranks", SIZE, self.ranks, "1 is a single process.")
-        check("terms", POSITIVE, self.terms, "1 is a plain loss.")
+        check("ranks", SIZE, self.ranks, "1 means a single process.")
+        check("terms", POSITIVE, self.terms, "1 means one term per example.")
         if self.size % (self.ranks * self.accumulation):
             raise Refusal(
                 f"`batch_size` must be a multiple of ranks x accumulation, got {self.size} for {self.ranks} x "
-                f"{self.accumulation}. It counts the examples of one update, over all ranks and micro-batches."
+                f"{self.accumulation}. It is the number of examples in one update, over all ranks and micro-batches."
             )
 
     @property
     def micro_batch(self) -> int:
-        """Examples of one backward pass."""
+        """The number of examples in one backward pass."""
         return self.size // (self.ranks * self.accumulation)
 
     @property
     def backwards(self) -> int:
-        """How often something added to each micro-batch's loss counts in one update: DDP averages, accumulation adds."""
+        """How many times a term of each micro-batch's loss counts in one update: accumulation adds it up, DDP averages it."""
         return 1 if self.divided else self.accumulation
 
     @property
     def c(self) -> float:
-        """Gradient scale: the update's gradient is c x the gradient of the mean over its terms.
+        """The gradient scale c: the update's gradient is c times the gradient of the mean over its terms.
 
         Example:
           >>> Batch("sum", 256).c, Batch("sum", 256, ranks=4).c, Batch("mean", 256, accumulation=8).c
           (256.0, 64.0, 8.0)
         """
-        one = {"mean": 1.0, "sum": self.micro_batch * self.terms, "sum_over_nominal": self.terms}[self.reduction]
-        return float(one * self.backwards)
+        scales = {"mean": 1.0, "sum": self.micro_batch * self.terms, "sum_over_nominal": self.terms}
+        return float(scales[self.reduction] * self.backwards)
 
     def __str__(self) -> str:
         parts = [f"{self.reduction}, B = {self.size}"]
@@ -90,13 +92,13 @@ class Batch:
         if self.ranks > 1:
             parts.append(f"{self.ranks} ranks")
         if self.terms != 1:
-            parts.append(f"{self.terms:g} terms an example")
+            parts.append(f"{self.terms:g} terms per example")
         return ", ".join(parts)
 
 
 @dataclass(frozen=True)
 class Knob:
-    """One hyperparameter: its name, what it was, what it becomes, and why."""
+    """One translated hyperparameter: its name, its value before and after, and the reason."""
 
     name: str
     before: float
@@ -106,7 +108,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class Regime:
-    """A rule for the best lr against B: its name, the lr in the target's units, and when it holds."""
+    """A rule for the best lr against B. `lr` is the lr that it gives for the target; `when` says where it holds."""
 
     name: str
     lr: float
@@ -115,10 +117,10 @@ class Regime:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a published study measured over a range that contains both batch sizes, and the lr that follows.
+    """A measurement of a published study over a range that contains both batch sizes, and the lr that it gives.
 
-    `measure`: `slope`, the power of B in lr_mean*, or `b_c`, of the form lr_sum* = eta_max / (B + B_c); `value` and
-    `lr`: each with the ends of its 95 % interval. The lr carries over the form alone: the task was another.
+    `measure` is `slope`, the power of B in lr_mean*, or `b_c`, the B_c of lr_sum* = eta_max / (B + B_c). `value` and `lr`
+    each have the ends of the 95 % interval. The study had another task, so the lr assumes that only the form is the same.
     """
 
     study: str
@@ -130,10 +132,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Translation:
-    """The two answers: `knobs` is exact at the target's batch size; `rules` and `evidence` depend on the regime.
+    """Both parts of a translation: `knobs` is exact at the target's batch size; `rules` and `evidence` depend on the regime.
 
-    `ratio`: the target's gradient scale over the source's; `lr_mean`: the lr under mean that `knobs` equal at the
-    target's batch size. `caveats`: where the exact answer is not exact. `rules` is empty where B does not change.
+    `ratio` is the target's gradient scale divided by the source's. `lr_mean` is the lr under mean reduction that takes the
+    same steps at the target's batch size. `caveats` says where the exact part is not exact. `rules` is empty where B does
+    not change.
     """
 
     optimizer: str
@@ -157,40 +160,41 @@ def translate(
     decoupled: bool | None = None,
     reports: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Translation:
-    """Translates a tuned lr and its companions from one way of making a batch's gradient to another.
+    """Translates a tuned lr and its knobs from one way of computing a batch's gradient to another.
 
         lr' = lr / r^p,   r = c_target / c_source
 
-    which gives the same trajectory where everything compared with a gradient is scaled by r too.
+    The trajectory stays the same if everything that is compared with a gradient is multiplied by r too.
 
     Args:
-      optimizer: a name of `homogeneity.RESPONSES`; capitals do not matter.
-      lr: tuned under `source`; > 0.
-      source: how the gradient was made when lr was tuned.
-      target: how it will be made.
-      knobs: values by the names of `KNOBS`; those left out are not used.
-      decoupled: whether weight decay acts beside the gradient (lr x wd x weight); None for the optimizer's own way.
-      reports: published studies' report.json by study.
+      optimizer: a name of `homogeneity.RESPONSES`, in upper or lower case.
+      lr: the lr that was tuned under `source`; > 0.
+      source: how the gradient was computed when lr was tuned.
+      target: how it will be computed.
+      knobs: values by the names of `KNOBS`; knobs that are left out are not used in training.
+      decoupled: whether weight decay acts on the weights directly (lr x wd x weight) and is not added to the gradient;
+        None for the optimizer's own way.
+      reports: the report.json of published studies, by the name of the study.
 
     Returns:
-      Both answers.
+      Both parts of the translation.
 
     Raises:
-      Refusal: an unknown optimizer or knob, or a value against its rule.
+      Refusal: an optimizer or knob is not known, or a value breaks its rule.
 
     Source:
-      Homogeneity of the update rules; pinned on torch.optim in `tests/law/test_translation.py`.
+      Homogeneity of the update rules; tested on torch.optim in `tests/law/test_translation.py`.
 
     Example:
-      >>> found = translate("SGD", 0.1, Batch("mean", 32), Batch("sum", 32), {"weight_decay": 1e-4})
-      >>> {knob.name: knob.after for knob in found.knobs}
+      >>> translation = translate("SGD", 0.1, Batch("mean", 32), Batch("sum", 32), {"weight_decay": 1e-4})
+      >>> {knob.name: knob.after for knob in translation.knobs}
       {'lr': 0.003125, 'weight_decay': 0.0032}
     """
     name = optimizer.lower() if isinstance(optimizer, str) else optimizer
-    check("optimizer", one_of(*RESPONSES), name, "Names are those of torch.optim.")
+    check("optimizer", one_of(*RESPONSES), name, "Take a name of torch.optim.")
     check("lr", POSITIVE, lr)
-    given = dict(knobs or {})
-    for knob, value in given.items():
+    values = dict(knobs or {})
+    for knob, value in values.items():
         if knob not in KNOBS:
             raise Refusal(f"`{knob}` is not known, got {value!r:.60}. Known: {', '.join(KNOBS)}.")
         check(knob, KNOBS[knob], value)
@@ -199,36 +203,40 @@ def translate(
         response = response._replace(decay="decoupled" if decoupled else "coupled")
     p, ratio = response.p, target.c / source.c
     lr_mean = lr * source.c**p
-    changed = [Knob("lr", lr, lr / ratio**p, f"p = {p:g}: " + ("lr / r" if p else "the gradient's size does not count"))]
-    changed += [_knob(name, value, response, source, target) for name, value in given.items()]
+    translated = [Knob("lr", lr, lr / ratio**p, f"p = {p:g}: " + ("lr / r" if p else "the gradient's size does not matter"))]
+    translated += [_knob(name, value, response, source, target) for name, value in values.items()]
     rules: tuple[Regime, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     if target.size != source.size:
         growth = target.size / source.size
         rules = tuple(Regime(n, lr_mean * growth**power / target.c**p, when) for n, power, when in REGIMES)
         evidence = _evidence(reports or {}, p, source.size, target.size, lr_mean, target.c)
-    caveats = tuple(_caveats(response, given, ratio, source, target))
-    return Translation(name, p, source, target, ratio, lr_mean, tuple(changed), caveats, rules, evidence)
+    caveats = tuple(_caveats(response, values, ratio, source, target))
+    return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence)
 
 
 REGIMES = (
-    ("linear", 1.0, "lr_mean* ~ B: noise limits, B far below the turn-over"),
+    ("linear", 1.0, "lr_mean* ~ B: noise limits lr, B far below the turn-over"),
     ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam where noise dominates; else in between"),
-    ("no change", 0.0, "lr_mean* constant: curvature limits, B far above the turn-over"),
+    ("no change", 0.0, "lr_mean* constant: curvature limits lr, B far above the turn-over"),
 )
-"""Name, power of B in lr_mean*, and where it holds (Goyal et al. 2017; Malladi et al. 2022; McCandlish et al. 2018)."""
+"""Each rule for the best lr: its name, the power of B in lr_mean*, and where it holds.
+
+Source: Goyal et al. 2017; Malladi et al. 2022; McCandlish et al. 2018.
+"""
 
 
 def _knob(name: str, value: float, response: Response, source: Batch, target: Batch) -> Knob:
+    """Returns the exact translation of one knob."""
     ratio = target.c / source.c
     if name == "momentum":
         return Knob(name, value, value, "has no unit")
     if name in ("l1", "l2"):
         factor = ratio * source.backwards / target.backwards
-        why = "part of the loss: x r"
+        reason = "part of the loss: x r"
         if source.backwards != target.backwards:
-            why = f"part of each micro-batch's loss: x {factor:g}, as it is added {target.backwards} times"
-        return Knob(name, value, value * factor, why)
+            reason = f"part of each micro-batch's loss, added {target.backwards} times: x {factor:g}"
+        return Knob(name, value, value * factor, reason)
     if name in ("clip_norm", "clip_value"):
         return Knob(name, value, value * ratio, "compared with the gradient: x r")
     if name == "eps":
@@ -238,64 +246,82 @@ def _knob(name: str, value: float, response: Response, source: Batch, target: Ba
     if response.decay == "coupled":
         return Knob(name, value, value * ratio, "coupled, added to the gradient: x r")
     if response.p:
-        return Knob(name, value, value * ratio**response.p, "decoupled: lr x wd acts, and lr is / r")
-    return Knob(name, value, value, "decoupled: lr x wd acts, and lr stays")
+        return Knob(name, value, value * ratio**response.p, "decoupled: lr x wd stays, and lr is / r")
+    return Knob(name, value, value, "decoupled: lr x wd stays, and lr stays")
 
 
-def _caveats(response: Response, given: Mapping[str, float], ratio: float, source: Batch, target: Batch) -> list[str]:
-    out = []
+def _caveats(response: Response, knobs: Mapping[str, float], ratio: float, source: Batch, target: Batch) -> list[str]:
+    """Returns the sentences that say where the exact part is not exact."""
+    sentences = []
     if ratio == 1:
-        out.append("r = 1: nothing has to change.")
+        sentences.append("r = 1: nothing has to change.")
     elif not math.log2(ratio).is_integer():
-        out.append("r is no power of two: the trajectories agree to rounding, not bit for bit.")
+        sentences.append("r is not a power of two: the trajectories agree up to rounding, not bit for bit.")
     if response.note and ratio != 1:
-        out.append(response.note)
-    if response.p == 0 and response.eps and ratio != 1 and not given.get("eps"):
-        out.append("eps (not given) is x r too; left alone, the steps differ where gradients come near it, and p drifts to 1.")
-    if response.p and ("clip_norm" in given or "clip_value" in given) and ratio != 1:
-        out.append("A clip that is always active makes p = 0: with its threshold left alone, lr would then stay. Scale both.")
+        sentences.append(response.note)
+    if response.p == 0 and response.eps and ratio != 1 and not knobs.get("eps"):
+        sentences.append(
+            "Multiply eps (not given) by r too: if eps stays, steps differ where gradients are near it, and p goes towards 1."
+        )
+    if response.p and ("clip_norm" in knobs or "clip_value" in knobs) and ratio != 1:
+        sentences.append(
+            "A clip that is always active makes p = 0: if its threshold stays, lr would have to stay too. Scale both."
+        )
     if "sum" in (source.reduction, target.reduction) and source.reduction != target.reduction:
-        out.append("A short last batch weighs more under mean than under sum: drop it, or divide by the nominal size.")
+        sentences.append("A short last batch has more weight under mean than under sum: drop it, or divide by the nominal size.")
     if source.terms != 1 or target.terms != 1:
-        out.append("Exact where every micro-batch has the same number of terms; c is an average elsewhere.")
-    return out
+        sentences.append("Exact only where every micro-batch has the same number of terms; elsewhere c is an average.")
+    return sentences
 
 
 def _evidence(
     reports: Mapping[str, Mapping[str, Any]], p: float, before: int, after: int, lr_mean: float, c: float
 ) -> tuple[Evidence, ...]:
-    """Returns, for each family with this p, the slope of the narrowest range and the turn-over of each study."""
-    found = []
+    """Returns the evidence of published studies that cover both batch sizes.
+
+    For each study and each of its families with this p, the evidence is the slope over the narrowest range that holds
+    both batch sizes, and the turn-over B_c.
+
+    Args:
+      reports: the report.json of each study, by name.
+      p: homogeneity of the optimizer.
+      before: batch size of the source.
+      after: batch size of the target.
+      lr_mean: the lr under mean reduction that was tuned.
+      c: gradient scale of the target.
+    """
+    evidence = []
     for study, report in sorted(reports.items()):
         sizes = [cell["batch_size"] for cell in report.get("cells", ()) if is_number(cell.get("batch_size"))]
         if not sizes or not min(sizes) <= min(before, after) <= max(before, after) <= max(sizes):
             continue
-        families = [r["of"] for r in report.get("ratios", ()) if -r["expected"] == p]
-        for of in families:
-            where = ", ".join([str(report.get("objective")), *(f"{k}={v}" for k, v in of.items())])
-            lines = [(_range(line, sizes), line) for line in report.get("slopes", ()) if line["of"] == of and line["ci"]]
-            lines = [(r, x) for r, x in lines if r[0] <= min(before, after) and max(before, after) <= r[1]]
-            lines = [(r, x) for r, x in lines if x["reduction"] in ("mean", "sum")]
-            if lines:
-                (low, high), line = min(lines, key=lambda pair: (pair[0][1] / pair[0][0], pair[1]["reduction"] == "sum"))
-                more = p if line["reduction"] == "sum" else 0.0  # lr_sum* = lr_mean* / B^p
-                slope = (line["slope"] + more, line["ci"][0] + more, line["ci"][1] + more)
+        families = [ratio["of"] for ratio in report.get("ratios", ()) if -ratio["expected"] == p]
+        for family in families:
+            conditions = ", ".join([str(report.get("objective")), *(f"{k}={v}" for k, v in family.items())])
+            slopes = [(_range(row, sizes), row) for row in report.get("slopes", ()) if row["of"] == family and row["ci"]]
+            slopes = [(r, row) for r, row in slopes if r[0] <= min(before, after) and max(before, after) <= r[1]]
+            slopes = [(r, row) for r, row in slopes if row["reduction"] in ("mean", "sum")]
+            if slopes:
+                (low, high), row = min(slopes, key=lambda pair: (pair[0][1] / pair[0][0], pair[1]["reduction"] == "sum"))
+                shift = p if row["reduction"] == "sum" else 0.0  # lr_sum* = lr_mean* / B^p
+                slope = (row["slope"] + shift, row["ci"][0] + shift, row["ci"][1] + shift)
                 lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
-                found.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {where}", slope, _ordered(lrs)))
+                evidence.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {conditions}", slope, _ordered(lrs)))
             for turn in report.get("turn_over", ()):
-                if p == 1 and turn["of"] == of and turn["ci"] and min(sizes) < turn["b_c"] < max(sizes):
+                if p == 1 and turn["of"] == family and turn["ci"] and min(sizes) < turn["b_c"] < max(sizes):
                     b_c = (turn["b_c"], turn["ci"][0], turn["ci"][1])
                     lrs = [lr_mean * after * (before + b) / (before * (after + b)) / c for b in b_c]
-                    found.append(Evidence(study, "b_c", f"B {min(sizes)} to {max(sizes)}, {where}", b_c, _ordered(lrs)))
-    return tuple(found)
+                    evidence.append(Evidence(study, "b_c", f"B {min(sizes)} to {max(sizes)}, {conditions}", b_c, _ordered(lrs)))
+    return tuple(evidence)
 
 
-def _range(line: Mapping[str, Any], sizes: Sequence[float]) -> tuple[float, float]:
-    """Returns the smallest and the largest batch size over which a slope was measured."""
-    low, high = line["low"] or 0, line["high"] or math.inf
+def _range(row: Mapping[str, Any], sizes: Sequence[float]) -> tuple[float, float]:
+    """Returns the smallest and the largest batch size over which a slope was measured; (inf, 0) where there is none."""
+    low, high = row["low"] or 0, row["high"] or math.inf
     inside = [size for size in sizes if low <= size <= high]
     return (min(inside), max(inside)) if inside else (math.inf, 0)
 
 
 def _ordered(lrs: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the first lr, then the smallest and the largest of all."""
     return lrs[0], min(lrs), max(lrs)

@@ -1,1 +1,1 @@
-"""What MLflow's screens show of a study, and its server. Imports `report`, `tracking`, `search` and below."""
+"""What MLflow's screens show of a study, and the server. Imports `report`, `tracking`, `search` and the folders below."""

@@ -1,4 +1,4 @@
-"""The note of a study, which MLflow's UI shows as markdown; its first line is the answer."""
+"""Writes the note of a study, which MLflow's UI shows as markdown. Its first line is the answer."""
 
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -9,16 +9,16 @@ from lrscale.study.statements import laws
 from lrscale.tracking.trial_note import DASHBOARD, escape_markdown
 
 MOST_SHOWN = 20
-"""Largest number of laws and of figures in a note: MLflow accepts 20,000 characters."""
+"""The largest number of laws, and of figures, in a note. MLflow accepts at most 20,000 characters."""
 
 
 def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) -> str:
     """Returns the note of a study's experiment and of its parent run, as markdown.
 
     Args:
-      answer: the answer; its laws are the first line.
-      views: the saved views, linked in this order.
-      figures: paths of the parent run's artifacts; the first MOST_SHOWN are shown, in this order.
+      answer: the answer of the study; its laws are the first line.
+      views: the saved views; the note links them in this order.
+      figures: the paths of the figures among the artifacts of the parent run; the note shows the first MOST_SHOWN.
     """
     study, plan = answer.study, answer.plan
     trials = sum(len(cell.trials) for cell in answer.cells)
@@ -26,12 +26,12 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
     links = [f"[{view.name}]({link(study.experiment_id, view.id, charts=view == views[0])})" for view in views]
     run = f"#/experiments/{study.experiment_id}/runs/{study.run_id}"
     files = {"report": "report.html", "cells": "cells.csv"} if figures else {}
-    files |= {"figure to point at": "interactive.html"} if figures and answer.families else {}
-    links += [f"[{words}]({run}/artifacts/{name}?workflowType=machine_learning)" for words, name in files.items()]
-    said = laws(answer)
-    more = f"and {len(said) - MOST_SHOWN} more in the report" if len(said) > MOST_SHOWN else ""
+    files |= {"interactive figure": "interactive.html"} if figures and answer.families else {}
+    links += [f"[{text}]({run}/artifacts/{name}?workflowType=machine_learning)" for text, name in files.items()]
+    sentences = laws(answer)
+    more = f"and {len(sentences) - MOST_SHOWN} more in the report" if len(sentences) > MOST_SHOWN else ""
     lines = [
-        " ".join([*map(escape_markdown, said[:MOST_SHOWN]), more]).rstrip(),
+        " ".join([*map(escape_markdown, sentences[:MOST_SHOWN]), more]).rstrip(),
         f"**{escape_markdown(plan.question)}**" if plan.question else "",
         f"{len(answer.cells)} cells, {trials} trials, {runs} runs; objective {escape_markdown(plan.objective)}."
         if trials
@@ -39,15 +39,20 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
         " · ".join(links),
         *(
             f"![{escape_markdown(name)}]({image(study.run_id, path)})"
-            for name, path in ((p.split("/")[-1], p) for p in figures[:MOST_SHOWN])
+            for name, path in ((figure.split("/")[-1], figure) for figure in figures[:MOST_SHOWN])
         ),
-        f"Repeat it: `{plan.command}`, report it: `lrscale report {plan.study}`, "
-        f"its Optuna studies, [here]({DASHBOARD}) "
-        f"while this runs on port 8080: `lrscale ui {plan.study} --optuna`.",
+        f"Repeat the study: `{plan.command}`. Report it again: `lrscale report {plan.study}`. "
+        f"[Its Optuna studies]({DASHBOARD}) can be seen while `lrscale ui {plan.study} --optuna` runs "
+        "(the link is for port 8080; if another program uses that port, the command prints another link).",
     ]
     return "\n\n".join(line for line in lines if line)
 
 
 def image(run_id: str, path: str) -> str:
-    """Returns the address of an artifact for an image in a note."""
+    """Returns the address of an image in a note.
+
+    Args:
+      run_id: the id of the run that holds the image.
+      path: the path of the image among the run's artifacts.
+    """
     return f"get-artifact?path={quote(path, safe='')}&run_uuid={run_id}"

@@ -1,4 +1,4 @@
-"""optuna-dashboard: a second view of a study's trials, with a note that links back to MLflow."""
+"""Starts optuna-dashboard, which shows the trials of a study too, and writes notes there that link to MLflow."""
 
 import sys
 from importlib.util import find_spec
@@ -7,25 +7,34 @@ from pathlib import Path
 from lrscale.errors import Refusal
 from lrscale.study.records import StudyRecord
 
-START = "from importlib.metadata import entry_points; entry_points(group='console_scripts')['optuna-dashboard'].load()()"
+START_CODE = "from importlib.metadata import entry_points; entry_points(group='console_scripts')['optuna-dashboard'].load()()"
+"""Python code that runs the program optuna-dashboard with this interpreter."""
 
 
 def command(storage: str, port: int) -> list[str]:
-    """Returns the command that serves a storage on this machine."""
-    place = storage if "://" in storage else str(Path(storage).resolve())
-    return [sys.executable, "-c", START, place, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
+    """Returns the command that serves an Optuna storage to this machine only. `storage` is a URL or the path of a file."""
+    url_or_path = storage if "://" in storage else str(Path(storage).resolve())
+    return [sys.executable, "-c", START_CODE, url_or_path, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
 
 
 def leave_notes(storage: str, record: StudyRecord, mlflow: str) -> None:
-    """Writes a note with the link to MLflow on the Optuna study of each cell.
+    """Writes a note with a link to MLflow to the Optuna study of each cell.
+
+    Args:
+      storage: the URL of Optuna's storage, or the path of its file.
+      record: the record of the study.
+      mlflow: the address of the study in MLflow.
 
     Raises:
-      Refusal: optuna-dashboard is not installed, or there is no such storage.
+      Refusal: optuna-dashboard is not installed, or the file does not exist.
     """
     if find_spec("optuna_dashboard") is None:
         raise Refusal("`--optuna` needs optuna-dashboard, which is not installed. Run pip install 'lrscale[dashboard]'.")
     if "://" not in storage and not Path(storage).is_file():
-        raise Refusal(f"`--optuna` needs the study's Optuna storage, got no file {storage}. Run it where the study was run.")
+        raise Refusal(
+            f"`--optuna` needs the file of the study's Optuna storage, got {storage}, which does not exist. "
+            "Run it in the folder where the study was run."
+        )
     from optuna_dashboard import save_note
 
     from lrscale.search.tuner import cell_studies

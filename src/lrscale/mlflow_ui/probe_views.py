@@ -1,4 +1,7 @@
-"""The saved view of a probe: one row a cell, and each quantity's curves, which the first cell of a line carries."""
+"""Makes the saved view of a probe: a row for each cell, and charts of the quantities.
+
+MLflow draws a curve from the metrics of one run. So the run of a line's first cell holds the curve of the whole line.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,57 +15,62 @@ from lrscale.study.families import Measurement
 from lrscale.study.records import TrialRecord
 
 
-class Shown(NamedTuple):
-    """What is added to a trial's run: points of metrics, and a colour; None keeps the run's colour."""
+class RunDisplay(NamedTuple):
+    """What MLflow shows of a run besides its own metrics: further points, and a colour; None keeps the run's colour."""
 
     points: list[Point]
     colour: str | None
 
 
 def probe_view(answer: Answer) -> View:
-    """Returns the view of a probe: columns for its axes and quantities, in the study's order, and charts by x axis."""
-    names = list(answer.plan.cells[0].scientific)
-    known = {m.quantity.name for m in answer.measurements if m.quantity.expected is not None}
-    columns = {f"params.{name}": 60 + 7 * len(name) for name in names}
+    """Returns the view of a probe.
+
+    Its columns are the axes and the quantities, in the study's order. Its charts are in sections by their x axis.
+    """
+    axes = list(answer.plan.cells[0].scientific)
+    with_expected = {m.quantity.name for m in answer.measurements if m.quantity.expected is not None}
+    columns = {f"params.{name}": 60 + 7 * len(name) for name in axes}
     for name in dict.fromkeys(m.quantity.name for m in answer.measurements):
         columns[f"metrics.{name}"] = 45 + 7 * len(name)
-        columns |= {f"metrics.{name}.expected": 115 + 7 * len(name)} if name in known else {}
-    return View(SUMMARY, "Study summary", BEST_TRIALS, "metrics.place", True, columns, _sections(plan_of(answer)))
+        columns |= {f"metrics.{name}.expected": 115 + 7 * len(name)} if name in with_expected else {}
+    return View(SUMMARY, "Study summary", BEST_TRIALS, "metrics.place", True, columns, _sections(probe_layout(answer)))
 
 
-def plan_of(answer: Answer) -> Layout:
-    """Returns the layout of a study's quantities; those with claims come first."""
+def probe_layout(answer: Answer) -> Layout:
+    """Returns the layout of a probe's quantities. Quantities with claims come first."""
     claims = [claim for claim in answer.plan.claims if "quantity" in claim]
     order = list(dict.fromkeys([c["quantity"] for c in claims] + [m.quantity.name for m in answer.measurements]))
-    ordered = sorted(answer.measurements, key=lambda m: order.index(m.quantity.name))
-    return layout(ordered, {c["quantity"]: c["against"] for c in claims if "against" in c})
+    measurements = sorted(answer.measurements, key=lambda m: order.index(m.quantity.name))
+    return layout(measurements, {c["quantity"]: c["against"] for c in claims if "against" in c})
 
 
 def hidden_metrics(answer: Answer) -> list[str]:
-    """Returns a probe's metrics for which MLflow would draw a chart by itself."""
-    plan = plan_of(answer)
+    """Returns the metrics of a probe for which MLflow would draw charts that no view asks for."""
+    plan = probe_layout(answer)
     names = [name for m in answer.measurements for name in (m.quantity.name, f"{m.quantity.name}.expected")]
-    return list(
-        dict.fromkeys([*names, *(_x_axis(panel)[0] for panel in plan.panels), *(k for p in plan.panels for k in _keys(p))])
-    )
+    x_keys = [_x_axis(panel)[0] for panel in plan.panels]
+    return list(dict.fromkeys([*names, *x_keys, *(curve_key for panel in plan.panels for curve_key in _keys(panel))]))
 
 
 def _sections(plan: Layout) -> tuple[Section, ...]:
-    """Returns a section for each x axis, and one with bars, one a cell, for quantities without an x axis."""
+    """Returns a section of charts for each x axis.
+
+    Quantities without an x axis are in one section of bar charts, with one bar for each cell.
+    """
     charts: dict[str, list[Chart]] = {}
     for panel in plan.panels:
-        x, words = _x_axis(panel)
+        x_key, title = _x_axis(panel)
         if panel.axis is None:
-            charts.setdefault(words, []).append(Chart((panel.quantity,), bars=True))
+            charts.setdefault(title, []).append(Chart((panel.quantity,), bars=True))
         else:
-            same = [m for p in plan.panels if p.quantity == panel.quantity for m in p.measurements]
+            of_quantity = [m for other in plan.panels if other.quantity == panel.quantity for m in other.measurements]
             keys = _keys(panel)[: 2 if any(m.quantity.expected is not None for m in panel.measurements) else 1]
-            charts.setdefault(words, []).append(Chart(tuple(keys), x, log=logarithmic(same)))
-    return tuple(Section(words, tuple(each)) for words, each in charts.items())
+            charts.setdefault(title, []).append(Chart(tuple(keys), x_key, log=logarithmic(of_quantity)))
+    return tuple(Section(title, tuple(charts_of_section)) for title, charts_of_section in charts.items())
 
 
 def _x_axis(panel: Panel) -> tuple[str, str]:
-    """Returns the metric on a panel's x axis, and the title of its section."""
+    """Returns the name of the metric on a panel's x axis, and the title of its section."""
     if panel.axis is None:
         return key("curve", "none"), "Measured in each cell"
     name = f"log10 {panel.axis}" if _is_log(panel) else panel.axis
@@ -70,24 +78,36 @@ def _x_axis(panel: Panel) -> tuple[str, str]:
 
 
 def _is_log(panel: Panel) -> bool:
-    x = [float(m.cell.scientific[panel.axis]) for m in panel.measurements] if panel.axis else []
-    return bool(x) and min(x) > 0 and max(x) >= 2 * min(x)
+    """Returns whether a panel's x axis shows log10 x: its values are positive and spread over at least a factor of two."""
+    xs = [float(m.cell.scientific[panel.axis]) for m in panel.measurements] if panel.axis else []
+    return bool(xs) and min(xs) > 0 and max(xs) >= 2 * min(xs)
 
 
 def _keys(panel: Panel) -> list[str]:
-    of = [] if panel.part is None else [str(panel.part)]
-    return [key("curve", panel.quantity, *of), key("curve", f"{panel.quantity} expected", *of)]
+    """Returns the names of the metrics that hold a panel's curves: of measured values, and of expected values."""
+    part = [] if panel.part is None else [str(panel.part)]
+    return [key("curve", panel.quantity, *part), key("curve", f"{panel.quantity} expected", *part)]
 
 
-def probe_points(answer: Answer, trials: Sequence[TrialRecord]) -> dict[str, Shown]:
-    """Returns order, curves and colour by the run id of each cell's last trial: fewer than LIMIT, so that MLflow loads all."""
-    last = {trial.cell: trial.run_id for trial in sorted(trials, key=lambda t: t.number)}
-    cells = [cell.id for cell in answer.plan.cells if cell.id in last][: LIMIT - 1]
-    plan = plan_of(answer)
+def probe_points(answer: Answer, trials: Sequence[TrialRecord]) -> dict[str, RunDisplay]:
+    """Returns what MLflow shows of each cell: its place in the order of cells, the curves that it holds, and its colour.
+
+    There are at most LIMIT - 1 cells, so that MLflow loads all of them together with the parent run.
+
+    Args:
+      answer: the answer of the study.
+      trials: all trials of the study's experiment.
+
+    Returns:
+      What is shown, by the run id of the last trial of each cell.
+    """
+    last_runs = {trial.cell: trial.run_id for trial in sorted(trials, key=lambda t: t.number)}
+    cells = [cell.id for cell in answer.plan.cells if cell.id in last_runs][: LIMIT - 1]
+    plan = probe_layout(answer)
     lines = list(dict.fromkeys((line.colour, line.marks) for panel in plan.panels for line in panel.lines if panel.axis))
-    named = [line for line in lines if line[0] in plan.colours] or lines
-    paint = shades(sorted(named, key=lambda line: plan.colours.index(line[0]) if plan.colours else 0))
-    points: dict[str, list[Point]] = {id: [("place", float(i), 0)] for i, id in enumerate(cells, start=1)}
+    coloured = [line for line in lines if line[0] in plan.colours] or lines
+    paint = shades(sorted(coloured, key=lambda line: plan.colours.index(line[0]) if plan.colours else 0))
+    points: dict[str, list[Point]] = {cell: [("place", float(i), 0)] for i, cell in enumerate(cells, start=1)}
     colours: dict[str, str] = {}
     for panel in plan.panels:
         for line in panel.lines if panel.axis else ():
@@ -96,11 +116,16 @@ def probe_points(answer: Answer, trials: Sequence[TrialRecord]) -> dict[str, Sho
                 points[first] += _curve(panel, line.measurements)
             for m in line.measurements:
                 colours |= {m.cell.id: paint[line.colour, line.marks]} if (line.colour, line.marks) in paint else {}
-    return {last[id]: Shown(list(dict.fromkeys(each)), colours.get(id)) for id, each in points.items()}
+    return {
+        last_runs[cell]: RunDisplay(list(dict.fromkeys(cell_points)), colours.get(cell)) for cell, cell_points in points.items()
+    }
 
 
 def _curve(panel: Panel, measurements: Sequence[Measurement]) -> list[Point]:
-    """Returns a line's values over its x axis. The step is made from x, so that a continued study adds points."""
+    """Returns the points of a line's curves: x, measured values and expected values.
+
+    The step of a point is computed from its x, so a study that is continued adds points and changes none.
+    """
     x_key, (value_key, expected_key) = _x_axis(panel)[0], _keys(panel)
     points: list[Point] = []
     for m in measurements:

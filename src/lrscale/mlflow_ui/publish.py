@@ -1,11 +1,11 @@
-"""Writes what MLflow's UI shows of a study: saved views, colours, curves and notes, anew at every report."""
+"""Writes to a store what MLflow's UI shows of a study: saved views, colours, curves and notes. Every report renews them."""
 
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
 
 from lrscale.mlflow_ui.notes import study_note
-from lrscale.mlflow_ui.probe_views import Shown, hidden_metrics, probe_points
+from lrscale.mlflow_ui.probe_views import RunDisplay, hidden_metrics, probe_points
 from lrscale.mlflow_ui.saved_views import tags
 from lrscale.mlflow_ui.study_views import HIDDEN, cell_points, study_points, views
 from lrscale.study.answer import Answer
@@ -14,45 +14,46 @@ from lrscale.tracking.schema import COLOUR, NOTE, NOTE_WRITTEN
 from lrscale.tracking.store import Store
 
 STUDY_COLOUR = "#1c1c1e"
-
-MAIN = ("figures/objective_against_lr", "figures/quantities")
+"""The colour of the study's own run, the parent run of its trials."""
+MAIN_FIGURES = ("figures/objective_against_lr", "figures/quantities")
+"""The paths of the figures that a note shows start with these."""
 
 
 def show_study(store: Store, answer: Answer, trials: Sequence[TrialRecord], figures: Sequence[str]) -> None:
-    """Writes views, curves and notes of a study.
+    """Writes the views, curves, colours and notes of a study to its store.
 
     Args:
-      store: where the study is.
-      answer: its answer.
-      trials: all trials of its experiment.
-      figures: paths of the parent run's figures, of which the notes show the main ones.
+      store: the MLflow store that holds the study.
+      answer: the answer of the study.
+      trials: all trials of the study's experiment.
+      figures: the paths of the figures among the artifacts of the parent run; the notes show the MAIN_FIGURES.
     """
     study = answer.study
     menu = views(answer, trials)
-    shown = {run_id: Shown(points, None) for run_id, points in cell_points(answer).items()} or probe_points(answer, trials)
-    store.mark_shown(study.experiment_id, [study.run_id, *shown])
-    for run_id, (points, colour) in {
-        study.run_id: Shown([("place", 0.0, 0), *study_points(answer)], STUDY_COLOUR),
-        **shown,
-    }.items():
+    cells = {run_id: RunDisplay(points, None) for run_id, points in cell_points(answer).items()}
+    cells = cells or probe_points(answer, trials)
+    parent = RunDisplay([("place", 0.0, 0), *study_points(answer)], STUDY_COLOUR)
+    store.mark_shown(study.experiment_id, [study.run_id, *cells])
+    for run_id, (points, colour) in {study.run_id: parent, **cells}.items():
         store.log_points(run_id, points, {COLOUR: colour} if colour else {})
-    note = study_note(answer, menu, sorted(path for path in figures if path.startswith(MAIN)))
-    saved = tags(menu, [*HIDDEN, *hidden_metrics(answer)], int(time.time() * 1000))
-    store.tag_experiment(study.experiment_id, {**saved, **note_tags(note, store.experiment_tags(study.experiment_id))})
+    note = study_note(answer, menu, sorted(path for path in figures if path.startswith(MAIN_FIGURES)))
+    view_tags = tags(menu, [*HIDDEN, *hidden_metrics(answer)], int(time.time() * 1000))
+    store.tag_experiment(study.experiment_id, {**view_tags, **note_tags(note, store.experiment_tags(study.experiment_id))})
     store.tag_run(study.run_id, note_tags(note, store.run_tags(study.run_id)))
 
 
-def note_tags(note: str, now: Mapping[str, str]) -> dict[str, str]:
-    """Returns the tags that write a note; none if a user has edited it.
+def note_tags(note: str, current_tags: Mapping[str, str]) -> dict[str, str]:
+    """Returns the tags that replace a note; none if a user has edited the note.
 
     Args:
-      note: the new text.
-      now: the tags as they are now.
+      note: the new text of the note.
+      current_tags: the tags that the run or the experiment has now.
     """
-    if NOTE in now and now.get(NOTE_WRITTEN) != _hash(now[NOTE]):
+    if NOTE in current_tags and current_tags.get(NOTE_WRITTEN) != _hash(current_tags[NOTE]):
         return {}
     return {NOTE: note, NOTE_WRITTEN: _hash(note)}
 
 
 def _hash(text: str) -> str:
+    """Returns a short hash of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

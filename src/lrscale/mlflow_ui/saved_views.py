@@ -1,7 +1,7 @@
-"""The saved views of MLflow's UI: which runs, columns, order and charts each of them opens with.
+"""Makes the saved views of MLflow's UI. A view opens with its own runs, columns, order and charts.
 
-MLflow keeps a view as one tag of the experiment, in a format that is internal to its UI; only this module knows it.
-MLflow silently ignores unknown keys, so a test opens every view in a browser.
+MLflow keeps a view as one tag of the experiment, in a format that is internal to its UI. Only this module knows the format.
+MLflow ignores unknown keys without a message, so a test opens every view in a browser (`tests/mlflow_ui/test_browser.py`).
 """
 
 import base64
@@ -15,23 +15,27 @@ from typing import Any
 from lrscale.tracking.schema import IN_SUMMARY, KIND, SAVED_VIEW
 
 LIMIT = 100
-"""Largest number of runs in a view: MLflow loads no more at first, and draws only loaded runs."""
+"""The largest number of runs in a view. MLflow loads no more at first, and draws only runs that are loaded."""
 SUMMARY = "lrscale-summary"
-"""The id of the view with which a study opens."""
+"""The id of the view that a study opens with."""
 RUN_NAME = "attributes.`Run Name`"
+"""The id of the column with the names of runs."""
 TRIALS = f"tags.`{KIND}` = 'trial'"
+"""Filter: all trials."""
 BEST = f"tags.`{IN_SUMMARY}` = 'yes'"
+"""Filter: the runs that the summary shows, which are the parent run and the best trial of each cell."""
 BEST_TRIALS = f"{TRIALS} and {BEST}"
-"""Filters: all trials; what the summary shows; without the parent run."""
+"""Filter: the best trial of each cell, without the parent run."""
 Point = tuple[str, float, int]
-"""A metric, its value and its step."""
+"""The name of a metric, its value, and its step."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of metrics `y`: lines over the step or another metric `x`; points over `x`; or one bar a run.
+    """A chart of the metrics `y`. MLflow writes the names of the metrics as its title.
 
-    MLflow titles it with its metrics.
+    Without `points` and `bars`, it has lines over `x`, which is `step` or the name of a metric. With `points`, it has
+    points over the metric `x`. With `bars`, it has one bar for each run. `log`: whether the y axis of lines is logarithmic.
     """
 
     y: tuple[str, ...]
@@ -43,7 +47,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """Charts under a title, two in a row. MLflow shows 50 characters of the title."""
+    """A section of charts with a title, two charts in a row. MLflow shows the first 50 characters of the title."""
 
     title: str
     charts: tuple[Chart, ...]
@@ -51,7 +55,11 @@ class Section:
 
 @dataclass(frozen=True)
 class View:
-    """A saved view. `columns`: widths in pixels by name, as in `metrics.objective`; `order`: the name that sorts the runs."""
+    """A saved view.
+
+    `columns` holds the width of each column in pixels, by its name, such as `metrics.objective`. `filter` selects the runs,
+    and `order` is the name of the column that sorts them.
+    """
 
     id: str
     name: str
@@ -63,23 +71,28 @@ class View:
 
 
 def column(name: str) -> str:
-    """Returns a column's id, as in metrics.`objective`."""
+    """Returns the id that MLflow gives to a column. The column `metrics.objective` has the id metrics.`objective`."""
     kind, _, key = name.partition(".")
     return f"{kind}.`{key}`"
 
 
 def key(*parts: str) -> str:
-    """Returns a metric's name, with characters that MLflow accepts."""
+    """Returns the name of a metric: its parts that are not empty, joined by `/`, with only characters that MLflow accepts.
+
+    Example:
+      >>> key("curve", "", "a=b expected")
+      'curve/a_b expected'
+    """
     return "/".join("".join(c if c.isalnum() or c in "_-. " else "_" for c in part) for part in parts if part)
 
 
 def tags(views: Sequence[View], hidden: Sequence[str], now: int) -> dict[str, str]:
-    """Returns the experiment's tags that hold the views; MLflow's menu lists them in the given order.
+    """Returns the tags of an experiment that hold its saved views. MLflow's menu lists the views in the given order.
 
     Args:
-      views: at most LIMIT runs each.
-      hidden: metrics that get no chart of their own.
-      now: milliseconds.
+      views: the views; each has at most LIMIT runs.
+      hidden: the metrics for which MLflow must not draw a chart that no view asks for.
+      now: the present time, in milliseconds since 1970.
     """
     return {
         SAVED_VIEW + view.id: json.dumps(
@@ -90,13 +103,22 @@ def tags(views: Sequence[View], hidden: Sequence[str], now: int) -> dict[str, st
 
 
 def link(experiment: str, view: str, charts: bool) -> str:
-    """Returns the part of a view's link that follows the server's address."""
+    """Returns the link to a view, without the address of the server.
+
+    Args:
+      experiment: the id of the experiment.
+      view: the id of the view.
+      charts: whether the link opens the charts instead of the table of runs.
+    """
     mode = "&compareRunsMode=CHART" if charts else ""
     return f"/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}{mode}"
 
 
 def bound(values: Sequence[float]) -> float | None:
-    """Returns the largest bound with at most LIMIT values at or below it, to four digits; None where all values fit.
+    """Returns a bound with as many values below it as possible, but at most LIMIT. Equal values are all below it or none.
+
+    It is None for at most LIMIT values, because then no bound is needed. Where the least value alone occurs more than LIMIT
+    times, the bound is below all values.
 
     Example:
       >>> bound([1.0, 2.0, 3.0]), bound(list(range(200)))
@@ -105,17 +127,18 @@ def bound(values: Sequence[float]) -> float | None:
     if len(values) <= LIMIT:
         return None
     ordered = sorted(values)
-    kept = next((i for i in range(LIMIT, 0, -1) if ordered[i - 1] < ordered[i]), 0)
-    return (ordered[kept - 1] + ordered[kept]) / 2 if kept else math.nextafter(ordered[0], -math.inf)
+    count = next((i for i in range(LIMIT, 0, -1) if ordered[i - 1] < ordered[i]), 0)
+    return (ordered[count - 1] + ordered[count]) / 2 if count else math.nextafter(ordered[0], -math.inf)
 
 
 def _state(view: View, hidden: Sequence[str]) -> dict[str, Any]:
+    """Returns a view in the format of MLflow's UI. Each metric in `hidden` that no chart of the view shows is hidden."""
     columns = [column(name) for name in view.columns]
-    placed = [(i, chart) for i, section in enumerate(view.sections) for chart in section.charts]
-    named = {key for _, chart in placed for key in chart.y}
-    cards = [_card(chart, place, section) for place, (section, chart) in enumerate(placed)]
-    cards += [_hidden(key) for key in hidden if key not in named]
-    sections = [{"uuid": f"s{i}", "name": section.title, **OPEN} for i, section in enumerate(view.sections)]
+    charts = [(i, chart) for i, section in enumerate(view.sections) for chart in section.charts]
+    metrics_shown = {metric for _, chart in charts for metric in chart.y}
+    cards = [_card(chart, i, section) for i, (section, chart) in enumerate(charts)]
+    cards += [_hidden_card(metric) for metric in hidden if metric not in metrics_shown]
+    sections = [{"uuid": f"s{i}", "name": section.title, **SECTION_STATE} for i, section in enumerate(view.sections)]
     return {
         "searchFilter": view.filter,
         "orderByKey": column(view.order),
@@ -142,11 +165,19 @@ def _state(view: View, hidden: Sequence[str]) -> dict[str, Any]:
     }
 
 
-OPEN = {"columns": 2, "cardHeight": 340, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+SECTION_STATE = {"columns": 2, "cardHeight": 340, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+"""What all sections have in common, in the format of MLflow's UI. `display` means that a section is unfolded."""
 
 
-def _card(chart: Chart, place: int, section: int) -> dict[str, Any]:
-    shared = {"uuid": f"c{place}", "metricSectionId": f"s{section}", "deleted": False, "isGenerated": False}
+def _card(chart: Chart, number: int, section: int) -> dict[str, Any]:
+    """Returns a chart in the format of MLflow's UI.
+
+    Args:
+      chart: the chart.
+      number: the number of the chart in the view.
+      section: the number of its section.
+    """
+    shared = {"uuid": f"c{number}", "metricSectionId": f"s{section}", "deleted": False, "isGenerated": False}
     shared["runsCountToCompare"] = LIMIT
     if chart.points:
         return {**shared, "type": "SCATTER", "xaxis": _axis(chart.x), "yaxis": _axis(chart.y[0])}
@@ -172,15 +203,17 @@ def _card(chart: Chart, place: int, section: int) -> dict[str, Any]:
     }
 
 
-def _axis(key: str) -> dict[str, str]:
-    return {"key": key, "type": "METRIC", "dataAccessKey": key}
+def _axis(metric: str) -> dict[str, str]:
+    """Returns the axis of a chart with points, in the format of MLflow's UI."""
+    return {"key": metric, "type": "METRIC", "dataAccessKey": metric}
 
 
-def _hidden(key: str) -> dict[str, Any]:
-    """Returns the card of a chart that MLflow would add by itself, marked as deleted."""
-    card = {"uuid": f"hidden {key}", "type": "BAR", "metricKey": key, "metricSectionId": "s0"}
-    return {**card, "dataAccessKey": key, "deleted": True, "isGenerated": True, "runsCountToCompare": LIMIT}
+def _hidden_card(metric: str) -> dict[str, Any]:
+    """Returns the bar chart that MLflow would add by itself for a metric, marked as deleted."""
+    card = {"uuid": f"hidden {metric}", "type": "BAR", "metricKey": metric, "metricSectionId": "s0"}
+    return {**card, "dataAccessKey": metric, "deleted": True, "isGenerated": True, "runsCountToCompare": LIMIT}
 
 
 def _packed(state: Mapping[str, Any]) -> str:
+    """Returns the state of a view as compressed text, as MLflow's UI stores it."""
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()

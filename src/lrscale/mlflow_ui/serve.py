@@ -1,4 +1,4 @@
-"""Serves MLflow's own UI on this machine, with few processes and no telemetry, and opens it at a study's summary."""
+"""Serves MLflow's own UI on this machine, with few processes and without telemetry, and opens it at a study's summary."""
 
 import json
 import secrets
@@ -21,23 +21,34 @@ if TYPE_CHECKING:
     from lrscale.tracking.store import Store
 
 HOST_NAME = "lrscale.localhost"
-"""A name for this machine: at 127.0.0.1 MLflow opens an assistant panel over a quarter of the page."""
+"""The name of this machine in links. At 127.0.0.1 MLflow opens an assistant panel that covers a quarter of the page."""
 DASHBOARD_PORT = 8080
-QUIET = {
+"""The first port that is tried for optuna-dashboard."""
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+"""Environment variables of MLflow's server."""
 
 
 def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optuna: bool) -> None:
-    """Serves a store until Ctrl-C, and opens or prints the link to a study's summary.
+    """Serves a store until Ctrl-C is pressed, and prints the link to a study's summary.
 
-    A server that already serves this store is used as it is. If the store itself is a server, only the link is printed.
+    If a server on this machine already serves the store, no other is started. If the store itself is a server, only the
+    link is printed.
+
+    Args:
+      study: the name of the study; None for the latest.
+      uri: the URI of the MLflow store.
+      host: the address at which the server listens.
+      port: the port of the server; if it is taken, the next free port is used.
+      browser: whether the link is opened in a browser.
+      optuna: whether optuna-dashboard is served too.
 
     Raises:
-      Refusal: the store or the study is not there, or an option cannot be used.
-      Failure: a server did not come up, or has stopped by itself.
+      Refusal: the store or the study does not exist, or an option cannot be used.
+      Failure: a server did not answer in time, or ended by itself.
     """
     from lrscale.tracking.store import Store
 
@@ -46,33 +57,33 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
         socket.getaddrinfo(host, port)
     except OSError:
         raise Refusal(
-            f"`--host` must be an address of this machine, got {host}. Leave it out to be reached from here only."
+            f"`--host` must be an address of this machine, got {host}. Leave it out, and only this machine can reach the UI."
         ) from None
     store = Store.existing(uri)
     record = store.study(study)
-    _complete(store, record)
+    _write_missing_views(store, record)
     path = link(record.experiment_id, SUMMARY, charts=True)
-    if hasattr(signal, "SIGHUP"):  # sent when the terminal is closed
+    if hasattr(signal, "SIGHUP"):  # the system sends SIGHUP when the terminal is closed
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     servers: list[Server] = []
-    with ExitStack() as running:
+    with ExitStack() as stack:
         if uri.startswith(("http://", "https://")):
             address, browser = uri.rstrip("/"), browser and optuna
         else:
-            found = _serving(store, record, host, port)
-            if found is None:
-                found = free_port(host, port)
-                servers.append(running.enter_context(_mlflow(store.address, host, found)))
-            address = f"http://{_name(host, browser)}:{found}"
+            server_port = _serving(store, record, host, port)
+            if server_port is None:
+                server_port = free_port(host, port)
+                servers.append(stack.enter_context(_mlflow(store.address, host, server_port)))
+            address = f"http://{_name(host, browser)}:{server_port}"
         if optuna:
-            servers.append(running.enter_context(_dashboard(store, record, address + path)))
-        _say(address + path, host, servers, browser)
+            servers.append(stack.enter_context(_dashboard(store, record, address + path)))
+        _print_links(address + path, host, servers, browser)
         if servers:
             _join(servers)
 
 
-def _complete(store: "Store", record: "StudyRecord") -> None:
-    """Writes the views of a study that has none: it runs for the first time, or an older version recorded it."""
+def _write_missing_views(store: "Store", record: "StudyRecord") -> None:
+    """Writes the views of a study that has none, because its first execution still runs or an older version recorded it."""
     if SAVED_VIEW + SUMMARY in store.experiment_tags(record.experiment_id):
         return
     from lrscale.mlflow_ui.publish import show_study
@@ -83,9 +94,18 @@ def _complete(store: "Store", record: "StudyRecord") -> None:
 
 
 def _serving(store: "Store", record: "StudyRecord", host: str, port: int) -> int | None:
-    """Returns the port, from `port` on, where a running server serves this store; None if there is none before a free port.
+    """Returns the port at which a server on this machine already serves this store.
 
-    A random tag is written to the store, and the server is asked for it: no other store can have it.
+    To test a server, a random tag is written to the store, and the server is asked for the tag. No other store can have it.
+
+    Args:
+      store: the store.
+      record: the record of the study whose experiment gets the tag.
+      host: the address at which servers listen.
+      port: the first port that is searched.
+
+    Returns:
+      The port; None if the search reaches a free port, or 100 ports, without such a server.
     """
     for candidate in range(port, min(port + 100, 65536)):
         if is_free(host, candidate):
@@ -99,34 +119,45 @@ def _serving(store: "Store", record: "StudyRecord", host: str, port: int) -> int
 
 
 def _tags(port: int, record: "StudyRecord") -> dict[str, str] | None:
-    """Returns a server's tags of the study's experiment; None if it has no such experiment or is no MLflow server."""
+    """Returns the tags of the study's experiment that the server at a port has.
+
+    Returns None if there is no MLflow server, or if it has no such experiment.
+    """
     url = f"http://{LOCAL}:{port}/api/2.0/mlflow/experiments/get?experiment_id={record.experiment_id}"
     try:
-        with urllib.request.urlopen(url, timeout=3) as answer:
-            found = json.load(answer)["experiment"]
-        return {tag["key"]: tag["value"] for tag in found.get("tags", [])} if found["name"] == record.plan.study else None
+        with urllib.request.urlopen(url, timeout=3) as response:
+            experiment = json.load(response)["experiment"]
+        is_ours = experiment["name"] == record.plan.study
+        return {tag["key"]: tag["value"] for tag in experiment.get("tags", [])} if is_ours else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _mlflow(uri: str, host: str, port: int) -> Server:
+    """Returns MLflow's server for a store, not yet started. Prints a warning if other machines can reach it."""
     print(f"starting MLflow's server on {host}:{port}", flush=True)
     if host != LOCAL:
-        print(f"whoever reaches {host}:{port} can read, change and delete all that is in {uri}: there is no password", flush=True)
+        print(
+            f"there is no password: everyone who can reach {host}:{port} can read, change and delete everything in {uri}",
+            flush=True,
+        )
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", host, "--port", str(port), "--allowed-hosts", ",".join(_allowed(host, port))]
     command += ["--cors-allowed-origins", f"http://{HOST_NAME}:{port}"]
-    return Server("MLflow's server", command, QUIET, f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/health")
+    return Server("MLflow's server", command, ENVIRONMENT, f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/health")
 
 
 def _allowed(host: str, port: int) -> list[str]:
-    """Returns the host names that a request may use: a web page elsewhere cannot reach the server by another name."""
+    """Returns the host names, with the port, that a request may use.
+
+    A web page of another host cannot reach the server under a name of its own.
+    """
     names = [LOCAL, "localhost", HOST_NAME] + ([] if host == LOCAL else [host, socket.gethostname(), socket.getfqdn()])
     return [f"{name}:{port}" for name in dict.fromkeys(names)]
 
 
 def _name(host: str, browser: bool) -> str:
-    """Returns the host of the link: HOST_NAME if it leads to this machine, which it does in all browsers but Safari."""
+    """Returns the host name of the link: HOST_NAME if it leads to this machine. It does so in all browsers but Safari."""
     if host != LOCAL:
         return socket.gethostname() if host == "0.0.0.0" else host
     try:
@@ -136,6 +167,7 @@ def _name(host: str, browser: bool) -> str:
 
 
 def _dashboard(store: "Store", record: "StudyRecord", mlflow: str) -> Server:
+    """Returns optuna-dashboard for a study, not yet started. Writes notes that link to `mlflow` to its Optuna studies."""
     from lrscale.mlflow_ui.optuna_dashboard import command, leave_notes
 
     storage = record.storage or "optuna.journal"
@@ -144,22 +176,23 @@ def _dashboard(store: "Store", record: "StudyRecord", mlflow: str) -> Server:
     return Server("optuna-dashboard", command(storage, port), {}, f"http://{LOCAL}:{port}/dashboard/")
 
 
-def _say(address: str, host: str, servers: list[Server], browser: bool) -> None:
+def _print_links(address: str, host: str, servers: list[Server], browser: bool) -> None:
+    """Prints the links to a study in MLflow and in optuna-dashboard, and opens them in a browser if `browser` is True."""
     print(address, flush=True)
     links = [address, *(server.address for server in servers if server.name == "optuna-dashboard")]
     for dashboard in links[1:]:
         print(f"{dashboard} (Optuna)", flush=True)
     if browser:
-        for each in links:
-            webbrowser.open(each)
+        for link_address in links:
+            webbrowser.open(link_address)
     if servers:
         print("Ctrl-C stops the server.", flush=True)
     elif not address.startswith("https"):
-        print("It is served already.", flush=True)
+        print("A server already serves this store.", flush=True)
 
 
 def _join(servers: list[Server]) -> None:
-    """Waits for Ctrl-C or SIGTERM."""
+    """Waits until Ctrl-C or SIGTERM. Raises Failure if the first server ends before."""
     try:
         servers[0].join()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Starts a server as a child process, waits until it answers, and stops it with all its children."""
+"""Starts a server as a child process, waits until it answers, and stops it together with its own child processes."""
 
 import os
 import signal
@@ -14,23 +14,30 @@ from types import TracebackType
 from lrscale.errors import Failure, Refusal
 
 LOCAL = "127.0.0.1"
+"""The address at which only this machine can reach a server."""
 WAIT_SECONDS, STOP_SECONDS = 90, 10
+"""How long a server may take to answer first, and how long its processes may take to end after a signal."""
 
 
 class Server:
-    """A server in a process group of its own, which runs while the context lasts."""
+    """A context in which a server runs, in a process group of its own.
+
+    Raises:
+      Failure: the server ended, or did not answer in time, when the context was entered.
+    """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], address: str) -> None:
         """Args:
-        name: what is started, for messages.
+        name: the name of the server in messages.
         command: the program and its arguments.
-        environment: variables to set in addition to this process's.
-        address: an URL that answers when the server is up.
+        environment: environment variables that are set besides those of this process.
+        address: a URL that answers when the server is ready.
         """
         self.name, self.command, self.address = name, command, address
         self.environment = {**os.environ, **environment}
 
     def __enter__(self) -> "Server":
+        """Starts the server and waits until it answers."""
         self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             self.command, env=self.environment, stdout=self.output, stderr=self.output, start_new_session=True
@@ -43,33 +50,34 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stops the server."""
         self.stop()
 
     def join(self) -> None:
-        """Waits until the server ends by itself, which is an error.
+        """Waits until the server ends by itself. It never returns.
 
         Raises:
-          Failure: it has.
+          Failure: the server has ended.
         """
         self.process.wait()
         raise Failure(f"{self.name} has stopped: {self._last_line()}")
 
     def stop(self) -> None:
-        """Stops the process group: by SIGTERM first, then by SIGKILL."""
+        """Stops all processes of the group: by SIGTERM, and by SIGKILL if some remain after STOP_SECONDS."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, number)
             except ProcessLookupError:
                 break
-            if self._gone(STOP_SECONDS):
+            if self._has_ended(STOP_SECONDS):
                 break
         self.process.wait()
         self.output.close()
 
-    def _gone(self, seconds: float) -> bool:
-        """Returns whether the group has no process left, within some seconds."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def _has_ended(self, seconds: float) -> bool:
+        """Waits until the group has no process left, for some seconds at most, and returns whether this is so."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             self.process.poll()
             try:
                 os.killpg(self.process.pid, 0)
@@ -79,8 +87,9 @@ class Server:
         return False
 
     def _wait(self) -> None:
-        until = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < until and self.process.poll() is None:
+        """Waits until the server answers; raises Failure if it ends before, or takes longer than WAIT_SECONDS."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(self.address, timeout=2):
                     return
@@ -89,13 +98,14 @@ class Server:
         raise Failure(f"{self.name} did not answer at {self.address} within {WAIT_SECONDS} s: {self._last_line()}")
 
     def _last_line(self) -> str:
+        """Returns the last line that the server printed."""
         self.output.seek(0)
         lines = self.output.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        return lines[-1][:300] if lines else "it printed nothing"
 
 
 def is_free(host: str, port: int) -> bool:
-    """Returns whether a server can listen on a port."""
+    """Returns whether a server can listen on a port of a host."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -106,12 +116,12 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str, port: int) -> int:
-    """Returns the first port from `port` on where a server can listen.
+    """Returns the first port, from `port` on, on which a server can listen.
 
     Raises:
-      Refusal: there is none within 100.
+      Refusal: none of the 100 ports from `port` on is free.
     """
     for candidate in range(port, min(port + 100, 65536)):
         if is_free(host, candidate):
             return candidate
-    raise Refusal(f"`--port` must be followed by a free port within 100, got {port}. Take another.")
+    raise Refusal(f"`--port` must be the first of 100 ports of which one is free, got {port}. Take another port.")

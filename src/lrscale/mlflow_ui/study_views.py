@@ -1,4 +1,4 @@
-"""The saved views of a study, and the curves of their charts, made from the study's answer."""
+"""Makes the saved views of a study, and the curves of their charts, from the study's answer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,30 +11,31 @@ from lrscale.study.plan import in_words
 from lrscale.study.records import TrialRecord
 from lrscale.training.results import mean_objective
 
-RESULT = {"metrics.objective": 95, "params.lr": 85}
-CHECKS = {"metrics.diverged": 80, "metrics.steps": 70}
+RESULT_COLUMNS = {"metrics.objective": 95, "params.lr": 85}
+CHECK_COLUMNS = {"metrics.diverged": 80, "metrics.steps": 70}
 ESTIMATE_COLUMNS = {"metrics.lr_best": 80, "metrics.lr_low": 80, "metrics.lr_high": 80, "metrics.lr_theory": 85}
+"""Columns of the views, with their widths in pixels: a trial's result, checks of it, and the estimates of its cell."""
 HIDDEN = (
     "batch_size", "diverged", "examples", "excess_risk", "log10_lr", "log10_objective", "lr_best", "lr_high", "lr_low",
     "lr_theory", "objective", "objective_by_seed", "place", "seeds", "steps", "train_loss", "trial", "claims", "claims_held",
     "ratio_slope", "curve/log10_lr", "final/excess_risk", "final/train_loss", "final/minibatch_loss", "final/grad_norm",
     "final/valid_loss", "final/valid_error", "final/steps_to_target",
 )  # fmt: skip
-"""Metrics for which MLflow would draw a chart by itself."""
+"""The metrics for which MLflow would draw charts that no view asks for."""
 
 
 def views(answer: Answer, trials: Sequence[TrialRecord]) -> list[View]:
-    """Returns a study's views, in the menu's order.
+    """Returns the views of a study, in the order of MLflow's menu.
 
     Args:
-      answer: the study's answer.
-      trials: all trials of its experiment, also those of other executions.
+      answer: the answer of the study.
+      trials: all trials of the study's experiment, also those of its other executions.
     """
     if not answer.families:
         return [probe_view(answer)]
-    columns = {**RESULT, **{f"params.{key}": 45 + 7 * len(key) for key in axes(answer)}, **CHECKS}
-    points = Section("log10 objective against log10 lr", (Chart(("log10_objective",), "log10_lr", points=True),))
-    gone = Section("Diverged seeds against log10 lr", (Chart(("diverged",), "log10_lr", points=True),))
+    columns = {**RESULT_COLUMNS, **{f"params.{axis}": 45 + 7 * len(axis) for axis in axes(answer)}, **CHECK_COLUMNS}
+    objectives = Section("log10 objective against log10 lr", (Chart(("log10_objective",), "log10_lr", points=True),))
+    diverged = Section("Diverged seeds against log10 lr", (Chart(("diverged",), "log10_lr", points=True),))
     loss = _loss_section(answer)
     return [
         View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _summary(answer)),
@@ -47,81 +48,115 @@ def views(answer: Answer, trials: Sequence[TrialRecord]) -> list[View]:
             {**ESTIMATE_COLUMNS, **columns},
             (loss,),
         ),
-        *(_of_reduction(answer, trials, reduction, columns, (points, loss)) for reduction in _reductions(answer)),
-        _diverged(trials, columns, (gone,)),
-        _all(trials, columns, (points, loss)),
+        *(_reduction_view(answer, trials, reduction, columns, (objectives, loss)) for reduction in _reductions(answer)),
+        _diverged_view(trials, columns, (diverged,)),
+        _all_view(trials, columns, (objectives, loss)),
     ]
 
 
 def axes(answer: Answer) -> list[str]:
-    """Returns batch size, reduction, and the names of the other axes in which a study's cells differ."""
-    return list(dict.fromkeys(["batch_size", "reduction", *(key for cell in answer.cells for key in cell.cell.scientific)]))
+    """Returns the names of batch size and reduction, and of all other axes in which the cells of a study differ."""
+    return list(dict.fromkeys(["batch_size", "reduction", *(axis for cell in answer.cells for axis in cell.cell.scientific)]))
 
 
 def _reductions(answer: Answer) -> list[str]:
+    """Returns the reductions of a study's cells, in reverse alphabetical order: sum before mean."""
     return sorted({cell.training.reduction for cell in answer.cells}, reverse=True)
 
 
 def _loss_section(answer: Answer) -> Section:
+    """Returns the section with loss curves: the excess risk if it is the objective, or else the training loss."""
     name = "excess_risk" if answer.plan.objective == "excess_risk" else "train_loss"
-    words = name.replace("_", " ").capitalize()
-    return Section(f"{words} against steps, and against examples", (Chart((name,)), Chart((name,), "examples")))
+    title = name.replace("_", " ").capitalize()
+    return Section(f"{title} against steps, and against examples", (Chart((name,)), Chart((name,), "examples")))
 
 
 def _summary(answer: Answer) -> tuple[Section, ...]:
-    """Returns the charts of objective against lr, one line a batch size, and best lr against batch size, one line a reduction."""
-    curves = dict.fromkeys(_curve(family, reduction) for family in answer.families for reduction in family.reductions())
-    ends = []
+    """Returns the charts of the summary, in two sections.
+
+    Objective against lr has a line for each batch size, and best lr against batch size has a line for each reduction.
+    """
+    curve_keys = dict.fromkeys(_curve_key(family, reduction) for family in answer.families for reduction in family.reductions())
+    best_lr_charts = []
     for family in answer.families:
-        keys = {key for key, _, _ in _law_points(family)} - {_sizes(family)}
-        if keys:
-            ends.append(Chart(tuple(sorted(keys)), _sizes(family)))
-    objective = Section("Objective against log10 lr, by reduction", tuple(Chart((key,), "curve/log10_lr") for key in curves))
-    return objective, Section("Best lr against log10 batch size", tuple(ends))
+        metrics = {metric for metric, _, _ in _best_lr_points(family)} - {_sizes_key(family)}
+        if metrics:
+            best_lr_charts.append(Chart(tuple(sorted(metrics)), _sizes_key(family)))
+    objective_charts = tuple(Chart((curve_key,), "curve/log10_lr") for curve_key in curve_keys)
+    objective = Section("Objective against log10 lr, by reduction", objective_charts)
+    return objective, Section("Best lr against log10 batch size", tuple(best_lr_charts))
 
 
-def _of_reduction(
+def _reduction_view(
     answer: Answer, trials: Sequence[TrialRecord], reduction: str, columns: dict[str, int], sections: tuple[Section, ...]
 ) -> View:
-    """Returns the view of a reduction's trials, best first. Trials of other executions may have any reduction."""
-    others = {cell.cell.id for cell in answer.cells if cell.training.reduction != reduction}
-    chosen = [trial for trial in trials if trial.cell not in others]
-    objectives = [mean_objective(trial.objectives) for trial in chosen]
-    query, more = _fewer(f"{TRIALS} and params.reduction = '{reduction}'", "objective", objectives, "best")
-    name = f"Trials with {reduction}, best first{more}"
+    """Returns the view of the trials of a reduction, best first.
+
+    The filter may let through fewer than LIMIT trials: a trial of another execution is counted, though it may have
+    another reduction.
+
+    Args:
+      answer: the answer of the study.
+      trials: all trials of the study's experiment.
+      reduction: the reduction.
+      columns: the columns of the view.
+      sections: the charts of the view.
+    """
+    other_cells = {cell.cell.id for cell in answer.cells if cell.training.reduction != reduction}
+    counted = [trial for trial in trials if trial.cell not in other_cells]
+    objectives = [mean_objective(trial.objectives) for trial in counted]
+    query, remark = _narrowed(f"{TRIALS} and params.reduction = '{reduction}'", "objective", objectives, "best")
+    name = f"Trials with {reduction}, best first{remark}"
     return View(f"lrscale-trials-{reduction}", name, query, "metrics.objective", True, columns, sections)
 
 
-def _diverged(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:
+def _diverged_view(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:
+    """Returns the view of the trials with a run that diverged, from the smallest lr up."""
     lrs = [math.log10(trial.params["optimizer.lr"]) for trial in trials if any(trial.diverged) and "optimizer.lr" in trial.params]
-    query, more = _fewer(f"{TRIALS} and metrics.diverged > 0", "log10_lr", lrs, "smallest lrs,")
-    finite = {key: width for key, width in columns.items() if key != "metrics.objective"}  # a diverged trial has no objective
-    return View("lrscale-diverged", f"Diverged trials{more}", query, "metrics.log10_lr", True, finite, sections)
+    query, remark = _narrowed(f"{TRIALS} and metrics.diverged > 0", "log10_lr", lrs, "smallest lrs,")
+    # the objective of such a trial is infinite, and MLflow holds none
+    with_values = {name: width for name, width in columns.items() if name != "metrics.objective"}
+    return View("lrscale-diverged", f"Diverged trials{remark}", query, "metrics.log10_lr", True, with_values, sections)
 
 
-def _all(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:
-    """Returns the view of all trials, or of the first ones of each cell, whose lrs lie far apart."""
+def _all_view(trials: Sequence[TrialRecord], columns: dict[str, int], sections: tuple[Section, ...]) -> View:
+    """Returns the view of all trials, from the smallest lr up.
+
+    If there are more than LIMIT, it shows the first few trials of each cell, because the lrs of these are far apart.
+    """
     numbers = sorted(trial.number for trial in trials)
-    query, more = TRIALS, ""
+    query, remark = TRIALS, ""
     if len(numbers) > LIMIT:
         first = numbers[LIMIT]
         query = f"{TRIALS} and metrics.trial < {first}" if first > 0 else f"{TRIALS} and {BEST}"
-        more = f" (first {first} of each cell, of {len(numbers)})"
-    return View("lrscale-all", f"All trials{more}", query, "metrics.log10_lr", True, {**columns, "metrics.trial": 60}, sections)
+        remark = f" (first {first} of each cell, of {len(numbers)})"
+    return View("lrscale-all", f"All trials{remark}", query, "metrics.log10_lr", True, {**columns, "metrics.trial": 60}, sections)
 
 
-def _fewer(query: str, metric: str, values: Sequence[float], words: str) -> tuple[str, str]:
-    """Narrows a query to the trials with the least values of a metric if they are more than LIMIT, and says so in words."""
+def _narrowed(query: str, metric: str, values: Sequence[float], adjective: str) -> tuple[str, str]:
+    """Returns a query that selects at most LIMIT trials, those with the least values of a metric, and a remark on this.
+
+    The remark is empty, and the query unchanged, if there are no more trials than LIMIT.
+
+    Args:
+      query: the query that selects all the trials.
+      metric: the name of the metric.
+      values: the value of the metric for each of these trials; the query uses them with four digits.
+      adjective: the words for the least values in the remark, such as `best`.
+    """
     if len(values) <= LIMIT:
         return query, ""
-    shown = [float(f"{value:.4g}") for value in values if math.isfinite(value)]
-    limit = bound(shown)
-    limit = max(shown, default=0.0) if limit is None else limit
-    return f"{query} and metrics.{metric} <= {limit!r}", f" ({words} {min(LIMIT, len(shown))} of {len(values)})"
+    finite = [float(f"{value:.4g}") for value in values if math.isfinite(value)]
+    limit = bound(finite)
+    limit = max(finite, default=0.0) if limit is None else limit
+    return f"{query} and metrics.{metric} <= {limit!r}", f" ({adjective} {min(LIMIT, len(finite))} of {len(values)})"
 
 
 def shown_trials(answer: Answer) -> list[tuple[CellAnswer, TrialRecord]]:
-    """Returns the best trial of each cell, by family, reduction and batch size: at most LIMIT - 1, as the parent is shown too."""
+    """Returns each cell with its best trial, in the order of families, reductions and batch sizes.
+
+    There are at most LIMIT - 1, because the parent run is shown too.
+    """
     cells = [
         cell
         for family in answer.families
@@ -134,57 +169,69 @@ def shown_trials(answer: Answer) -> list[tuple[CellAnswer, TrialRecord]]:
 
 
 def cell_points(answer: Answer) -> dict[str, list[Point]]:
-    """Returns each cell's curve and numbers, by the run id of its best trial, which carries them in its own colour."""
+    """Returns what MLflow shows of each cell: its place in the order of cells, its estimates, and its curve.
+
+    Returns:
+      The points, by the run id of the cell's best trial; MLflow draws the curve in the colour of this run.
+    """
     families = {cell.cell.id: family for family in answer.families for cell in family.cells}
     return {
-        trial.run_id: [("place", place, 0), *_numbers(cell), *_curve_points(families[cell.cell.id], cell)]
+        trial.run_id: [("place", place, 0), *_estimates(cell), *_curve_points(families[cell.cell.id], cell)]
         for place, (cell, trial) in enumerate(shown_trials(answer), start=1)
     }
 
 
 def study_points(answer: Answer) -> list[Point]:
-    """Returns the curves of the parent run: best lr against log10 B, for each reduction."""
-    return [point for family in answer.families for point in _law_points(family)]
+    """Returns the curves that the parent run holds: best lr against log10 B, for each family and reduction."""
+    return [point for family in answer.families for point in _best_lr_points(family)]
 
 
-def _numbers(cell: CellAnswer) -> list[Point]:
-    numbers = [] if cell.theory_lr is None else [("lr_theory", cell.theory_lr, 0)]
+def _estimates(cell: CellAnswer) -> list[Point]:
+    """Returns a cell's best lr with its interval, and the best lr in theory, as far as they are known."""
+    points = [] if cell.theory_lr is None else [("lr_theory", cell.theory_lr, 0)]
     if cell.best is not None:
         interval = cell.best.interval
-        numbers += [("lr_best", interval.value, 0), ("lr_low", interval.low, 0), ("lr_high", interval.high, 0)]
-    return numbers
+        points += [("lr_best", interval.value, 0), ("lr_low", interval.low, 0), ("lr_high", interval.high, 0)]
+    return points
 
 
 def _curve_points(family: Family, cell: CellAnswer) -> list[Point]:
-    """Returns objective and log10 lr of a cell's trials. The step is made from the lr, so that a continued study adds points."""
-    name = _curve(family, cell.training.reduction)
+    """Returns the points of a cell's curve: objective and log10 lr of its trials, without objectives that are infinite or 0.
+
+    The step of a point is computed from its lr, so a study that is continued adds points and changes none.
+    """
+    name = _curve_key(family, cell.training.reduction)
     finite = [(math.log10(lr), o) for lr, o, _ in cell.points() if math.isfinite(o) and o > 0]
-    return [p for x, o in finite for p in ((name, o, round(1e6 * x)), ("curve/log10_lr", x, round(1e6 * x)))]
+    return [point for x, o in finite for point in ((name, o, round(1e6 * x)), ("curve/log10_lr", x, round(1e6 * x)))]
 
 
-def _law_points(family: Family) -> list[Point]:
+def _best_lr_points(family: Family) -> list[Point]:
+    """Returns the points of a family's curves: best lr and theory for each reduction, and log10 B. The step is B."""
     points: list[Point] = []
     for reduction in family.reductions():
-        lines: dict[str, Callable[[CellAnswer], float | None]] = {
-            key("best_lr", _title(family), reduction): lambda c: c.best.interval.value if c.best and c.fits else None,
-            key("best_lr", _title(family), f"{reduction} theory"): lambda c: c.theory_lr,
+        lrs: dict[str, Callable[[CellAnswer], float | None]] = {
+            key("best_lr", _in_words(family), reduction): lambda c: c.best.interval.value if c.best and c.fits else None,
+            key("best_lr", _in_words(family), f"{reduction} theory"): lambda c: c.theory_lr,
         }
         for cell in family.cells:
             if cell.training.reduction == reduction:
                 b = cell.step_examples
-                values = {key: line(cell) for key, line in lines.items()}
-                points += [(key, value, b) for key, value in values.items() if value is not None]
-                points.append((_sizes(family), math.log10(b), b))
+                values = {metric: lr(cell) for metric, lr in lrs.items()}
+                points += [(metric, value, b) for metric, value in values.items() if value is not None]
+                points.append((_sizes_key(family), math.log10(b), b))
     return list(dict.fromkeys(points))
 
 
-def _title(family: Family, *more: str) -> str:
+def _in_words(family: Family, *more: str) -> str:
+    """Returns the axis values that a family's cells share, and further words, as one text."""
     return " ".join([*in_words(family.of), *more])
 
 
-def _curve(family: Family, reduction: str) -> str:
-    return key("curve", _title(family, reduction))
+def _curve_key(family: Family, reduction: str) -> str:
+    """Returns the name of the metric that holds objectives against lr, for one reduction of a family."""
+    return key("curve", _in_words(family, reduction))
 
 
-def _sizes(family: Family) -> str:
-    return key("best_lr", _title(family), "log10_batch_size")
+def _sizes_key(family: Family) -> str:
+    """Returns the name of the metric that holds log10 B of a family."""
+    return key("best_lr", _in_words(family), "log10_batch_size")

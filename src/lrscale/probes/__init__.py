@@ -1,4 +1,4 @@
-"""What a cell can measure without tuning an lr; a module's name is its probe's. Imports `training` and below."""
+"""The probes: measurements of a cell that tune no lr. Each module has the name of its probe. Imports `training` and below."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Declaration):
-    """A measurement: `measure(training, task)` returns a cell's quantities, the same ones for the same cell.
+    """The declaration of a probe.
 
-    Its options are `training.probe.options`.
+    `measure(training, task)` returns the quantities of a cell. It must return the same numbers for the same cell. It finds
+    the probe's options in `training.probe.options`.
     """
 
     measure: Callable[[Training, Task], list[Quantity]]
 
 
 PROBES: Registry[Probe] = Registry("probe", "lrscale.probes")
+"""The declared probes, by name. A probe's module is imported when its name is looked up."""

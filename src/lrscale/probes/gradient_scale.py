@@ -1,4 +1,4 @@
-"""The gradient scale c, measured: of a reduction, of accumulation, and of torch's DDP over real processes."""
+"""Measures the gradient scale c of a reduction, of gradient accumulation, and of torch's DDP over real processes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,21 +19,28 @@ from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module, module_of
 
 OUTPUTS, IGNORED = 10, -100
+"""The number of outputs of the module, and the target that means "ignore this example"."""
 CLASS_WEIGHTS = torch.linspace(0.1, 1.9, OUTPUTS, dtype=torch.float64)
+"""The class weights of the loss `weighted`, [class]."""
 MEASURED = ("mean", "sum", "sum_over_nominal")
+"""The reductions that are measured."""
 
 Loss = Callable[[Tensor, Tensor, str], Tensor]
+"""A function of outputs, targets and a reduction of torch (`mean` or `sum`) that returns the reduced loss."""
 
 
-def _ignored(y: Tensor) -> Tensor:
-    gone = torch.rand(len(y), generator=generator("probe", "gradient_scale", "ignored")) < 0.3
-    return y.masked_fill(gone, IGNORED)
+def _with_ignored(y: Tensor) -> Tensor:
+    """Returns the targets with about 30 % of them replaced by IGNORED; a fixed random stream chooses them."""
+    ignored = torch.rand(len(y), generator=generator("probe", "gradient_scale", "ignored")) < 0.3
+    return y.masked_fill(ignored, IGNORED)
 
 
 class LossKind(NamedTuple):
-    """A loss of torch.nn.functional: how its targets are made from classes, and how much each target counts (its terms).
+    """A loss of torch.nn.functional, with its targets and terms.
 
-    `even`: whether every example has the same number of terms.
+    `loss(out, targets, reduction)` returns the reduced loss. `targets(y)` makes the loss's targets from classes. `terms(y)`
+    returns the terms of each example, [example]: how much its target counts. `even` says whether every example has the same
+    number of terms.
     """
 
     loss: Loss
@@ -57,7 +64,7 @@ LOSSES: dict[str, LossKind] = {
     ),
     "ignored": LossKind(
         lambda out, y, reduction: nn.functional.cross_entropy(out, y, reduction=reduction, ignore_index=IGNORED),
-        _ignored,
+        _with_ignored,
         lambda y: (y != IGNORED).double(),
         False,
     ),
@@ -68,28 +75,34 @@ LOSSES: dict[str, LossKind] = {
         False,
     ),
 }
+"""The losses that can be measured, by the value of the option `loss`."""
 
 
 Way = tuple[str, str, int]
-"""A loss, a reduction, and a number of micro-batches."""
+"""One way to make a gradient: a loss, a reduction, and a number of micro-batches."""
 
 
 class RankShare(NamedTuple):
-    """The share of one process: a module, and the examples whose losses it differentiates in micro-batches of a size."""
+    """The work of one process: a module, and the examples whose losses it differentiates.
+
+    `ways` are the ways to make a gradient, one after the other. `size` is the number of examples in a micro-batch. `x` are
+    the features, [example, feature], and `y` the targets, [example, ...], by the name of the loss.
+    """
 
     module: nn.Module
     ways: tuple[Way, ...]
     size: int
     x: Tensor
-    y: dict[str, Tensor]  # by the loss
+    y: dict[str, Tensor]
 
     def plain(self) -> list[Any]:
-        """In JSON's types; `of` reads it back."""
+        """Returns the share in JSON's types. `of` reads it back."""
         weights = [parameter.tolist() for parameter in self.module.parameters()]
         return [weights, self.ways, self.size, self.x.tolist(), {name: y.tolist() for name, y in self.y.items()}]
 
     @classmethod
     def of(cls, plain: list[Any]) -> "RankShare":
+        """Returns the share that `plain` has written."""
         weights, ways, size, x, y = plain
         module = module_of([_tensor(values) for values in weights])
         return cls(module, tuple(map(tuple, ways)), size, _tensor(x), {name: _tensor(values) for name, values in y.items()})
@@ -97,80 +110,95 @@ class RankShare(NamedTuple):
 
 def _tensor(values: Any) -> Tensor:
     """Returns nested lists as a tensor: integers as classes, other numbers as float64."""
-    made = torch.tensor(values)
-    return torch.tensor(values, dtype=torch.float64) if made.is_floating_point() else made
+    tensor = torch.tensor(values)
+    return torch.tensor(values, dtype=torch.float64) if tensor.is_floating_point() else tensor
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
-    """Measures c by projecting a step's gradient on that of the mean loss over the same terms.
+    """Measures c by projecting the gradient g of a step on the gradient g_mean of the mean loss over the same terms.
 
         c = g . g_mean / g_mean . g_mean
 
-    Each of `ranks` processes holds `accumulation` micro-batches of `batch_size` examples; more than one process is a
-    real group under DistributedDataParallel. Quantities, for each reduction: `c REDUCTION`, of one micro-batch a
-    process, and `c REDUCTION accumulated`, of all; `norm REDUCTION`, the gradient's norm; and `apart`, how far the mean
-    reduction's accumulated gradient is from c g_mean, as a part of it. Expected is `translate.Batch.c`.
+    Each of `ranks` processes holds `accumulation` micro-batches of `batch_size` examples. If there are several processes,
+    they form a real group of torch.distributed and use DistributedDataParallel. Each reduction has these quantities:
+
+    - `c REDUCTION`: c of one micro-batch per process.
+    - `c REDUCTION accumulated`: c of all micro-batches, where there is more than one per process.
+    - `norm REDUCTION`: the norm of the gradient of one micro-batch per process.
+    - `apart REDUCTION accumulated`: |g - c g_mean| / |g| of all micro-batches, for mean and sum.
+
+    The expected c is `Batch.c` of `law.translation`. Nothing is expected under mean where the micro-batches differ in terms.
     """
     assert training.probe is not None
     ranks, loss = training.probe.options["ranks"], training.probe.options["loss"]
-    size, parts, kind = training.batch_size, training.accumulation, LOSSES[loss]
-    module, each = make_module(task, training.seeds[0]).double(), size * parts
-    x = task.data.x[: ranks * each].double()
-    y = {name: other.targets(task.data.y[: ranks * each]) for name, other in LOSSES.items()}
-    counts = tuple(dict.fromkeys((1, parts)))
-    ways = tuple((name, reduction, n) for name in LOSSES for n in counts for reduction in MEASURED)
-    pieces = [slice(r * each, (r + 1) * each) for r in range(ranks)]
-    shares = [RankShare(module, ways, size, x[p], {name: of[p] for name, of in y.items()}) for p in pieces]
+    size, accumulation, kind = training.batch_size, training.accumulation, LOSSES[loss]
+    module, rank_examples = make_module(task, training.seeds[0]).double(), size * accumulation
+    x = task.data.x[: ranks * rank_examples].double()
+    y = {name: other.targets(task.data.y[: ranks * rank_examples]) for name, other in LOSSES.items()}
+    counts = tuple(dict.fromkeys((1, accumulation)))
+    ways = tuple((name, reduction, count) for name in LOSSES for count in counts for reduction in MEASURED)
+    slices = [slice(rank * rank_examples, (rank + 1) * rank_examples) for rank in range(ranks)]
+    shares = [RankShare(module, ways, size, x[part], {name: targets[part] for name, targets in y.items()}) for part in slices]
     if ranks == 1:
-        found = gradients(shares[0])
-    else:  # of every loss: one group serves all
-        found = [_tensor(values) for values in in_ranks(gradients_of_rank, [share.plain() for share in shares])]
-    out = []
-    for (name, reduction, n), gradient in zip(ways, found, strict=True):
+        step_gradients = gradients(shares[0])
+    else:  # the gradients of every loss, so that cells that differ only in the loss need one group
+        step_gradients = [_tensor(values) for values in in_ranks(gradients_of_rank, [share.plain() for share in shares])]
+    quantities = []
+    for (name, reduction, count), gradient in zip(ways, step_gradients, strict=True):
         if name != loss:
             continue
-        seen = torch.cat([torch.arange(p.start, p.start + n * size) for p in pieces])
-        whole = RankShare(module, ((loss, "mean", 1),), len(seen), x[seen], {loss: y[loss][seen]})
-        terms = float(kind.terms(y[loss][seen]).mean())
-        batch = Batch(reduction, len(seen), accumulation=n, ranks=ranks, terms=terms)
-        exact = kind.even or reduction != "mean" or ranks * n == 1
-        out += _compared(gradient, gradients(whole)[0], batch, exact)
-    return out
+        indices = torch.cat([torch.arange(part.start, part.start + count * size) for part in slices])
+        all_examples = RankShare(module, ((loss, "mean", 1),), len(indices), x[indices], {loss: y[loss][indices]})
+        terms = float(kind.terms(y[loss][indices]).mean())
+        batch = Batch(reduction, len(indices), accumulation=count, ranks=ranks, terms=terms)
+        exact = kind.even or reduction != "mean" or ranks * count == 1
+        quantities += _compared(gradient, gradients(all_examples)[0], batch, exact)
+    return quantities
 
 
 def _compared(gradient: Tensor, mean: Tensor, batch: Batch, exact: bool) -> list[Quantity]:
-    """Returns the quantities that compare a gradient with the gradient of the mean over all terms."""
+    """Returns the quantities that compare a gradient with the gradient `mean` of the mean loss over all terms.
+
+    `exact` says whether theory gives an exact c for this batch.
+    """
     c, label = float(gradient @ mean / (mean @ mean)), batch.reduction + (" accumulated" if batch.accumulation > 1 else "")
-    out = [Quantity(f"c {label}", c, expected=batch.c if exact else None)]
+    quantities = [Quantity(f"c {label}", c, expected=batch.c if exact else None)]
     if batch.accumulation == 1:
-        expected = batch.c * float(mean.norm()) if exact else None
-        return [*out, Quantity(f"norm {label}", float(gradient.norm()), expected=expected)]
+        expected_norm = batch.c * float(mean.norm()) if exact else None
+        return [*quantities, Quantity(f"norm {label}", float(gradient.norm()), expected=expected_norm)]
     if batch.reduction != "sum_over_nominal":
-        apart = float((gradient - c * mean).norm() / gradient.norm())
-        out.append(Quantity(f"apart {label}", apart, expected=0.0 if exact else None))
-    return out
+        residual = float((gradient - c * mean).norm() / gradient.norm())
+        quantities.append(Quantity(f"apart {label}", residual, expected=0.0 if exact else None))
+    return quantities
 
 
 def gradients(share: RankShare, module: nn.Module | None = None) -> list[Tensor]:
-    """Returns the gradient that each way leaves in `.grad`, [parameter]; the module may be wrapped in DistributedDataParallel."""
-    module, out = module or share.module, []
-    for name, reduction, parts in share.ways:
+    """Returns the gradient of each way of a share, as `backward` leaves it in `.grad`, [parameter] each.
+
+    `module` is the share's module wrapped in DistributedDataParallel; None takes the share's module itself.
+    """
+    module, vectors = module or share.module, []
+    for name, reduction, count in share.ways:
         module.zero_grad()
-        xs, ys = share.x[: parts * share.size].split(share.size), share.y[name][: parts * share.size].split(share.size)
+        xs, ys = share.x[: count * share.size].split(share.size), share.y[name][: count * share.size].split(share.size)
         for x, y in zip(xs, ys, strict=True):
             loss = LOSSES[name].loss(module(x), y, "mean" if reduction == "mean" else "sum")
             (loss / share.size if reduction == "sum_over_nominal" else loss).backward()
-        out.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
-    return out
+        vectors.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+    return vectors
 
 
 def gradients_of_rank(plain: list[Any]) -> list[list[float]]:
-    """Returns `gradients` of a share in JSON's types, under DistributedDataParallel, which averages them over the group."""
+    """Returns the `gradients` of a share under DistributedDataParallel. Both the share and the answer have JSON's types.
+
+    DistributedDataParallel averages the gradients of each backward pass over the group.
+    """
     share = RankShare.of(plain)
     return [gradient.tolist() for gradient in gradients(share, nn.parallel.DistributedDataParallel(share.module))]
 
 
 def _check(training: Training) -> None:
+    """Raises Refusal unless the task has classes, and enough examples for all ranks."""
     assert training.probe is not None
     if not TASKS[training.task.name].classes:
         raise Refusal(f"`probe` gradient_scale needs a task with classes, got task {training.task.name}. Take task=digits.")
@@ -178,14 +206,14 @@ def _check(training: Training) -> None:
     if ranks * training.step_examples > training.examples:
         raise Refusal(
             f"`probe.ranks` x accumulation x batch_size must not exceed the {training.examples} training examples, "
-            f"got {ranks} x {training.step_examples}. Take fewer."
+            f"got {ranks} x {training.step_examples}. Take fewer ranks or a smaller batch_size."
         )
 
 
 PROBES.declare(
     "gradient_scale",
     Probe(
-        about="How large is a step's gradient beside that of the mean loss? Needs a task with classes.",
+        about="How many times larger is a step's gradient than the gradient of the mean loss? Needs a task with classes.",
         options={
             "loss": Option(
                 "plain",

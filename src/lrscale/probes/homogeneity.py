@@ -1,4 +1,4 @@
-"""The homogeneity p of torch.optim's optimizers, measured: gradients twice as large make updates 2^p times as large."""
+"""Measures the homogeneity p of torch.optim's optimizers: gradients twice as large make updates 2^p times as large."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,22 +16,27 @@ from lrscale.tasks.task import Task
 from lrscale.training.quantity import Quantity
 
 RATIO = 2.0
+"""The ratio of the larger gradients to the smaller ones."""
 UPDATES = 50
-SHAPE = (4, 3)  # Muon takes matrices only
+"""The number of updates that are measured. The name of the quantity `p_step_50` contains it."""
+SHAPE = (4, 3)
+"""The shape of the parameter. It is a matrix, because Muon takes only matrices."""
 CLIP = 0.1
-"""Threshold of the clipped SGD, as a part of the gradient's norm: always active."""
+"""The threshold of the clipped SGD, as a fraction of the norm of the smaller gradients, so that clipping always acts."""
 TORCH_OPTIMIZERS = {name.lower(): name for name in vars(torch.optim) if name.lower() in RESPONSES and name != "SparseAdam"}
-"""Optimizers of torch.optim that take dense gradients, by their name in lower case."""
+"""The class names of torch.optim's optimizers that take dense gradients, by the name in lower case."""
 OPTIONS: dict[str, Mapping[str, Any]] = {
-    "asgd": {"lambd": 0.0},  # a decay beside the gradient
+    "asgd": {"lambd": 0.0},  # torch's default is a decay of the weights, which does not depend on the gradient
     "lbfgs": {"max_iter": 1, "tolerance_grad": 0.0, "tolerance_change": 0.0},
 }
+"""The options that differ from torch's defaults, by the optimizer's name."""
 
 
 class Floor(NamedTuple):
-    """The form k g / (k g + eps) of an update, for gradients of size g: k at each step, and eps if it is not the optimizer's.
+    """An update rule of the form k g / (k g + eps), for gradients of size g.
 
-    `first` is the first step with this form; before it, updates grow as g.
+    `k(options, step)` returns k at a step. `eps` is None where it is the optimizer's own option. `first` is the first step
+    with this form; before it, updates grow in proportion to g.
     """
 
     k: Callable[[Mapping[str, Any], int], float]
@@ -49,50 +54,57 @@ FLOORS: dict[str, Floor] = {
     "adagrad": Floor(lambda options, step: math.sqrt(step)),
     "clipped_sgd": Floor(lambda options, step: math.sqrt(math.prod(SHAPE)), eps=1e-6),
 }
-"""From torch's update rules. For clipped SGD, eps is what clip_grad_norm_ adds to the norm. Others have no such form."""
+"""The optimizers whose updates have this form, from torch's update rules. Other optimizers do not have it.
+
+For clipped SGD, eps is the number that clip_grad_norm_ adds to the norm.
+"""
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
-    """Measures p from update norms, with gradients of random signs and one size.
+    """Measures p from the norms of updates. All entries of the gradients have one size, and random signs.
 
-    Quantities: `p_first`, of the first update; `p_step_50`, of the 50th; `p_first_50`, of the norm of the first 50
-    together. Expected is what the update rule says at this size, eps included, or where it has no such form p itself,
-    for gradients of size 1 or more. The task plays no part.
+    - `p_first`: p of the first update.
+    - `p_step_50`: p of the 50th update.
+    - `p_first_50`: p of the norm of the first 50 updates together.
+
+    The expected value comes from the update rule at this size, with eps. Where the rule has no simple form, it is p itself,
+    for gradients of size 1 or more. The task is not used.
     """
     assert training.probe is not None
     name, size = training.probe.options["optimizer"], float(training.probe.options["size"])
     signs = torch.randint(2, (UPDATES, *SHAPE), generator=generator("probe", "homogeneity", training.seeds[0])).double() * 2 - 1
-    once, more = updates(name, size, signs, size), updates(name, RATIO * size, signs, size)
-    norms, larger = once.flatten(1).norm(dim=1), more.flatten(1).norm(dim=1)
-    measured = {
-        "p_first": (norms[0], larger[0], expected_p(name, size, 1)),
-        "p_step_50": (norms[-1], larger[-1], expected_p(name, size, UPDATES)),
-        "p_first_50": (norms.norm(), larger.norm(), _expected_over_all(name, size)),
+    small_updates, large_updates = updates(name, size, signs, size), updates(name, RATIO * size, signs, size)
+    small_norms, large_norms = small_updates.flatten(1).norm(dim=1), large_updates.flatten(1).norm(dim=1)
+    norms = {
+        "p_first": (small_norms[0], large_norms[0], expected_p(name, size, 1)),
+        "p_step_50": (small_norms[-1], large_norms[-1], expected_p(name, size, UPDATES)),
+        "p_first_50": (small_norms.norm(), large_norms.norm(), _expected_over_all(name, size)),
     }
     return [
-        Quantity(key, math.log(float(after) / float(before)) / math.log(RATIO), expected=expected)
-        for key, (before, after, expected) in measured.items()
-        if before > 0 and after > 0
+        Quantity(key, math.log(float(large) / float(small)) / math.log(RATIO), expected=expected)
+        for key, (small, large, expected) in norms.items()
+        if small > 0 and large > 0
     ]
 
 
 def updates(name: str, size: float, signs: Tensor, clip_size: float) -> Tensor:
-    """Returns the updates of an optimizer of torch.optim with its default options.
+    """Returns the updates of an optimizer of torch.optim with lr 0.001, no weight decay, and otherwise default options.
 
     Args:
-      name: in lower case, or `clipped_sgd`.
-      size: of each gradient's entries.
-      signs: of the entries, [step, row, column].
-      clip_size: size of gradients that the clip's threshold is a part of.
+      name: the optimizer's name in lower case, or `clipped_sgd`.
+      size: size of the entries of each gradient.
+      signs: signs of these entries, [step, row, column].
+      clip_size: size of the entries of the gradients whose norm the clip's threshold is a fraction of.
 
     Returns:
       Updates, [step, row, column].
     """
     lbfgs = name == "lbfgs"  # it needs gradients that depend on its steps: those of size x sum |w|^4 / 4, from |w| = 1
     parameter = (signs[0].clone() if lbfgs else torch.zeros(SHAPE, dtype=torch.float64)).requires_grad_()
-    optimizer, out = _optimizer(name, parameter), []
+    optimizer, changes = _optimizer(name, parameter), []
 
     def closure() -> float:
+        """Sets the gradient of size x sum w^4 / 4, and returns this loss; for L-BFGS only."""
         parameter.grad = size * parameter.detach() ** 3
         return size * float(parameter.detach().pow(4).sum()) / 4
 
@@ -102,19 +114,29 @@ def updates(name: str, size: float, signs: Tensor, clip_size: float) -> Tensor:
         if name == "clipped_sgd":
             torch.nn.utils.clip_grad_norm_([parameter], CLIP * clip_size * math.sqrt(math.prod(SHAPE)))
         optimizer.step(closure if lbfgs else None)
-        out.append(parameter.detach() - before)
-    return torch.stack(out)
+        changes.append(parameter.detach() - before)
+    return torch.stack(changes)
 
 
 def _optimizer(name: str, parameter: Tensor) -> torch.optim.Optimizer:
-    made = getattr(torch.optim, TORCH_OPTIMIZERS.get(name, "SGD"))
+    """Returns the optimizer with this name for one parameter, with lr 0.001 and no weight decay."""
+    optimizer_class = getattr(torch.optim, TORCH_OPTIMIZERS.get(name, "SGD"))
     decay = {"weight_decay": 0.0} if name not in ("rprop", "lbfgs") else {}
-    optimizer: torch.optim.Optimizer = made([parameter], lr=1e-3, **decay, **OPTIONS.get(name, {}))
+    optimizer: torch.optim.Optimizer = optimizer_class([parameter], lr=1e-3, **decay, **OPTIONS.get(name, {}))
     return optimizer
 
 
 def expected_p(name: str, size: float, step: int) -> float | None:
-    """Returns p of a step, between gradients of a size and RATIO times that size; None where the rule has no simple form."""
+    """Returns the p that the update rule gives at one step, between gradients of a size and of RATIO times that size.
+
+    Args:
+      name: the optimizer's name in lower case, or `clipped_sgd`.
+      size: size of the entries of the smaller gradients.
+      step: the step, counted from 1.
+
+    Returns:
+      p; None where the rule has no simple form and the size is below 1.
+    """
     floor = FLOORS.get(name)
     if floor is not None:
         if step < floor.first:
@@ -131,23 +153,24 @@ def expected_p(name: str, size: float, step: int) -> float | None:
 
 
 def _expected_over_all(name: str, size: float) -> float | None:
-    """Returns p of all steps together if every step has the same p, else None."""
-    every = [expected_p(name, size, step) for step in range(1, UPDATES + 1)]
-    first = every[0]
-    return first if first is not None and all(p is not None and abs(p - first) < 1e-3 for p in every) else None
+    """Returns p of all steps together if every step has the same p, up to 1e-3; else None."""
+    by_step = [expected_p(name, size, step) for step in range(1, UPDATES + 1)]
+    first = by_step[0]
+    return first if first is not None and all(p is not None and abs(p - first) < 1e-3 for p in by_step) else None
 
 
 PROBES.declare(
     "homogeneity",
     Probe(
-        about="How do an optimizer's updates answer to gradients twice as large? torch.optim's defaults, lr 0.001, no decay.",
+        about="How much larger are an optimizer's updates if gradients are twice as large? Defaults of torch.optim, no decay.",
         options={
             "optimizer": Option(
                 "sgd",
                 one_of(*sorted(TORCH_OPTIMIZERS), "clipped_sgd"),
-                "any of torch.optim that takes dense gradients, in lower case, or clipped_sgd: a clip-by-norm that always acts",
+                "an optimizer of torch.optim for dense gradients, in lower case, or clipped_sgd: SGD whose gradients are always "
+                "clipped by norm",
             ),
-            "size": Option(1.0, POSITIVE, "of each gradient's entries"),
+            "size": Option(1.0, POSITIVE, "size of the entries of each gradient"),
         },
         measure=measure,
     ),

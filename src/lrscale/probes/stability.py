@@ -1,7 +1,8 @@
-"""Edges of stability of SGD on least squares, by simulation: of the mean over runs, of single runs, and with momentum.
+"""Measures the edges of stability of SGD on least squares: of the mean over runs, of single runs, and with momentum.
 
-Errors e = w - w* of noise-free SGD obey e' = (I - lr H) e, H = X^T X/B the Hessian of a fresh batch. Nothing here uses
-a closed form: H is drawn, and momentum is trained. Theory is only the expected value beside it.
+An edge of stability is the largest lr at which errors still shrink. The error e = w - w* of SGD without noise obeys
+e' = (I - lr H) e, where H = X^T X/B is the Hessian of a fresh batch. The measurement uses no closed form: H is drawn at
+random, and momentum is trained. Theory gives only the expected values.
 """
 
 import math
@@ -29,23 +30,26 @@ from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import step_gradient_scale
 
 Array = NDArray[np.float64]
+"""An array of float64."""
 PARTS = 20
-"""Independent parts of a simulation, for its interval."""
+"""The number of independent parts of a simulation. Their spread gives its interval."""
 CHAIN_STEPS = 200
-"""Steps of each long run, the first half of which is left out."""
+"""The number of steps of each long run. The first half of them is left out of the mean."""
 FACTORS = np.geomspace(0.8, 4, 33)
-"""Lrs of the long runs, as multiples of the mean-square edge."""
+"""The lrs of the long runs, as multiples of the mean-square edge."""
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
-    """Measures the largest stable lr of plain SGD in the training's own reduction, and of momentum with the whole data.
+    """Measures the largest stable lr of plain SGD, and with momentum on the whole data. Lrs are in the training's reduction.
 
-    `mean_square_edge`: where E|e|^2 stops shrinking, from one step on fresh batches. `almost_sure_edge`: where a
-    typical run stops, from long ones. `edge_ratio`: the latter over the former. `momentum_edge`, where the batch is the
-    whole data: the edge of training with the probe's `momentum`.
+    - `mean_square_edge`: the lr at which E|e|^2 stops shrinking, measured in one step on fresh batches.
+    - `almost_sure_edge`: the lr at which a typical run stops shrinking, measured in long runs. It is left out where it lies
+      outside the lrs that are tried.
+    - `edge_ratio`: almost_sure_edge / mean_square_edge.
+    - `momentum_edge`: the edge of training with the probe's `momentum`. It is measured where a step takes the whole data.
 
     Source:
-      `theory` for what is expected; `tests/probes/test_stability.py`.
+      `law.least_squares` and `law.stability` for the expected values; `tests/probes/test_stability.py`.
     """
     source, size = task.population, training.step_examples
     assert source is not None and training.probe is not None
@@ -55,10 +59,11 @@ def measure(training: Training, task: Task) -> list[Quantity]:
     expected = theory.mean_square_edge(spectrum, source.bias, size)
     quantities = [_quantity("mean_square_edge", mean_square, expected, c)]
     almost_sure = simulated_almost_sure_edge(source, size, examples, mean_square.value)
-    typical = _expected_almost_sure(source, size)
+    expected_almost_sure = _expected_almost_sure(source, size)
     if almost_sure is not None:
-        quantities.append(_quantity("almost_sure_edge", almost_sure, typical, c))
-        quantities.append(_quantity("edge_ratio", _over(almost_sure, mean_square), typical and typical / expected, 1.0))
+        expected_ratio = expected_almost_sure and expected_almost_sure / expected
+        quantities.append(_quantity("almost_sure_edge", almost_sure, expected_almost_sure, c))
+        quantities.append(_quantity("edge_ratio", _ratio(almost_sure, mean_square), expected_ratio, 1.0))
     if size == training.examples and task.optimum is not None:
         momentum = training.probe.options["momentum"]
         largest = float(torch.linalg.eigvalsh(task.optimum.gram)[-1])
@@ -72,14 +77,15 @@ def _quantity(name: str, edge: Interval, expected: float | None, c: float) -> Qu
     return Quantity(name, edge.value / c, edge.low / c, edge.high / c, None if expected is None else expected / c)
 
 
-def _over(above: Interval, below: Interval) -> Interval:
+def _ratio(numerator: Interval, denominator: Interval) -> Interval:
     """Returns a ratio with its interval; the relative errors are added in quadrature."""
-    value = above.value / below.value
-    margin = math.hypot(*((i.high - i.low) / 2 / i.value for i in (above, below))) * value
+    value = numerator.value / denominator.value
+    margin = math.hypot(*((i.high - i.low) / 2 / i.value for i in (numerator, denominator))) * value
     return Interval(value, value - margin, value + margin)
 
 
 def _expected_almost_sure(source: Population, size: int) -> float | None:
+    """Returns the almost-sure edge of theory under mean; None where the eigenvalues of the features are not all equal."""
     if float(source.spectrum.min()) != float(source.spectrum.max()):
         return None
     return edges.almost_sure_edge(len(source.spectrum), source.bias, size, np.random.default_rng(0), chains=4000) / float(
@@ -88,15 +94,15 @@ def _expected_almost_sure(source: Population, size: int) -> float | None:
 
 
 def simulated_mean_square_edge(source: Population, batch_size: int, examples: int) -> Interval:
-    """Mean-reduction lr at which the measured one-step map of the second moments stops contracting.
+    """Returns the lr under mean at which the measured one-step map of the second moments stops contracting.
 
-    From e along axis j one step leaves E e_i'^2 = delta_ij (1 - 2 lr E H_jj) + lr^2 E H_ij^2 along axis i, so that
-    the map A(lr) has the eigenvalue 1 where lr = 2 / (top eigenvalue of E[H_ij^2] / E[H_ii]).
+    If e has length 1 along axis j, one step gives E e_i'^2 = delta_ij (1 - 2 lr E H_jj) + lr^2 E H_ij^2 along axis i. So the
+    map A(lr) has the eigenvalue 1 at lr = 2 / (top eigenvalue of E[H_ij^2] / E[H_ii]).
 
     Args:
-      source: what features are drawn from.
-      batch_size: examples per step.
-      examples: how many are drawn, in all.
+      source: the population that features are drawn from.
+      batch_size: number of examples in a step.
+      examples: number of examples that are drawn, in all steps together.
     """
     count = max(1, examples // (PARTS * batch_size))
     moments = []
@@ -112,34 +118,34 @@ def simulated_mean_square_edge(source: Population, batch_size: int, examples: in
 
 
 def simulated_almost_sure_edge(source: Population, batch_size: int, examples: int, mean_square: float) -> Interval | None:
-    """Mean-reduction lr at which long runs stop shrinking: their mean growth of log |e| a step is 0.
+    """Returns the lr under mean at which long runs stop shrinking: there the mean growth of log |e| per step is 0.
 
     Args:
-      source: what features are drawn from.
-      batch_size: examples per step.
-      examples: how many are drawn, in all.
-      mean_square: the other edge, near which this one is looked for.
+      source: the population that features are drawn from.
+      batch_size: number of examples in a step.
+      examples: number of examples that are drawn, in all steps and runs together.
+      mean_square: the mean-square edge; the lrs that are tried are multiples of it.
 
     Returns:
-      The edge, from a line between the lrs tried around it; None where it lies beyond them.
+      The edge, interpolated between the two lrs around it; None where it lies outside the lrs that are tried.
     """
     chains = PARTS * max(1, examples // (PARTS * CHAIN_STEPS * batch_size))
     lrs = mean_square * FACTORS
     growth = _growth(source, batch_size, chains, torch.from_numpy(lrs))
 
     def edge(mean: Array) -> float:
-        above = int(np.argmax(mean > 0))
-        if mean[above] <= 0 or above == 0:
+        first = int(np.argmax(mean > 0))
+        if mean[first] <= 0 or first == 0:
             return math.nan
-        share = -mean[above - 1] / (mean[above] - mean[above - 1])
-        return float(math.exp((1 - share) * math.log(lrs[above - 1]) + share * math.log(lrs[above])))
+        fraction = -mean[first - 1] / (mean[first] - mean[first - 1])
+        return float(math.exp((1 - fraction) * math.log(lrs[first - 1]) + fraction * math.log(lrs[first])))
 
     interval = jackknife(edge, growth.reshape(PARTS, -1, len(lrs)).mean(1))
     return interval if all(math.isfinite(end) for end in interval) else None
 
 
 def _growth(source: Population, batch_size: int, chains: int, lrs: Tensor) -> Array:
-    """Mean growth of log |e| a step, [chain, lr], over the second half of the steps."""
+    """Returns the mean growth of log |e| per step, [chain, lr], over the second half of the steps."""
     weights = len(source.spectrum) + source.bias
     errors = torch.randn(chains, weights, 1, generator=generator("stability", "start"), dtype=torch.float64)
     errors = errors.expand(chains, weights, len(lrs)).contiguous()
@@ -154,29 +160,33 @@ def _growth(source: Population, batch_size: int, chains: int, lrs: Tensor) -> Ar
 
 
 def _batches(source: Population, batch_size: int, chains: int) -> Iterator[Tensor]:
+    """Yields the features of fresh batches for all chains, [chain, example, feature], once per step."""
     for step in range(CHAIN_STEPS):
         yield draw_examples(source, chains * batch_size, "stability", "long", batch_size, step)[0].view(chains, batch_size, -1)
 
 
 def simulated_momentum_edge(training: Training, task: Task, momentum: float, near: float) -> Interval:
-    """Lr at which training on the whole data at once, with momentum, stops ending below where it started.
+    """Returns the smallest lr at which training with momentum does not end at a smaller loss than it started.
+
+    Each step takes the whole data. The lr is in the training's reduction.
 
     Args:
-      training: its batch is the whole data; the lr is under its reduction.
+      training: a training whose step takes the whole data.
       task: the training's task.
-      momentum: beta.
-      near: the lr is looked for from a tenth to a hundred times this one.
+      momentum: the momentum beta.
+      near: an lr. The edge is searched from a tenth of it to a hundred times it.
 
     Returns:
-      The last bracket of the search, its ends a part in a thousand from each other.
+      The last bracket of the search, and its geometric mean. The ends of the bracket differ by about one in a thousand.
     """
     options = {"momentum": momentum, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
     low, high = near / 10, near * 100
     for _ in range(2):
         lrs = np.geomspace(low, high, 81)
-        chosen = Choice("sgd", {"lr": tuple(lrs.tolist()), **options})
-        run = replace(training, optimizer=chosen, budget=Choice("steps", {"steps": 2000}), seeds=training.seeds[:1], points=2)
-        excess = train(run, task).excess_risk
+        optimizer = Choice("sgd", {"lr": tuple(lrs.tolist()), **options})
+        budget = Choice("steps", {"steps": 2000})
+        variant = replace(training, optimizer=optimizer, budget=budget, seeds=training.seeds[:1], points=2)
+        excess = train(variant, task).excess_risk
         unstable = ~(excess[-1] < excess[0])
         first = int(np.argmax(unstable)) if unstable.any() else len(lrs) - 1
         low, high = float(lrs[max(first - 1, 0)]), float(lrs[first])
@@ -184,6 +194,7 @@ def simulated_momentum_edge(training: Training, task: Task, momentum: float, nea
 
 
 def _check(training: Training) -> None:
+    """Raises Refusal unless the task is least squares."""
     if not TASKS[training.task.name].is_least_squares:
         known = ", ".join(name for name in TASKS.names() if TASKS[name].is_least_squares)
         raise Refusal(f"`probe` stability needs least squares ({known}), got task {training.task.name}. Take task=linear.")
@@ -192,10 +203,10 @@ def _check(training: Training) -> None:
 PROBES.declare(
     "stability",
     Probe(
-        about="Edges of stability of SGD on least squares, by simulation; goes with task=linear or d2l.",
+        about="What is the largest stable lr of SGD on least squares, by simulation? Needs task=linear or d2l.",
         options={
-            "examples": Option(300000, integer(1000, 10**9), "fresh examples drawn for each edge"),
-            "momentum": Option(0.9, FRACTION, "of the edge with momentum, measured where the batch is the whole data"),
+            "examples": Option(300000, integer(1000, 10**9), "number of fresh examples drawn for each edge"),
+            "momentum": Option(0.9, FRACTION, "momentum of momentum_edge, which is measured where a step takes the whole data"),
         },
         check=_check,
         measure=measure,

@@ -1,4 +1,7 @@
-"""Is sum at lr / c^p the same trajectory as mean at lr, and what if a knob beside lr is left alone?"""
+"""Tests translation: is sum at lr / c^p the same trajectory as mean at lr, and how much does each knob matter?
+
+A knob is the lr, or another hyperparameter that has to be translated with it.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,11 +18,17 @@ from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module, trajectory, whole_batches
 
 TRAJECTORY_STEPS = 50
+"""The number of steps in each trajectory."""
 PENALTIES = {"l1": 0.2, "l2": 0.2}
+"""The penalties that are added to the loss."""
 
 
 class Case(NamedTuple):
-    """An optimizer of torch.optim, its lr, the knobs that are compared with gradients, and the options that are not."""
+    """An optimizer whose trajectories are compared.
+
+    `optimizer` is the name of its class in torch.optim, and `lr` its lr under mean. `knobs` are the knobs that act on
+    gradients or are compared with them, with their values under mean. `options` do not depend on the gradient scale.
+    """
 
     optimizer: str
     lr: float
@@ -41,55 +50,65 @@ CASES: dict[str, Case] = {
     "rprop": Case("Rprop", 0.01, {}),
     "muon": Case("Muon", 0.3, {"weight_decay": 0.1, **PENALTIES}),
 }
-"""The knobs are large enough to act at every step. Rprop uses only signs, so it has no knob that is compared with gradients."""
+"""The cases, by the value of the option `optimizer`. Their knobs are large enough to act at every step.
+
+Rprop uses only the signs of gradients, so it has no knob that is compared with them.
+"""
 
 CLIPS = {"clip_value": 0.5, "clip_norm": 0.5}
+"""The clips and their thresholds. Only one of them is used at a time. Rprop, which has no knobs, is not clipped."""
 
 
 def measure(training: Training, task: Task) -> list[Quantity]:
     """Compares trajectories of plain torch.optim loops over `TRAJECTORY_STEPS` steps.
 
-    Quantities: `difference`, of sum with everything translated from mean, `difference clipped by norm`, the same with
-    clip-by-norm (torch adds 1e-6 to the norm, so it is not exact), and for each knob that translates, lr among them,
-    `NAME left alone`, where it keeps the value it has under mean and the others are translated.
+    - `difference`: between mean, and sum with every knob translated. Gradients are clipped by value.
+    - `difference clipped by norm`: the same, with gradients clipped by norm. It is not exact: torch adds 1e-6 to the norm.
+    - `NAME left alone`: between mean, and sum with every knob translated but this one, which keeps its value under mean.
+      There is one such quantity for each knob that translation changes, and lr can be one of them.
     """
     assert training.probe is not None
     case, size = CASES[training.probe.options["optimizer"]], training.batch_size
-    out: list[Quantity] = []
-    left: dict[str, float] = {}
+    quantities: list[Quantity] = []
+    untranslated: dict[str, float] = {}
     for label, clip in (("difference", "clip_value"), ("difference clipped by norm", "clip_norm")):
-        own = {**case.knobs, clip: CLIPS[clip]} if case.knobs else case.knobs
-        mean = {"lr": case.lr, **own}
-        found = translate(case.optimizer, case.lr, Batch("mean", size), Batch("sum", size), own)
-        after = {knob.name: knob.after for knob in found.knobs}
-        reference = _run(task, training.seeds[0], case, mean, Batch("mean", size))
+        knobs = {**case.knobs, clip: CLIPS[clip]} if case.knobs else case.knobs
+        before = {"lr": case.lr, **knobs}
+        translation = translate(case.optimizer, case.lr, Batch("mean", size), Batch("sum", size), knobs)
+        after = {knob.name: knob.after for knob in translation.knobs}
+        reference = _run(task, training.seeds[0], case, before, Batch("mean", size))
 
-        def apart(knobs: Mapping[str, float], reference: Tensor = reference) -> float:
-            return difference(reference, _run(task, training.seeds[0], case, knobs, Batch("sum", size)))
+        def difference_under_sum(values: Mapping[str, float], reference: Tensor = reference) -> float:
+            return difference(reference, _run(task, training.seeds[0], case, values, Batch("sum", size)))
 
-        out.append(Quantity(label, apart(after), expected=0.0))
-        left |= {name: apart(after | {name: mean[name]}) for name in after if after[name] != mean[name] and name not in left}
-    return out + [Quantity(f"{name} left alone", value) for name, value in left.items()]
+        quantities.append(Quantity(label, difference_under_sum(after), expected=0.0))
+        changed = [name for name in after if after[name] != before[name] and name not in untranslated]
+        untranslated |= {name: difference_under_sum(after | {name: before[name]}) for name in changed}
+    return quantities + [Quantity(f"{name} left alone", value) for name, value in untranslated.items()]
 
 
 def _run(task: Task, seed: int, case: Case, values: Mapping[str, float], batch: Batch) -> Tensor:
+    """Returns the trajectory of one run, [step, weight]. `values` are the values of lr and knobs."""
     module = make_module(task, seed)
-    own = {name: value for name, value in values.items() if name in ("lr", "weight_decay", "eps")}
-    optimizer = getattr(torch.optim, case.optimizer)(module.parameters(), **own, **case.options)
+    optimizer_values = {name: value for name, value in values.items() if name in ("lr", "weight_decay", "eps")}
+    optimizer = getattr(torch.optim, case.optimizer)(module.parameters(), **optimizer_values, **case.options)
     return trajectory(module, optimizer, whole_batches(task, seed, batch.size, TRAJECTORY_STEPS), batch, values)
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """Returns the largest relative difference 2 |a - b| / (|a| + |b|) of trajectories [step, weight]; 2 where one diverges."""
-    apart = 2 * (a - b).norm(dim=1) / (a.norm(dim=1) + b.norm(dim=1))
-    return float(apart.nan_to_num(nan=2.0, posinf=2.0).clamp(max=2.0).max())
+    """Returns the largest relative difference of two trajectories [step, weight] over the steps, 2 |a - b| / (|a| + |b|).
+
+    It is 2 where a trajectory is not finite.
+    """
+    differences = 2 * (a - b).norm(dim=1) / (a.norm(dim=1) + b.norm(dim=1))
+    return float(differences.nan_to_num(nan=2.0, posinf=2.0).clamp(max=2.0).max())
 
 
 PROBES.declare(
     "translate",
     Probe(
-        about="Is sum with everything translated the trajectory of mean? Plain torch.optim loops of 50 steps on the task.",
-        options={"optimizer": Option("sgd", one_of(*CASES), "sgd, momentum, nesterov, or another one in lower case")},
+        about="Does sum with every knob translated give the trajectory of mean? Plain torch.optim loops of 50 steps on the task.",
+        options={"optimizer": Option("sgd", one_of(*CASES), "an optimizer in lower case, or momentum or nesterov")},
         measure=measure,
     ),
 )

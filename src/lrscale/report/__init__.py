@@ -1,1 +1,1 @@
-"""An answer as text, JSON, HTML, CSV and figures; knows no store. Imports `study` and below."""
+"""The answer of a study as text, JSON, HTML, CSV and figures; it knows no store. Imports `study` and the folders below."""

@@ -1,4 +1,4 @@
-"""Rows as CSV: the report's cells and quantities, and the trials of a published study."""
+"""Writes rows as CSV: the cells and quantities of a report, and the trials of a published study."""
 
 import csv
 import io
@@ -8,25 +8,26 @@ from typing import Any
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns rows as CSV: an interval in two columns, numbers to the last bit, nothing for None.
+    """Returns rows as CSV. An interval takes two columns, a number keeps every digit, and None is an empty field.
 
     Args:
-      rows: plain values by column; a column ending in `_ci` holds [low, high] or None.
+      rows: the values of each row, by column; a column whose name ends in `_ci` holds [low, high] or None.
 
     Example:
       >>> print(as_csv([{"label": "sum b4", "lr_best": 0.5, "lr_best_ci": [0.25, 1.0]}]), end="")
       label,lr_best,lr_best_low,lr_best_high
       sum b4,0.5,0.25,1.0
     """
-    flat = [{name: _text(inner) for key, value in row.items() for name, inner in _columns(key, value)} for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n")
+    flat_rows = [{name: _text(part) for key, value in row.items() for name, part in _columns(key, value)} for row in rows]
+    output = io.StringIO()
+    writer = csv.DictWriter(output, list(dict.fromkeys(name for row in flat_rows for name in row)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
+    writer.writerows(flat_rows)
+    return output.getvalue()
 
 
 def _columns(key: str, value: Any) -> list[tuple[str, Any]]:
+    """Returns the names and values of the columns that a value takes: two for an interval, else one."""
     if not key.endswith("_ci"):
         return [(key, value)]
     low, high = value or (None, None)
@@ -35,4 +36,5 @@ def _columns(key: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
+    """Returns the text of one field."""
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""All figures of an answer, drawn and kept as PNG and SVG."""
+"""Draws all figures of an answer, as PNG and SVG."""
 
 from collections.abc import Mapping
 
@@ -6,23 +6,24 @@ from lrscale.study.answer import Answer
 from lrscale.study.records import Curve
 
 
-def draw(answer: Answer, lines: Mapping[str, Curve]) -> dict[str, dict[str, bytes]]:
-    """Draws all figures of an answer.
+def draw(answer: Answer, loss_curves: Mapping[str, Curve]) -> dict[str, dict[str, bytes]]:
+    """Draws all figures of an answer. A family of cells gets figures only if one of its cells has a best lr.
 
     Args:
       answer: the answer of a study.
-      lines: the loss curve of each cell's best trial, by the cell's id; those that are missing are not drawn.
+      loss_curves: the loss curve of each cell's best trial, by the id of the cell; a cell without a curve is left out of the
+        figure of loss curves.
 
     Returns:
-      The content of each figure by name and format (`png`, `svg`).
+      The bytes of each figure, by the name of the figure and the format (`png`, `svg`).
     """
     from lrscale.report.figures import curves
 
-    drawn: dict[str, dict[str, bytes]] = {}
+    files: dict[str, dict[str, bytes]] = {}
     if answer.measurements:
         from lrscale.report.figures import quantities
 
-        drawn["quantities"] = curves.figure_files(quantities.quantities(answer))
+        files["quantities"] = curves.figure_files(quantities.quantities(answer))
     for i, family in enumerate(answer.families):
         suffix = f"_{i + 1}" if len(answer.families) > 1 else ""
         if not any(cell.best for cell in family.cells):
@@ -32,18 +33,22 @@ def draw(answer: Answer, lines: Mapping[str, Curve]) -> dict[str, dict[str, byte
             "best_lr_against_batch_size": curves.best_lr_against_batch_size(answer, family),
             **({"steps_against_batch_size": curves.steps_against_batch_size(family)} if family.trade_off else {}),
         }
-        if any(max(lines[c.cell.id].steps, default=0) > 0 for c in family.cells if c.cell.id in lines):
-            figures["loss_against_examples"] = curves.loss_against_examples(answer, family, lines, loss_name(answer))
-        for title, figure in figures.items():
-            drawn[title + suffix] = curves.figure_files(figure)
-    return drawn
+        if any(max(loss_curves[c.cell.id].steps, default=0) > 0 for c in family.cells if c.cell.id in loss_curves):
+            figures["loss_against_examples"] = curves.loss_against_examples(answer, family, loss_curves, loss_name(answer))
+        for name, figure in figures.items():
+            files[name + suffix] = curves.figure_files(figure)
+    return files
 
 
 def main_figures(answer: Answer) -> dict[str, bytes]:
-    """Returns the figures that answer the study's question, as SVG by file name: one for each family of cells."""
-    chosen = [files["svg"] for name, files in draw(answer, {}).items() if name.startswith(("best_lr", "quantities"))]
-    return {f"figure{f'_{i}' if i > 1 else ''}.svg": content for i, content in enumerate(chosen, 1)}
+    """Returns the SVG of the figures that answer the study's question, by file name: one figure for each family of cells.
+
+    A study that runs a probe has one figure, that of its quantities.
+    """
+    contents = [formats["svg"] for name, formats in draw(answer, {}).items() if name.startswith(("best_lr", "quantities"))]
+    return {f"figure{f'_{i}' if i > 1 else ''}.svg": content for i, content in enumerate(contents, 1)}
 
 
 def loss_name(answer: Answer) -> str:
+    """Returns the name of the loss whose curves are drawn: `excess_risk` if it is the objective, or else `train_loss`."""
     return "excess_risk" if answer.plan.objective == "excess_risk" else "train_loss"

@@ -1,4 +1,4 @@
-"""An answer as one self-contained HTML page."""
+"""The answer of a study as one self-contained HTML page."""
 
 import base64
 from collections.abc import Mapping
@@ -9,66 +9,70 @@ from lrscale.study.plan import Plan
 from lrscale.study.statements import laws
 
 FIGURE_TEXTS = {
-    "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction, "
-    "with 95 % intervals, and theory's line where there is one.",
-    "objective_against_lr": "Objective against learning rate: one curve a batch size, a panel a reduction; "
-    "stars mark the best lr, crosses divergence.",
-    "steps_against_batch_size": "Steps to the target against batch size at the best lr, with 95 % intervals over seeds, "
-    "and the trade-off fitted to them between perfect scaling and the fewest steps.",
-    "quantities": "What was measured in each cell, as points with their intervals, against what theory says, as lines.",
+    "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction. "
+    "Points are measured, bars are 95 % intervals, and lines are theory where it makes a statement.",
+    "objective_against_lr": "Objective against learning rate, with one panel for each reduction and one curve for each "
+    "batch size. Stars mark the best lr, and crosses mark lrs at which a run diverged.",
+    "steps_against_batch_size": "Steps to the target against batch size, at the best lr. Bars are 95 % intervals over seeds. "
+    "The curve is the fitted trade-off; it lies between perfect scaling and the fewest steps.",
+    "quantities": "Measured quantities of each cell, as points with 95 % intervals, and the expected values, as lines or ticks.",
     "loss_against_examples": "Loss against examples seen, at the best lr that was tried in each cell.",
 }
+"""The caption of each figure, by the start of the figure's name. The page shows the figures in this order."""
 
 
 def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
-    """Returns an answer as one self-contained page.
+    """Returns an answer as one page that loads nothing from elsewhere.
 
     Args:
       answer: the answer of a study.
-      figures: content by name and format (`svg`), as `draw` returns it.
+      figures: the bytes of each figure, by its name and the format (`svg`), as `draw` returns them.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from lrscale.report.figures.interactive import fragment
 
-    page = Environment(
+    environment = Environment(
         loader=PackageLoader("lrscale.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    order = [name for start in FIGURE_TEXTS for name in figures if name.startswith(start)]
+    names = [name for start in FIGURE_TEXTS for name in figures if name.startswith(start)]
     images = [
         {
-            "text": next(t for start, t in FIGURE_TEXTS.items() if name.startswith(start)),
+            "text": next(text for start, text in FIGURE_TEXTS.items() if name.startswith(start)),
             "data": base64.b64encode(figures[name]["svg"]).decode(),
-            "twin": name.startswith("objective_against_lr"),
+            "has_interactive": name.startswith("objective_against_lr"),
         }
-        for name in order
+        for name in names
     ]
     columns, rows = cell_table(answer)
-    return page.get_template("report.html").render(
+    return environment.get_template("report.html").render(
         study=answer.plan,
         made_by=answer.study.made_by,
         laws=laws(answer),
         columns=columns,
         cells=rows,
         slopes=slope_rows(answer),
-        claims=[claim_row(v) for v in answer.verdicts],
+        claims=[claim_row(verdict) for verdict in answer.verdicts],
         figures=images,
         runs=sum(len(t.objectives) for cell in answer.cells for t in cell.trials),
         trials=sum(len(cell.trials) for cell in answer.cells),
-        trained=trained(answer.plan),
+        trained=training_in_words(answer.plan),
         interactive=fragment(answer) if answer.families else "",
     )
 
 
-def trained(plan: Plan) -> str:
-    """Returns in words what a study's cells have in common."""
+def training_in_words(plan: Plan) -> str:
+    """Returns a sentence on how a study trains: its tasks, optimizers, budget, seeds and dtype.
+
+    Budget, seeds and dtype are those of the first cell.
+    """
     configs = [cell.config for cell in plan.cells]
-    groups = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
-    parts = [f"{key} {', '.join(names)}" for key, names in groups.items()]
+    names = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
+    parts = [f"{key} {', '.join(values)}" for key, values in names.items()]
     parts += [f"{key} {value}" for key, value in configs[0]["budget"].items() if value is not None]
     seeds = configs[0]["seeds"]
-    return f"{', '.join(parts)}; seeds: {seeds if isinstance(seeds, int) else len(seeds)} a trial; {configs[0]['dtype']}."
+    return f"{', '.join(parts)}; seeds: {seeds if isinstance(seeds, int) else len(seeds)} per trial; dtype {configs[0]['dtype']}."

@@ -1,4 +1,4 @@
-"""An answer as JSON: every number, under keys that other programs rely on."""
+"""The answer of a study as JSON: all its numbers, under keys that other programs rely on."""
 
 import math
 from dataclasses import asdict
@@ -12,9 +12,15 @@ from lrscale.training.results import mean_objective
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """Returns an answer as one document; other programs rely on its keys."""
+    """Returns an answer as one document. Other programs rely on its keys."""
     ratios = [
-        {"of": dict(f.of), "slope": _value(f.ratio), "ci": _pair(f.ratio), "expected": -f.homogeneity} for f in answer.families
+        {
+            "of": dict(family.of),
+            "slope": _value(family.ratio),
+            "ci": _pair(family.ratio),
+            "expected": -family.homogeneity,
+        }
+        for family in answer.families
     ]
     slopes = [
         {
@@ -42,16 +48,16 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "trade_off": [_trade_off_json(family) for family in answer.families if family.trade_off],
         "claims": [
             {
-                "name": v.name,
-                "expected": v.expected,
-                "measured": v.measured,
-                "ci": _pair(v.interval),
-                "tolerance": v.tolerance,
-                "at_least": v.at_least,
-                "at_most": v.at_most,
-                "holds": v.holds,
+                "name": verdict.name,
+                "expected": verdict.expected,
+                "measured": verdict.measured,
+                "ci": _pair(verdict.interval),
+                "tolerance": verdict.tolerance,
+                "at_least": verdict.at_least,
+                "at_most": verdict.at_most,
+                "holds": verdict.holds,
             }
-            for v in answer.verdicts
+            for verdict in answer.verdicts
         ],
         "command": answer.plan.command,
         "made_by": dict(answer.study.made_by),
@@ -59,6 +65,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
 
 
 def _cell_json(cell: CellAnswer) -> dict[str, Any]:
+    """Returns the numbers of one cell. `objective` is that of its best trial, and `n_diverged` counts runs."""
     best = cell.best
     return {
         **cell.cell.scientific,
@@ -76,12 +83,13 @@ def _cell_json(cell: CellAnswer) -> dict[str, Any]:
 
 
 def least_objective(cell: CellAnswer) -> float | None:
-    """Returns the objective of the best trial of a cell; None where every trial has diverged."""
+    """Returns the objective of the best trial of a cell; None where every trial has a run that diverged."""
     trial = cell.best_trial()
     return None if trial is None else mean_objective(trial.objectives)
 
 
 def _turn_over_json(family: Family) -> dict[str, Any]:
+    """Returns the fit of lr_sum* = eta_max / (B + B_c) of a family; its numbers are None where it could not be fitted."""
     turn = family.turn_over
     if turn is None:
         return {"of": dict(family.of), "b_c": None, "ci": None}
@@ -96,16 +104,20 @@ def _turn_over_json(family: Family) -> dict[str, Any]:
 
 
 def _trade_off_json(family: Family) -> dict[str, Any]:
+    """Returns the fitted trade-off of steps against examples of a family, which must have one."""
     fit = family.trade_off
     assert fit is not None
     intervals = {"s_min": fit.s_min, "e_min": fit.e_min, "b_crit": fit.b_crit}
-    numbers = {name: i.value for name, i in intervals.items()} | {f"{name}_ci": _pair(i) for name, i in intervals.items()}
-    return {"of": dict(family.of), **numbers, "residual": fit.residual, "at_bound": fit.at_bound}
+    numbers = {name: interval.value for name, interval in intervals.items()}
+    pairs = {f"{name}_ci": _pair(interval) for name, interval in intervals.items()}
+    return {"of": dict(family.of), **numbers, **pairs, "residual": fit.residual, "at_bound": fit.at_bound}
 
 
 def _pair(interval: Interval | None) -> list[float] | None:
+    """Returns the ends of an interval as [low, high]."""
     return None if interval is None else [interval.low, interval.high]
 
 
 def _value(interval: Interval | None) -> float | None:
+    """Returns the estimate that an interval belongs to."""
     return None if interval is None else interval.value

@@ -1,4 +1,4 @@
-"""An answer as text for a terminal: tables of cells, slopes and claims, and the law in a sentence."""
+"""The answer of a study as text for a terminal: tables of cells, slopes and claims, and the law in a sentence."""
 
 import math
 import textwrap
@@ -18,32 +18,38 @@ from lrscale.training.quantity import Quantity
 
 
 def show(answer: Answer, console: Console) -> None:
-    """Prints the answer: the cells, the slopes, the claims, and the law in a sentence."""
+    """Prints an answer: the tables of cells, slopes and claims, and then the law in a sentence.
+
+    A table of cells that is wider than the console is printed in parts, which all start with the names of the cells.
+    """
     plan = answer.plan
     columns, rows = cell_table(answer)
     title: str | None = plan.question or plan.study
-    for part in fitting(columns, rows, console.width):
-        _print(console, title, [columns[i] for i in part], [[row[i] for i in part] for row in rows])
+    for group in column_groups(columns, rows, console.width):
+        _print_table(console, title, [columns[i] for i in group], [[row[i] for i in group] for row in rows])
         title = None
     if answer.families:
         console.print(f"objective: {plan.objective}", style="dim italic" if console.is_terminal else None)
-    for heading, of, lines in (
+    for heading, headers, table_rows in (
         ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),
-        (None, CLAIM_COLUMNS, [claim_row(v) for v in answer.verdicts]),
+        (None, CLAIM_COLUMNS, [claim_row(verdict) for verdict in answer.verdicts]),
     ):
-        if lines:
+        if table_rows:
             console.print()
-            _print(console, heading, of, lines)
+            _print_table(console, heading, headers, table_rows)
     console.print()
     for sentence in laws(answer):
         console.print(sentence, style="bold" if console.is_terminal else None)
     seeds = {len(t.objectives) for cell in answer.cells for t in cell.trials}
     if seeds == {1}:
-        console.print("One seed: the intervals cover the grid's resolution only. Take seeds=8.")
+        console.print("One seed was run: the intervals hold only the error of the grid of lrs. Take seeds=8.")
 
 
-def _print(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table: words are aligned left, numbers right, and only the names of claims may wrap."""
+def _print_table(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table. Words are aligned left and numbers right. Names of claims may wrap; other values may not.
+
+    Headers wrap only where the table would be wider than the console. The row of a claim that fails is red.
+    """
     style = "bold" if console.is_terminal else ""
     table = Table(
         title=title,
@@ -56,53 +62,68 @@ def _print(console: Console, title: str | None, columns: Sequence[str], rows: Se
         padding=(0, 1, 0, 0),
     )
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(columns))]
-    narrow = sum(max(pair) + GAP for pair in zip(widths, map(len, columns), strict=True)) - GAP > console.width
+    is_too_wide = sum(max(pair) + GAP for pair in zip(widths, map(len, columns), strict=True)) - GAP > console.width
     for column, width in zip(columns, widths, strict=True):
-        header = "\n".join(textwrap.wrap(column, max(width, *map(len, column.split(" "))))) if narrow and column else column
+        wrapped = textwrap.wrap(column, max(width, *map(len, column.split(" ")))) if is_too_wide and column else [column]
+        header = "\n".join(wrapped)
         table.add_column(header, justify="left" if column in LEFT_COLUMNS else "right", no_wrap=column != CLAIM_COLUMNS[0])
     for row in rows:
         table.add_row(*row, style="bold red" if console.is_terminal and row[-1] == FAILS else None)
     console.print(table)
 
 
-def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
-    """Yields groups of columns that fit a width together; each group starts with the first column. Headers may wrap.
+def column_groups(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Yields groups of columns, by their indices. Each group fits into the width and starts with the first column.
+
+    A group has at least two columns, if there are as many, even where these do not fit. Headers may wrap between words.
+
+    Args:
+      columns: the header of each column.
+      rows: the texts of each row, one for each column.
+      width: the width of the console, in characters.
 
     Example:
-      >>> list(fitting(["cell", "a long name", "b"], [["sum b4", "1.25", "0.5"]], 16)), list(fitting(["cell"], [], 9))
-      ([[0, 1], [0, 2]], [[0]])
+      >>> list(column_groups(["cell", "a long name", "b"], [["sum b4", "1.25", "0.5"]], 16))
+      [[0, 1], [0, 2]]
+      >>> list(column_groups(["cell"], [], 9))
+      [[0]]
     """
-    needed = [max(map(len, (*title.split(" "), *(row[i] for row in rows)))) + GAP for i, title in enumerate(columns)]
-    part = [0]
+    widths = [max(map(len, (*header.split(" "), *(row[i] for row in rows)))) + GAP for i, header in enumerate(columns)]
+    group = [0]
     for i in range(1, len(columns)):
-        if len(part) > 1 and sum(needed[k] for k in (*part, i)) - GAP > width:
-            yield part
-            part = [0]
-        part.append(i)
-    yield part
+        if len(group) > 1 and sum(widths[k] for k in (*group, i)) - GAP > width:
+            yield group
+            group = [0]
+        group.append(i)
+    yield group
 
 
 def cell_table(answer: Answer) -> tuple[list[str], list[list[str]]]:
-    """Returns the columns and rows of the table of cells, or of a probe's quantities."""
+    """Returns the columns and the rows of the table of cells; for a probe, those of the table of quantities.
+
+    The last column holds remarks. It is left out where no cell has a remark.
+    """
     if not answer.families:
         return quantity_table(answer.measurements)
     columns, rows = list(COLUMNS), [cell_row(cell) for cell in answer.cells]
-    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    return columns[:shown], [row[:shown] for row in rows]
+    count = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    return columns[:count], [row[:count] for row in rows]
 
 
 GAP = 2
-"""Spaces between two columns."""
+"""Number of spaces between two columns."""
 SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
 CLAIM_COLUMNS = ("claim", "expected", "measured", "")
 LEFT_COLUMNS = ("cell", "cells", "batch sizes", "claim", "")
-"""Columns that are aligned left."""
+"""The columns that are aligned left."""
 FAILS = "FAILS"
+"""The verdict on a claim that does not hold."""
 COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
+"""The columns of the table of cells: `lrs` counts trials, `diverged` counts runs, and the last one holds remarks."""
 
 
 def cell_row(cell: CellAnswer) -> list[str]:
-    """Returns a cell's row: name, best lr, interval, theory, objective, trials, diverged runs and a remark."""
+    """Returns the row of a cell, with one text for each of COLUMNS."""
     best = cell.best
     interval = best.interval if best else None
     diverged = sum(sum(t.diverged) for t in cell.trials)
@@ -124,20 +145,24 @@ def cell_row(cell: CellAnswer) -> list[str]:
 
 
 def quantity_table(measurements: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
-    """Returns a probe's columns and rows: one row a cell, one column a quantity, and beside it the expected value if known."""
+    """Returns the columns and the rows of a probe's table, with one row for each cell and one column for each quantity.
+
+    Beside a quantity whose expected value is known there is a column with that value.
+    """
     names = list(dict.fromkeys(m.quantity.name for m in measurements))
-    known = {m.quantity.name for m in measurements if m.quantity.expected is not None}
-    rows: dict[str, dict[str, Quantity]] = {}
+    with_expected = {m.quantity.name for m in measurements if m.quantity.expected is not None}
+    quantities_by_cell: dict[str, dict[str, Quantity]] = {}
     for m in measurements:
-        rows.setdefault(m.cell.label, {})[m.quantity.name] = m.quantity
-    columns = ["cell", *(title for name in names for title in ([name, "expected"] if name in known else [name]))]
+        quantities_by_cell.setdefault(m.cell.label, {})[m.quantity.name] = m.quantity
+    columns = ["cell", *(header for name in names for header in ([name, "expected"] if name in with_expected else [name]))]
     return columns, [
-        [label, *(text for name in names for text in _quantity_texts(quantities.get(name), name in known))]
-        for label, quantities in rows.items()
+        [label, *(text for name in names for text in _quantity_texts(quantities.get(name), name in with_expected))]
+        for label, quantities in quantities_by_cell.items()
     ]
 
 
 def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]:
+    """Returns a quantity as text with its interval, and its expected value as a second text if there is a column for it."""
     if quantity is None:
         return ["-", "-"] if with_expected else ["-"]
     interval = "" if quantity.low is None else f" [{number(quantity.low)}, {number(quantity.high)}]"
@@ -145,7 +170,7 @@ def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]
 
 
 def slope_rows(answer: Answer) -> list[list[str]]:
-    """Returns the rows of slopes of log lr* over log B, one for each reduction and range of batch sizes."""
+    """Returns the rows of the slopes of log lr* over log B. Each family, reduction and range of batch sizes has a row."""
     rows = []
     for line in answer.slopes:
         if line.slope is not None:
@@ -156,12 +181,17 @@ def slope_rows(answer: Answer) -> list[list[str]]:
 
 
 def claim_row(verdict: Verdict) -> list[str]:
-    """Returns a claim's row: name, expected, measured, holds or fails."""
+    """Returns the row of a claim: its name, its bound, the measured value, and `holds` or FAILS."""
     return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else FAILS]
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Returns a number for reading, or `-` for None and what is not finite."""
+    """Returns a number with a few significant digits as text; `-` for None and for a number that is not finite.
+
+    Example:
+      >>> number(0.0123456), number(float("inf")), number(None)
+      ('0.0123', '-', '-')
+    """
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.{digits}g}"

@@ -1,4 +1,4 @@
-"""A translation of a tuned lr, as text or JSON, with the evidence of the published studies."""
+"""A translated lr as text or JSON, with the evidence of the published studies."""
 
 import json
 from dataclasses import asdict
@@ -15,10 +15,13 @@ from lrscale.law.translation import Batch, Translation, translate
 
 
 def published(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Returns the report.json of each published study, by name; nothing is there where no study is published.
+    """Returns the content of report.json of each published study, by the name of the study.
 
     Args:
-      folder: holds one folder a study; by default sweeps/results of the package or the repository.
+      folder: the folder that holds one folder for each study; None for sweeps/results of the package or the repository.
+
+    Returns:
+      The reports; empty where no study is published.
 
     Raises:
       Failure: a report cannot be read.
@@ -37,10 +40,20 @@ def published(folder: Path | None = None) -> dict[str, dict[str, Any]]:
 def print_translation(
     optimizer: str, lr: float, source: Batch, target: Batch, knobs: dict[str, float], decoupled: bool | None, form: str
 ) -> None:
-    """Prints a translation in a form: text or json.
+    """Translates a tuned lr and its knobs, and prints the result as text or JSON.
+
+    Args:
+      optimizer: a name of torch.optim, in upper or lower case.
+      lr: the lr that was tuned under `source`.
+      source: how the gradient was computed when lr was tuned.
+      target: how it will be computed.
+      knobs: the values of further hyperparameters, by name.
+      decoupled: whether weight decay acts on the weights directly; None for the optimizer's own way.
+      form: `text` or `json`.
 
     Raises:
-      Refusal: a value cannot be used.
+      Refusal: a value breaks its rule.
+      Failure: the report of a published study cannot be read.
     """
     translation = translate(optimizer, lr, source, target, knobs, decoupled, published())
     if form == "json":
@@ -50,7 +63,10 @@ def print_translation(
 
 
 def translation_json(translation: Translation) -> dict[str, Any]:
-    """Returns a translation as one document: `exact` and `batch_size` are its two answers."""
+    """Returns a translation as one document.
+
+    Its two parts are `exact`, for the target's batch size, and `batch_size`, for the change of the batch size.
+    """
     return {
         "optimizer": translation.optimizer,
         "p": translation.p,
@@ -66,27 +82,29 @@ def translation_json(translation: Translation) -> dict[str, Any]:
             "from": translation.source.size,
             "to": translation.target.size,
             "rules": [asdict(rule) for rule in translation.rules],
-            "evidence": [asdict(one) for one in translation.evidence],
+            "evidence": [asdict(evidence) for evidence in translation.evidence],
         },
     }
 
 
 def show_translation(translation: Translation, console: Console) -> None:
-    """Prints a translation for reading, at 80 columns and more."""
+    """Prints a translation as text for a terminal of at least 80 columns."""
     console.print(f"{translation.optimizer}, p = {translation.p:g}")
     console.print(f"  from  {translation.source}: c = {_number(translation.source.c)}")
     console.print(f"  to    {translation.target}: c = {_number(translation.target.c)}")
-    console.print(f"  r     {_number(translation.ratio)}: so much larger is the gradient, c after / c before")
+    console.print(f"  r     {_number(translation.ratio)} = c after / c before: the gradient is r times as large")
     table = _table("1. Exact: the same updates", ("knob", "was", "becomes", "why"))
     for knob in translation.knobs:
         table.add_row(knob.name, _number(knob.before), _number(knob.after), knob.reason)
     console.print("")
     console.print(table)
     others = (
-        "the other knobs as they were" if translation.source.c == 1 else f"what scales with r / {_number(translation.source.c)}"
+        "the other knobs unchanged"
+        if translation.source.c == 1
+        else f"each knob that scales with r divided by {_number(translation.source.c)}"
     )
     console.print(
-        f"These are the steps of mean at B = {translation.target.size} with lr {_number(translation.lr_mean)} and {others}."
+        f"Mean takes the same steps at B = {translation.target.size} with lr {_number(translation.lr_mean)} and {others}."
     )
     for caveat in translation.caveats:
         console.print(f"- {caveat}")
@@ -95,32 +113,35 @@ def show_translation(translation: Translation, console: Console) -> None:
     if before == after:
         console.print("2. Batch size: it does not change, so the tuned lr stays tuned.")
         return
-    table = _table(f"2. From B = {before} to {after}: a matter of regime, nothing exact", ("rule", "lr", "holds where"))
+    table = _table(f"2. From B = {before} to {after}: it depends on the regime, nothing is exact", ("rule", "lr", "holds where"))
     for rule in translation.rules:
         table.add_row(rule.name, _number(rule.lr), rule.when)
     console.print(table)
-    console.print("The other knobs are those of 1.")
+    console.print("The other knobs are as in part 1.")
     if not translation.evidence:
         console.print(
-            f"No published study covers p = {translation.p:g} from B = {before} to {after}: measure it (lrscale run -m)."
+            f"No published study covers p = {translation.p:g} from B = {before} to {after}. Measure it with lrscale run -m."
         )
         return
-    table = _table("what published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
-    for one in translation.evidence:
-        name = "B_c" if one.measure == "b_c" else "slope"
-        table.add_row(one.study, f"{name} {_interval(one.value)}", _interval(one.lr), one.conditions)
+    table = _table("What published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
+    for evidence in translation.evidence:
+        name = "B_c" if evidence.measure == "b_c" else "slope"
+        table.add_row(evidence.study, f"{name} {_interval(evidence.value)}", _interval(evidence.lr), evidence.conditions)
     console.print(table)
     console.print("slope: lr_mean* ~ B^slope; B_c: lr_sum* = eta_max / (B + B_c).")
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
+    """Returns an empty table."""
     return Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _number(value: float) -> str:
+    """Returns a number with at most six significant digits."""
     return f"{value:.6g}"
 
 
 def _interval(values: tuple[float, float, float]) -> str:
+    """Returns a value with the ends of its 95 % interval, as in `0.5 [0.4, 0.7]`."""
     value, low, high = (f"{v:.3g}" for v in values)
     return f"{value} [{low}, {high}]"

@@ -1,4 +1,4 @@
-"""What is trained: data, models and per-example losses, each task declared beside its code. Imports torch and the root."""
+"""The tasks: data, models and per-example losses. Each task is declared beside its code. Imports torch and the root."""
 
 from lrscale.tasks import images, least_squares
 

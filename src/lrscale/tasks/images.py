@@ -1,6 +1,6 @@
-"""Tasks of image classification: scikit-learn's digits, and Fashion-MNIST, read from its idx files.
+"""Tasks of image classification: the digits of scikit-learn, and Fashion-MNIST, which is read from its idx files.
 
-torch is imported where data are made: composing a config needs the declarations alone.
+torch is imported inside the functions that make data. Composing a config needs only the declarations, and no torch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 IMAGE_CLASSES, DIGITS_EXAMPLES = 10, 1437
+"""The number of classes of both tasks, and the number of training examples of digits."""
 FASHION_FILES = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
+"""The files of Fashion-MNIST: training images, training labels, validation images, validation labels."""
 
 
 def _make_digits(training: Training) -> Task:
@@ -40,7 +42,11 @@ def _make_fashion_mnist(training: Training) -> Task:
 
 
 def _classification(training: Training, pixels: Arrays) -> Task:
-    """A task of pixels in [0, 1], kept for the next job in the dtype of their file."""
+    """Makes a task of images with pixels in [0, 1].
+
+    `pixels` have the dtype of their file. They are cached, so the next job uses them again; the task has a copy in the
+    training's dtype.
+    """
     import torch
 
     from lrscale.tasks.models import classifier
@@ -53,8 +59,9 @@ def _classification(training: Training, pixels: Arrays) -> Task:
 
 @lru_cache(maxsize=1)
 def _digits() -> Arrays:
+    """Returns the digits, pixels in [0, 1] as float64, split into training and validation data by a fixed random stream."""
     import torch
-    from sklearn.datasets import load_digits  # 1 s to import: only where it is needed
+    from sklearn.datasets import load_digits  # takes 1 s to import, so it is imported only when it is used
 
     from lrscale.streams import generator
 
@@ -65,7 +72,7 @@ def _digits() -> Arrays:
 
 
 def check_fashion_mnist(options: Mapping[str, Any]) -> None:
-    """Raises Refusal where one of Fashion-MNIST's files is missing."""
+    """Raises Refusal where one of the files of Fashion-MNIST is missing."""
     root = Path(options["root"])
     missing = [name for name in FASHION_FILES if not (root / name).is_file()]
     if missing:
@@ -77,35 +84,41 @@ def check_fashion_mnist(options: Mapping[str, Any]) -> None:
 
 @lru_cache(maxsize=1)
 def _fashion_mnist(root: Path, examples: int) -> Arrays:
+    """Returns the first `examples` training examples and all validation examples, pixels in [0, 1] as float32."""
     import numpy as np
     import torch
 
-    x, y, x_valid, y_valid = (_idx(root / name) for name in FASHION_FILES)
-    images = [torch.from_numpy(a.reshape(len(a), -1).astype(np.float32) / 255) for a in (x[:examples], x_valid)]
-    labels = [torch.from_numpy(a.astype(np.int64)) for a in (y[:examples], y_valid)]
+    x, y, x_valid, y_valid = (_read_idx(root / name) for name in FASHION_FILES)
+    images = [torch.from_numpy(array.reshape(len(array), -1).astype(np.float32) / 255) for array in (x[:examples], x_valid)]
+    labels = [torch.from_numpy(array.astype(np.int64)) for array in (y[:examples], y_valid)]
     return Arrays(images[0], labels[0], images[1], labels[1])
 
 
-def _idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Reads one idx file: two zero bytes, a type byte (8: unsigned byte), the number of axes, their sizes, the data."""
+def _read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Returns the array of one idx file.
+
+    An idx file holds two zero bytes, a type byte (8 means unsigned byte), the number of axes, the size of each axis, and
+    the data.
+    """
     import numpy as np
 
     with gzip.open(path) as file:
         raw = file.read()
     if raw[:3] != b"\x00\x00\x08":
-        raise Refusal(f"`task.root` must hold idx files of unsigned bytes, got {path} which is not one. Fetch it again.")
+        raise Refusal(f"`task.root` must hold idx files of unsigned bytes, got {path}, which is not one. Get it again.")
     sizes = np.frombuffer(raw, ">i4", raw[3], 4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
 
 
 _PRESETS = {"objective": "valid_loss", "dtype": "float32"}
-MODEL = Option("softmax", one_of("softmax", "mlp"), "softmax regression, or mlp")
+MODEL = Option("softmax", one_of("softmax", "mlp"), "softmax: softmax regression; mlp: one hidden ReLU layer")
+"""The option of both tasks that chooses the model."""
 
 TASKS.declare(
     "digits",
     TaskKind(
         about="scikit-learn's 8 x 8 digits: 1437 for training, 360 for validation.",
-        options={"model": MODEL, "hidden": Option(64, integer(1, 10_000), "width of the mlp's hidden layer")},
+        options={"model": MODEL, "hidden": Option(64, integer(1, 10_000), "width of the hidden layer of the mlp")},
         variants={"digits_mlp": {"model": "mlp"}},
         presets=_PRESETS,
         make=_make_digits,
@@ -119,14 +132,16 @@ TASKS.declare(
         about="Fashion-MNIST: 60000 images for training, 10000 for validation.",
         options={
             "model": MODEL,
-            "hidden": Option(256, integer(1, 10_000), "width of the mlp's hidden layer"),
-            "examples": Option(60000, integer(2, 60_000), "train on the first so many"),
+            "hidden": Option(256, integer(1, 10_000), "width of the hidden layer of the mlp"),
+            "examples": Option(60000, integer(2, 60_000), "number of training examples, taken from the start of the file"),
             "root": Option(
-                "/usr/share/datasets/fashion-mnist", TEXT, "holds the four idx.gz files; Debian's package puts them here"
+                "/usr/share/datasets/fashion-mnist",
+                TEXT,
+                "folder with the four idx.gz files; Debian's package installs them here",
             ),
         },
-        variants={"fashion_mnist_mlp": {"model": "mlp", "hidden": 64}},  # narrower than the book's 256, to be quick
-        presets={**_PRESETS, "points": 10},  # each one is a pass over the training data
+        variants={"fashion_mnist_mlp": {"model": "mlp", "hidden": 64}},  # fewer than the book's (d2l) 256, so a run is quick
+        presets={**_PRESETS, "points": 10},  # few, because each point takes one pass over the training data
         make=_make_fashion_mnist,
         examples=lambda options: int(options["examples"]),
         classes=True,

@@ -1,6 +1,7 @@
-"""Tasks of least squares, where theory is exact: the book's regression (d2l), and Gaussian features of any covariance (linear).
+"""Tasks of least squares, where theory is exact: the regression of the book (d2l), and Gaussian features (linear).
 
-torch is imported where data are made: composing a config needs the declarations alone.
+`d2l` is the regression of "Dive into Deep Learning". The features of `linear` have any covariance. torch is imported inside
+the functions that make data. Composing a config needs only the declarations, and no torch.
 """
 
 from __future__ import annotations
@@ -17,38 +18,44 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VALID_EXAMPLES = 1000
+"""The number of validation examples."""
 D2L_EXAMPLES, D2L_WEIGHTS, D2L_BIAS, D2L_NOISE = 1000, (2.0, -3.4), 4.2, 0.01
+"""The number of training examples of d2l, its true weights and bias, and the standard deviation of its noise."""
 
 
-def _d2l(options: Mapping[str, Any]) -> Population:
+def _d2l_population(options: Mapping[str, Any]) -> Population:
+    """Returns the population of d2l. It has no options."""
     import torch
 
     weights = torch.tensor([*D2L_WEIGHTS, D2L_BIAS], dtype=torch.float64)
     return Population(torch.ones(2, dtype=torch.float64), weights, D2L_NOISE, True)
 
 
-def _linear(options: Mapping[str, Any]) -> Population:
+def _linear_population(options: Mapping[str, Any]) -> Population:
+    """Returns the population of linear. Its true weights come from a fixed random stream."""
     import torch
 
     from lrscale.streams import generator
 
-    count, bias = options["features"], options["bias"]
-    power = options["exponent"] if options["spectrum"] == "power_law" else 0.0
-    spectrum = torch.arange(1, count + 1, dtype=torch.float64) ** -power
-    weights = torch.randn(count + bias, generator=generator("data", "linear", "weights"), dtype=torch.float64)
+    features, bias = options["features"], options["bias"]
+    exponent = options["exponent"] if options["spectrum"] == "power_law" else 0.0
+    spectrum = torch.arange(1, features + 1, dtype=torch.float64) ** -exponent
+    weights = torch.randn(features + bias, generator=generator("data", "linear", "weights"), dtype=torch.float64)
     return Population(spectrum, weights, options["noise"], bias)
 
 
 def draw_examples(source: Population, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
-    """Draws features ~ N(0, diag(spectrum)), a last feature of ones for a bias, and noisy targets, from a named stream.
+    """Draws features ~ N(0, diag(spectrum)) and noisy targets from a named random stream.
+
+    Where the population has a bias, a last feature is added that is 1 for every example.
 
     Args:
-      source: the population.
-      examples: how many are drawn.
-      *name: of the stream of random numbers.
+      source: the population that the examples are drawn from.
+      examples: the number of examples.
+      *name: the name of the random stream.
 
     Returns:
-      Features, [example, feature], and targets, [example], float64.
+      Features, [example, feature], and targets, [example], both in float64.
     """
     import torch
 
@@ -63,21 +70,23 @@ def draw_examples(source: Population, examples: int, *name: str | int) -> tuple[
 
 
 def _make(training: Training) -> Task:
+    """Makes a task of data from the population that the training's task declares."""
     import torch
 
     from lrscale.tasks.models import linear_regression
 
-    name, population = training.task.name, TASKS[training.task.name].population
-    assert population is not None
-    source = population(training.task.options)
-    drawn = Arrays(
+    name, make_population = training.task.name, TASKS[training.task.name].population
+    assert make_population is not None
+    source = make_population(training.task.options)
+    data64 = Arrays(
         *draw_examples(source, training.examples, name, "train"), *draw_examples(source, VALID_EXAMPLES, name, "valid")
     )
-    data = Arrays(*(tensor.to(getattr(torch, training.dtype)) for tensor in drawn))
+    data = Arrays(*(tensor.to(getattr(torch, training.dtype)) for tensor in data64))
     return Task(data, None, linear_regression(len(source.spectrum), source.bias), _optimum(data), source)
 
 
 def _optimum(data: Arrays) -> Optimum:
+    """Returns the minimum of the training loss, by least squares in float64."""
     import torch
 
     x, y = data.x.double(), data.y.double()
@@ -94,26 +103,26 @@ TASKS.declare(
         presets=_PRESETS,
         make=_make,
         examples=lambda options: D2L_EXAMPLES,
-        population=_d2l,
+        population=_d2l_population,
     ),
 )
 TASKS.declare(
     "linear",
     TaskKind(
-        about="Least squares with Gaussian features of a covariance of your choice.",
+        about="Least squares with Gaussian features, whose covariance you choose.",
         options={
-            "features": Option(32, integer(1, 10_000), "d"),
-            "examples": Option(1024, integer(2, 1_000_000), "N"),
+            "features": Option(32, integer(1, 10_000), "number of features, d"),
+            "examples": Option(1024, integer(2, 1_000_000), "number of training examples, N"),
             "spectrum": Option(
                 "isotropic", one_of("isotropic", "power_law"), "isotropic: eigenvalues 1; power_law: eigenvalues i^-exponent"
             ),
-            "exponent": Option(1.0, POSITIVE, "of power_law"),
-            "noise": Option(0.01, NOT_NEGATIVE, "standard deviation of the targets' noise"),
-            "bias": Option(False, BOOLEAN, "train a bias as well"),
+            "exponent": Option(1.0, POSITIVE, "exponent of power_law"),
+            "noise": Option(0.01, NOT_NEGATIVE, "standard deviation of the noise in the targets"),
+            "bias": Option(False, BOOLEAN, "whether a bias is trained"),
         },
         presets=_PRESETS,
         make=_make,
         examples=lambda options: int(options["examples"]),
-        population=_linear,
+        population=_linear_population,
     ),
 )

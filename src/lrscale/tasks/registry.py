@@ -1,4 +1,4 @@
-"""The tasks that a config can choose: each is declared beside its code, in `least_squares` and `images`."""
+"""The tasks that a config can choose. Each is declared beside its code, in `least_squares` and `images`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKind(Declaration):
-    """A task by its name.
+    """The declaration of a task.
 
-    `make`: makes the data and the model that a training names. `examples`: number of training examples, from the
-    options. `classes`: whether targets are classes. `population`: of least squares, what the data are drawn from,
-    from the options; None for other tasks. `check_files`: raises Refusal where a file that the options name is missing.
+    `make` makes the data and the model of the task that a training names. `examples` returns the number of training
+    examples for the task's options. `classes` says whether the targets are classes. `population` returns, for the options
+    of a least-squares task, the distribution that its data are drawn from; it is None for other tasks. `check_files`
+    raises Refusal where a file that the options name is missing.
     """
 
     make: Callable[[Training], Task]
@@ -29,15 +30,16 @@ class TaskKind(Declaration):
 
     @property
     def is_least_squares(self) -> bool:
-        """Whether the optimum is known, and theory with it."""
+        """Whether the task is least squares. Then the optimum is known, and the theory applies."""
         return self.population is not None
 
 
 TASKS: Registry[TaskKind] = Registry("task")
+"""The declared tasks, by name."""
 
 
 def make_task(training: Training) -> Task:
-    """Makes a training's task: its data in the training's dtype, where targets of classes stay integers.
+    """Makes the task of a training. Its data have the training's dtype, but targets that are classes stay integers.
 
     Raises:
       Refusal: a file that the task reads is missing or damaged.
@@ -46,9 +48,9 @@ def make_task(training: Training) -> Task:
 
 
 def population(training: Training) -> Population | None:
-    """Returns what the data of a least-squares task are drawn from, None for other tasks."""
-    draws_from = TASKS[training.task.name].population
-    return None if draws_from is None else draws_from(training.task.options)
+    """Returns the distribution that the data of a least-squares task are drawn from; None for other tasks."""
+    make_population = TASKS[training.task.name].population
+    return None if make_population is None else make_population(training.task.options)
 
 
 def check_files(training: Training) -> None:

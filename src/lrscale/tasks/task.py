@@ -1,4 +1,4 @@
-"""What a task is: training and validation data that no seed changes, a model, and the optimum where it is known."""
+"""The parts of a task: training and validation data that no seed changes, a model, and the optimum where it is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Arrays(NamedTuple):
-    """Features [example, feature] and targets [example], for training and for validation."""
+    """Features [example, feature] and targets [example]: `x` and `y` for training, `x_valid` and `y_valid` for validation."""
 
     x: Tensor
     y: Tensor
@@ -20,9 +20,10 @@ class Arrays(NamedTuple):
 
 
 class Optimum(NamedTuple):
-    """Where the training loss of a least-squares task is least, in float64.
+    """The minimum of the training loss of a least-squares task, in float64.
 
-    `weights` [feature], `gram` [feature, feature] (the mean of x x^T), and the least loss `minimum`.
+    `weights` [feature] are the weights w* at the minimum. `gram` [feature, feature] is G, the mean of x x^T. `minimum` is
+    the loss at w*.
     """
 
     weights: Tensor
@@ -30,16 +31,20 @@ class Optimum(NamedTuple):
     minimum: float
 
     def excess(self, parameters: Parameters) -> Tensor:
-        """Training loss above its minimum, 1/2 (w - w*)^T G (w - w*), [seed, trial]: no cancellation near w*."""
-        off = parameters[0].double() - self.weights
-        return ((off @ self.gram) * off).sum(-1) / 2
+        """Returns the training loss above its minimum, 1/2 (w - w*)^T G (w - w*), [seed, trial].
+
+        This form has no cancellation near w*.
+        """
+        offset = parameters[0].double() - self.weights
+        return ((offset @ self.gram) * offset).sum(-1) / 2
 
 
 class Population(NamedTuple):
-    """What least-squares data are drawn from: the constants of the theory.
+    """The distribution that least-squares data are drawn from. It holds the constants of the theory.
 
-    `spectrum`: covariance eigenvalues [feature], bias not counted; `weights`: the true ones, the bias's
-    last; `noise`: the targets' standard deviation; `bias`: whether a bias is trained.
+    `spectrum` [feature] holds the eigenvalues of the features' covariance, without the bias. `weights` are the true
+    weights; the last one is the bias where there is one. `noise` is the standard deviation of the targets' noise. `bias`
+    says whether a bias is trained.
     """
 
     spectrum: Tensor
@@ -49,9 +54,9 @@ class Population(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Data, model and, for least squares, the optimum and the population.
+    """The data and the model of a task, and for least squares the optimum and the population.
 
-    `terms` [example]: how much each example's loss counts; None where each counts 1.
+    `terms` [example] says how much the loss of each training example counts. It is None where each counts 1.
     """
 
     data: Arrays

@@ -1,1 +1,1 @@
-"""Many runs as one tensor program, and the plain loop it is compared with. Imports torch, `law` and `tasks`."""
+"""Training of many runs as one tensor program, and the plain loop that checks it. Imports torch, `law` and `tasks`."""

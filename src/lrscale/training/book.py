@@ -1,4 +1,7 @@
-"""The book's own points, with numbers: what summing the loss does to gradients, and why d2l's sgd divides by the batch size."""
+"""Experiments of the book "Dive into Deep Learning" (d2l) on summed losses.
+
+They show what summing the loss does to gradients, and why the book's `sgd` divides by the batch size.
+"""
 
 from typing import NamedTuple
 
@@ -11,17 +14,18 @@ from lrscale.tasks.task import Arrays
 from lrscale.training.minibatches import batch_order
 
 BATCH_SIZE, LR, EPOCHS, SEED = 10, 0.03, 3, 0
+"""The settings of the book's recipe, and the seed of all runs here."""
 
 
 class Sums(NamedTuple):
-    """Gradients [parameter] of a summed loss, and the sum of those of its samples."""
+    """Two gradients, [parameter] each: `of_sum` of the summed loss, and `sum_of`, the sum of the gradients of its examples."""
 
     of_sum: Tensor
     sum_of: Tensor
 
 
 def recipe() -> Training:
-    """The book's recipe: batch size 10, lr 0.03, 3 epochs, the sum divided by the batch size."""
+    """Returns the training of the book's recipe: batch size 10, lr 0.03, 3 epochs, the sum divided by the batch size."""
     options = {"lr": (LR,), "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
     return Training(
         task=Choice("d2l", {}),
@@ -41,19 +45,19 @@ def recipe() -> Training:
 
 
 def squared_loss(w: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The book's loss of each example, (y^ - y)^2 / 2."""
+    """Returns the book's loss of each example, (y^ - y)^2 / 2."""
     return (x @ w + b - y) ** 2 / 2
 
 
 def gradients_by_sample(x: Tensor, y: Tensor) -> Tensor:
-    """Gradient of each sample's loss at w = 0, b = 0, by torch.func, [sample, parameter]."""
-    each = torch.func.vmap(torch.func.grad(squared_loss, argnums=(0, 1)), in_dims=(None, None, 0, 0))
-    by_w, by_b = each(torch.zeros(2, dtype=x.dtype), torch.zeros((), dtype=x.dtype), x, y)
+    """Returns the gradient of each example's loss at w = 0, b = 0, computed by torch.func, [example, parameter]."""
+    gradients = torch.func.vmap(torch.func.grad(squared_loss, argnums=(0, 1)), in_dims=(None, None, 0, 0))
+    by_w, by_b = gradients(torch.zeros(2, dtype=x.dtype), torch.zeros((), dtype=x.dtype), x, y)
     return torch.cat([by_w, by_b.unsqueeze(1)], 1)
 
 
 def sum_of_gradients(x: Tensor, y: Tensor) -> Sums:
-    """The gradient of a summed loss, by `backward`, and the sum of the samples' gradients."""
+    """Returns the gradient of the summed loss, computed by `backward`, and the sum of the examples' gradients."""
     w = torch.zeros(2, dtype=x.dtype, requires_grad=True)
     b = torch.zeros((), dtype=x.dtype, requires_grad=True)
     squared_loss(w, b, x, y).sum().backward()
@@ -62,27 +66,38 @@ def sum_of_gradients(x: Tensor, y: Tensor) -> Sums:
 
 
 def accumulated() -> list[float]:
-    """Gradients of w after backward on w * ones(10), after another on 20 ones, and after zeroing and 5: 10, 30, 5."""
+    """Returns the gradient of w after each of three backward passes: 10, 30, 5.
+
+    The passes are over the sum of w * ones(10), w * ones(20) and w * ones(5). The gradient is set to zero before the third.
+    """
     w = torch.ones(1, requires_grad=True)
-    seen = []
+    gradients = []
     for count in (10, 20, 5):
         if count == 5 and w.grad is not None:
             w.grad.zero_()
         (w * torch.ones(count)).sum().backward()
         assert w.grad is not None
-        seen.append(w.grad.item())
-    return seen
+        gradients.append(w.grad.item())
+    return gradients
 
 
 def norms_by_batch_size(data: Arrays, sizes: tuple[int, ...]) -> list[tuple[int, float, float]]:
-    """Batch size, norm of the gradient at w = 0 under sum, and under mean, averaged over the data's minibatches."""
-    by_sample = gradients_by_sample(data.x[:, :2], data.y)
-    norms = [float(torch.stack([part.sum(0).norm() for part in by_sample.split(size)]).mean()) for size in sizes]
+    """Returns the norm of the gradient at w = 0 for each batch size, averaged over the minibatches of the data.
+
+    Args:
+      data: the data of the task d2l.
+      sizes: batch sizes.
+
+    Returns:
+      One row per batch size: the batch size, the norm under sum, and the norm under mean.
+    """
+    gradients = gradients_by_sample(data.x[:, :2], data.y)
+    norms = [float(torch.stack([part.sum(0).norm() for part in gradients.split(size)]).mean()) for size in sizes]
     return [(size, norm, norm / size) for size, norm in zip(sizes, norms, strict=True)]
 
 
 def sgd(parameters: list[Tensor], lr: float, batch_size: int) -> None:
-    """The book's hand-written step: a summed gradient divided by the batch size, then zeroed."""
+    """Takes the book's hand-written step: divides the summed gradient by the batch size, and sets it to zero afterwards."""
     with torch.no_grad():
         for parameter in parameters:
             assert parameter.grad is not None
@@ -91,29 +106,30 @@ def sgd(parameters: list[Tensor], lr: float, batch_size: int) -> None:
 
 
 def train_by_hand(data: Arrays) -> list[float]:
-    """The book's loop; the mean loss over the data after each epoch."""
+    """Trains with the book's hand-written loop; returns the mean loss over the data after each epoch."""
     return _loop(data, None, LR, "sum")
 
 
 def train_with_torch(data: Arrays, lr: float, reduction: str) -> list[float]:
-    """The same by torch.optim.SGD on a mean or summed loss."""
+    """Trains with torch.optim.SGD on a `mean` or `sum` loss; returns the mean loss over the data after each epoch."""
     return _loop(data, torch.optim.SGD, lr, reduction)
 
 
 def _loop(data: Arrays, optimizer: type[torch.optim.SGD] | None, lr: float, reduction: str) -> list[float]:
+    """Trains for the epochs of the recipe. Without an optimizer class, `sgd` takes the steps."""
     x, y = data.x[:, :2], data.y
     w = (0.01 * torch.randn(2, generator=generator("init", SEED), dtype=x.dtype)).requires_grad_()
     b = torch.zeros((), dtype=x.dtype, requires_grad=True)
-    chosen = optimizer([w, b], lr=lr) if optimizer is not None else None
+    torch_sgd = optimizer([w, b], lr=lr) if optimizer is not None else None
     losses = []
     for epoch in range(EPOCHS):
-        for places in batch_order(SEED, epoch, len(x)).split(BATCH_SIZE):
-            loss = squared_loss(w, b, x[places], y[places])
-            if chosen is not None:
-                chosen.zero_grad()
+        for indices in batch_order(SEED, epoch, len(x)).split(BATCH_SIZE):
+            loss = squared_loss(w, b, x[indices], y[indices])
+            if torch_sgd is not None:
+                torch_sgd.zero_grad()
             (loss.sum() if reduction == "sum" else loss.mean()).backward()
-            if chosen is not None:
-                chosen.step()
+            if torch_sgd is not None:
+                torch_sgd.step()
             else:
                 sgd([w, b], lr, BATCH_SIZE)
         losses.append(squared_loss(w, b, x, y).mean().item())

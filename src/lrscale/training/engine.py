@@ -1,4 +1,4 @@
-"""Trains many runs as one tensor program: trials x seeds in, their curves out."""
+"""Trains many runs as one tensor program: takes trials x seeds, and returns the curves of all runs."""
 
 import math
 from typing import NamedTuple
@@ -18,17 +18,18 @@ from lrscale.training.multistep import LARGEST, STRIDE, Stride, take
 from lrscale.training.optimizers import OPTIMIZERS
 
 Array = NDArray[np.float64]
+"""An array of float64."""
 
 
 class Curves(NamedTuple):
-    """What the runs went through. Runs are ordered trial by trial, each with all its seeds.
+    """The curves of all runs. Runs are ordered by trial, and inside a trial by seed.
 
-    `steps` [point]: updates made. `train_loss` [point, run]: mean loss over the training data.
-    `excess_risk` [point, run]: that above its minimum, nan where the minimum is unknown.
-    `minibatch_loss`, `grad_norm` [point, run]: of the last update made, the mean loss of its minibatch
-    and the norm of its gradient as the reduction makes it (at step 0: of the first update).
-    `valid_loss`, `valid_error`, `steps_to_target` [run]: at the end; nan where there is none, steps
-    inf where the target was missed.
+    `steps` [point] is the number of steps taken. `train_loss` [point, run] is the mean loss over the training data.
+    `excess_risk` [point, run] is the training loss above its minimum, and nan where the minimum is unknown.
+    `minibatch_loss` [point, run] is the mean loss of the minibatch of the last step taken. `grad_norm` [point, run] is the
+    norm of the gradient of that step, as the reduction makes it. At step 0 both belong to the first step.
+    `valid_loss`, `valid_error` and `steps_to_target` [run] are taken at the end, and nan where the task or the budget has no
+    such number. `steps_to_target` is inf where the run missed the target.
     """
 
     steps: NDArray[np.int64]
@@ -44,60 +45,68 @@ class Curves(NamedTuple):
 def train(training: Training, task: Task, memory_mb: int = Compute().memory_mb) -> Curves:
     """Trains every trial with every seed.
 
-    All trials of a seed share its initial weights and minibatches. A run never sees its neighbours:
-    one that diverges keeps its inf and nan, and the others' numbers stay the same, bit for bit.
-    Where the runs do not fit the memory they are trained in chunks, which changes numbers by rounding only.
+    All trials of a seed share its initial weights and minibatches. Runs do not influence each other: a run that diverges
+    keeps its inf and nan, and the numbers of the other runs stay the same, bit for bit. Where the runs do not fit in the
+    memory, they are trained in chunks. Chunks change the numbers by rounding only.
 
     Args:
-      training: what to train.
+      training: the description of the runs.
       task: its task, from `make_task` or `module_task`.
-      memory_mb: megabytes that runs and curves may take.
+      memory_mb: megabytes that runs and curves may use.
 
     Returns:
-      Curves, over run = trial x number of seeds + place of the seed.
+      The curves of all runs, with run = trial x number of seeds + index of the seed.
 
     Raises:
-      Refusal: the task is not one with as many training examples as the training names.
+      Refusal: the number of the task's training examples is not the one that the training names.
 
     Source:
-      Agreement with plain torch.optim loops: `tests/training/test_engine.py`.
+      `tests/training/test_engine.py` checks the agreement with plain loops of torch.optim.
     """
     if len(task.data.x) != training.examples:
         raise Refusal(
             f"`task` must have the {training.examples} training examples that the training names, got {len(task.data.x)}. "
-            "Name their number: dataclasses.replace(training, examples=N)."
+            "Set their number in the training: dataclasses.replace(training, examples=N)."
         )
     size = trials_in_memory(training, task, memory_mb)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
         return _train_chunk(training, task, chunks[0])
     points, runs, seeds = recording_steps(training), training.trials * len(training.seeds), len(training.seeds)
-    whole = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(4)), *(np.empty(runs) for _ in range(3)))
+    curves = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(4)), *(np.empty(runs) for _ in range(3)))
     for chunk in chunks:
-        for kept, made in zip(whole[1:], _train_chunk(training, task, chunk)[1:], strict=True):
-            kept[..., chunk.start * seeds : chunk.stop * seeds] = made
-    return whole
+        for curve, part in zip(curves[1:], _train_chunk(training, task, chunk)[1:], strict=True):
+            curve[..., chunk.start * seeds : chunk.stop * seeds] = part
+    return curves
 
 
 def use_threads(threads: int) -> None:
-    """Sets how many threads torch computes with in this process."""
+    """Sets the number of threads that torch uses in this process."""
     torch.set_num_threads(threads)
 
 
 def trials_in_memory(training: Training, task: Task, memory_mb: int) -> int:
-    """Number of trials, all seeds each, that fit the memory budget beside the curves of all; at least 1."""
+    """Returns the number of trials that are trained at once; at least 1.
+
+    These trials, with all their seeds, fit in the memory together with the curves of all runs.
+
+    Args:
+      training: the description of the runs.
+      task: its task.
+      memory_mb: megabytes that runs and curves may use.
+    """
     weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
     slots = len(OPTIMIZERS[training.optimizer.name].slots(training.optimizer.options))
     numbers = weights * (4 + slots) + training.step_examples * task.model.width
     curves = 4 * len(recording_steps(training)) + 3
-    bytes_a_run = numbers * task.data.x.element_size() + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, laid out
-    room = memory_mb * 2**20 - 8 * curves * training.trials * len(training.seeds)
-    fit = room // (bytes_a_run * len(training.seeds))
-    return max(1, fit if 2 * training.trials <= fit else fit // 4)  # memory that chunks leave behind is not all used again
+    run_bytes = numbers * task.data.x.element_size() + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, transposed
+    free_bytes = memory_mb * 2**20 - 8 * curves * training.trials * len(training.seeds)
+    trials = free_bytes // (run_bytes * len(training.seeds))
+    return max(1, trials if 2 * training.trials <= trials else trials // 4)  # later chunks reuse only part of the freed memory
 
 
 def recording_steps(training: Training) -> list[int]:
-    """Steps at which curves have a point: 0, `points` log-spaced ones, and each epoch's end (at most 100 of them)."""
+    """Returns the steps at which curves have a point: 0, `points` log-spaced steps, and the ends of at most 100 epochs."""
     last = training.steps
     spaced = {round(step) for step in np.geomspace(1, last, min(training.points, last))}
     epochs = last // training.steps_per_epoch
@@ -105,40 +114,58 @@ def recording_steps(training: Training) -> list[int]:
     return sorted({0, last} | spaced | ends)
 
 
-def full_data_mean(each: Losses, parameters: list[Tensor], x: Tensor, y: Tensor, width: int) -> Tensor:
-    """Mean over all examples of a per-example quantity, float64 [seed, trial], in pieces of bounded size."""
+def full_data_mean(per_example: Losses, parameters: list[Tensor], x: Tensor, y: Tensor, width: int) -> Tensor:
+    """Returns the mean over all examples of a per-example quantity, [seed, trial], float64.
+
+    The examples are processed in pieces of bounded size.
+
+    Args:
+      per_example: function that returns the quantity, [seed, trial, example].
+      parameters: parameters of the runs, [seed, trial, *shape] each.
+      x: features, [example, ...], the same for all runs.
+      y: targets, [example].
+      width: how many numbers are kept per example and run; see `Model`.
+    """
     seeds, trials = parameters[0].shape[:2]
-    flat = [parameter.reshape(1, seeds * trials, *parameter.shape[2:]) for parameter in parameters]
-    piece = max(1, BLOCK_BYTES // (seeds * trials * width * x.element_size()))
+    run_parameters = [parameter.reshape(1, seeds * trials, *parameter.shape[2:]) for parameter in parameters]
+    size = max(1, BLOCK_BYTES // (seeds * trials * width * x.element_size()))
     total = torch.zeros(1, seeds * trials, dtype=torch.float64)
     with torch.no_grad():
-        for part, target in zip(x.split(piece), y.split(piece), strict=True):
-            total += each(flat, part.unsqueeze(0), target.unsqueeze(0)).sum(-1)
+        for features, targets in zip(x.split(size), y.split(size), strict=True):
+            total += per_example(run_parameters, features.unsqueeze(0), targets.unsqueeze(0)).sum(-1)
     return (total / len(x)).view(seeds, trials)
 
 
 def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, object]:
-    """Hyperparameters for one parameter `like` [seed, trial, *shape]: those with a value a trial as tensors that broadcast."""
-    known = OPTIMIZERS[training.optimizer.name].options
+    """Returns the hyperparameters of a chunk of trials, for the update of one parameter.
+
+    A hyperparameter with one value per trial becomes a tensor that broadcasts over the parameter.
+
+    Args:
+      training: the description of the runs.
+      chunk: the trials.
+      like: the parameter, [seed, trial, *shape].
+    """
+    declared = OPTIMIZERS[training.optimizer.name].options
     shape = (1, -1, *[1] * (like.ndim - 2))
     return {
         name: torch.tensor(value[chunk], dtype=like.dtype).view(shape)
-        if known[name].tunable and isinstance(value, tuple)
+        if declared[name].tunable and isinstance(value, tuple)
         else value
         for name, value in training.optimizer.options.items()
     }
 
 
 class _Runs:
-    """One chunk of runs: parameters [seed, trial, *shape] and optimizer state, changed by each step."""
+    """The state of one chunk of runs: parameters [seed, trial, *shape] and optimizer state. Each step changes it in place."""
 
     def __init__(self, training: Training, task: Task, chunk: slice) -> None:
         self.task = task
         trials = len(training.optimizer.options["lr"][chunk])
-        starts = [task.model.initial(generator("init", seed)) for seed in training.seeds]
+        initial = [task.model.initial(generator("init", seed)) for seed in training.seeds]
         self.parameters = [
             torch.stack(weights).to(task.data.x.dtype).unsqueeze(1).repeat(1, trials, *[1] * weights[0].ndim)
-            for weights in zip(*starts, strict=True)
+            for weights in zip(*initial, strict=True)
         ]
         self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
         self.optimizer = OPTIMIZERS[training.optimizer.name]
@@ -150,7 +177,7 @@ class _Runs:
         self.factors: dict[float, Tensor] = {}
 
     def step(self, minibatch: Minibatch, step: int) -> Tensor:
-        """Updates the parameters; leaves the gradients in `gradients` and returns the minibatch's mean loss, [seed, trial]."""
+        """Takes one step. Leaves the gradients in `gradients`, and returns the mean loss of the minibatch, [seed, trial]."""
         losses = self.task.model.gradients(self.parameters, *minibatch, self.gradients, 0)
         with torch.no_grad():
             mean = losses().mean(-1)
@@ -158,11 +185,15 @@ class _Runs:
         return mean
 
     def _update(self, step: int) -> None:
+        """Updates the parameters with the gradients in `gradients`, by the optimizer's rule."""
         for k, gradient in enumerate(self.gradients):
             self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
 
-    def step_unseen(self, minibatch: Minibatch, step: int) -> None:
-        """The same update where nobody looks at the gradients: plain SGD's go into the parameters at once, times -lr."""
+    def step_unrecorded(self, minibatch: Minibatch, step: int) -> None:
+        """Takes one step whose gradients are not recorded.
+
+        Plain SGD adds -lr times the gradient directly to the parameters, without a tensor for the gradient.
+        """
         x, y, weight = minibatch
         if self.plain_sgd and isinstance(weight, float):
             self.task.model.gradients(self.parameters, x, y, self.factor(weight), self.parameters, 1)
@@ -171,17 +202,17 @@ class _Runs:
             self._update(step)
 
     def stride(self, stride: Stride) -> None:
-        """Takes several unseen steps at once."""
+        """Takes the steps of a stride at once. They are not recorded."""
         take(self.parameters[0], stride, self.factor(stride.weight))
 
     def factor(self, weight: float) -> Tensor:
-        """-lr x weight of each trial, [1, trial, 1]."""
+        """Returns -lr x weight of each trial, [1, trial, 1]."""
         if weight not in self.factors:
             self.factors[weight] = -weight * self.lrs
         return self.factors[weight]
 
     def train_loss(self) -> tuple[Tensor, Tensor]:
-        """Mean loss over the training data, and its excess over the minimum, [seed, trial] each."""
+        """Returns the mean loss over the training data, and its excess over the minimum (nan if unknown), [seed, trial] each."""
         model, data, optimum = self.task.model, self.task.data, self.task.optimum
         if optimum is not None:
             excess = optimum.excess(self.parameters)
@@ -191,18 +222,27 @@ class _Runs:
 
 
 def weights_after(training: Training, task: Task, steps: int) -> list[Tensor]:
-    """Each run's weights after so many steps, [seed, trial, *shape]; as `train` has them, all trials at once."""
+    """Returns the weights of each run after a number of steps, [seed, trial, *shape].
+
+    They are the weights that `train` has after these steps. All trials are trained at once.
+
+    Args:
+      training: the description of the runs.
+      task: its task.
+      steps: number of steps.
+    """
     runs = _Runs(training, task, slice(None))
     for step, minibatch in zip(range(1, steps + 1), minibatches(training, task), strict=False):
-        runs.step_unseen(minibatch, step)
+        runs.step_unrecorded(minibatch, step)
     return runs.parameters
 
 
 class _Target:
-    """Watches for a target loss: the step at which each run first reached it, inf until then, [seed, trial].
+    """Watches for the target loss of the budget.
 
-    Between two looks the logarithm of the loss is taken as a line, so that steps come in fractions: whole ones
-    would make the best lr a plateau where few steps suffice.
+    `reached` [seed, trial] is the step at which a run first reached the target, and inf until then. Between two checks the
+    log of the loss is interpolated linearly, so the step can be a fraction. Whole steps would turn the best lr into a
+    plateau of equally good lrs where few steps are enough.
     """
 
     def __init__(self, training: Training, runs: _Runs) -> None:
@@ -211,14 +251,16 @@ class _Target:
         self.reached = torch.where(self.above <= 0, 0.0, math.inf).double()
 
     def _log_above(self, loss: Tensor) -> Tensor:
+        """Returns the log of loss / target, [seed, trial]; <= 0 where the target is reached."""
         return torch.log(loss.double().clamp(min=1e-300) / self.loss)
 
-    def looks_at(self, step: int) -> bool:
+    def is_checked_at(self, step: int) -> bool:
+        """Whether the loss is compared with the target after this step."""
         return bool(step % self.every == 0)
 
     def all_finished(self, step: int, runs: _Runs) -> bool:
-        """Checks when it is time; true once every run has reached the target or diverged."""
-        if not self.looks_at(step):
+        """Checks the loss where a check is due. Returns True when every run has reached the target or diverged."""
+        if not self.is_checked_at(step):
             return False
         above = self._log_above(runs.train_loss()[0])
         now = (above <= 0) & self.reached.isinf()
@@ -228,20 +270,21 @@ class _Target:
 
 
 def _train_chunk(training: Training, task: Task, chunk: slice) -> Curves:
+    """Trains the trials of a chunk with every seed, all at once."""
     runs = _Runs(training, task, chunk)
     target = _Target(training, runs) if training.budget.name == "target" else None
     points, last = recording_steps(training), training.steps
     due = set(points) | {1}
     recorded: dict[int, tuple[Tensor, ...]] = {}
-    step, together = 0, runs.plain_sgd and target is None and _can_stride(training, task)
-    for minibatch in strides(training, task, due) if together else minibatches(training, task):
+    step, use_strides = 0, runs.plain_sgd and target is None and _can_stride(training, task)
+    for minibatch in strides(training, task, due) if use_strides else minibatches(training, task):
         if isinstance(minibatch, Stride):
             runs.stride(minibatch)
             step += STRIDE
             continue
         step += 1
-        if step not in due and not (target is not None and target.looks_at(step)):
-            runs.step_unseen(minibatch, step)
+        if step not in due and not (target is not None and target.is_checked_at(step)):
+            runs.step_unrecorded(minibatch, step)
             continue
         before = runs.train_loss() if step == 1 else None
         minibatch_loss = runs.step(minibatch, step)
@@ -252,25 +295,25 @@ def _train_chunk(training: Training, task: Task, chunk: slice) -> Curves:
             recorded[step] = (*runs.train_loss(), minibatch_loss, _norm(runs.gradients))
         if finished:
             break
-    held = [recorded[step if step in recorded else max(recorded)] for step in points]
-    lines = [torch.stack(values).double().transpose(1, 2).flatten(1).numpy() for values in zip(*held, strict=True)]
+    values_at_points = [recorded[step if step in recorded else max(recorded)] for step in points]
+    curves = [torch.stack(values).double().transpose(1, 2).flatten(1).numpy() for values in zip(*values_at_points, strict=True)]
     reached = torch.full(runs.parameters[0].shape[:2], math.nan) if target is None else target.reached
-    return Curves(np.array(points), *lines, *_ends(runs, reached))
+    return Curves(np.array(points), *curves, *_ends(runs, reached))
 
 
 def _can_stride(training: Training, task: Task) -> bool:
-    """Least squares whose examples all count 1, in steps that are shorter together."""
+    """Whether plain SGD can and should use strides: for least squares whose examples all count 1, in small steps."""
     return task.optimum is not None and task.terms is None and training.step_examples <= LARGEST
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:
-    """Norm of each run's gradient over all parameters, [seed, trial]."""
+    """Returns the norm of each run's gradient over all parameters, [seed, trial]."""
     norms: list[Tensor] = [torch.linalg.vector_norm(g.flatten(2), dim=-1, dtype=torch.float64) for g in gradients]
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
 
 def _ends(runs: _Runs, reached: Tensor) -> list[Array]:
-    """Validation loss, validation error and steps to the target, [run] each."""
+    """Returns validation loss, validation error and steps to the target, [run] each."""
     model, data = runs.task.model, runs.task.data
     loss = full_data_mean(model.losses, runs.parameters, data.x_valid, data.y_valid, model.width)
     error = torch.full_like(loss, math.nan)

@@ -1,4 +1,7 @@
-"""Several steps of plain SGD on least squares at once: small batches are many steps, and a step's price is its calls."""
+"""Takes several steps of plain SGD on least squares at once.
+
+Small batch sizes need many steps, and the cost of a small step is the cost of its calls to torch. So fewer calls are faster.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,51 +10,55 @@ import torch
 from torch import Tensor
 
 STRIDE = 4
-"""Steps taken at once. Each doubling is one product more and about one digit less."""
+"""The number of steps that are taken at once. Twice as many need one product more, and lose about one digit."""
 LARGEST = 4
-"""Batch size up to which a stride is faster than its steps."""
+"""The largest number of examples in a step at which a stride is faster than single steps."""
 
 
 class Stride(NamedTuple):
-    """STRIDE steps in a row: features [seed, example, feature], targets [seed, example], the losses' weight, and what
-    `couplings` gives for the examples."""
+    """The data of STRIDE steps in a row.
+
+    `x` [seed, example, feature] are features, `y` [seed, example] targets, and `weight` is the weight of every loss.
+    `coupling` and `coupling_squared` are the matrices that `couplings` returns for these examples.
+    """
 
     x: Tensor
     y: Tensor
     weight: float
-    once: Tensor
-    twice: Tensor
+    coupling: Tensor
+    coupling_squared: Tensor
 
 
 def couplings(x: Tensor, count: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """What each example's step does to the residuals of later steps: L, and L L.
+    """Returns the matrices L and L L, which say how the step of each example changes the residuals of later steps.
 
     Args:
-      x: features, [seed, example, feature]; examples beyond the last whole stride are left out.
-      count: examples in a step.
+      x: features, [seed, example, feature]; examples after the last full stride are left out.
+      count: number of examples in a step.
 
     Returns:
-      For each stride L [seed, later example, example]: inner products, 0 where the row's step is not later; and its square.
+      L and its square for each stride, [seed, later example, example]. L holds the inner products of the examples, and 0
+      where the row's step is not later than the column's.
     """
     size = STRIDE * count
     grouped = x[:, : x.shape[1] // size * size].unflatten(1, (-1, size))
     step = torch.arange(size) // count
-    once = (grouped @ grouped.mT).mul_(step.unsqueeze(1) > step)
-    return once.unbind(1), (once @ once).unbind(1)
+    coupling = (grouped @ grouped.mT).mul_(step.unsqueeze(1) > step)
+    return coupling.unbind(1), (coupling @ coupling).unbind(1)
 
 
 def take(weights: Tensor, stride: Stride, factor: Tensor) -> None:
-    """Updates the weights of least squares, [seed, trial, feature], in place.
+    """Takes the steps of a stride: updates the weights of least squares in place.
 
-    A step moves the weights by f r x for each of its examples, f being -lr times the weight of a loss and r the residual,
-    so that the residuals which the steps meet solve r = r0 + f L r, r0 being those at the stride's start. L has nothing but
-    later steps, L^4 = 0, and r = (1 + f L)(1 + f^2 L^2) r0 exactly.
+    A step moves the weights by f r x for each of its examples, where f is -lr times the weight of a loss and r is the
+    residual. So the residuals r of all steps solve r = r0 + f L r, where r0 are the residuals at the start of the stride. L
+    has entries for later steps only, so L^4 = 0, and r = (1 + f L)(1 + f^2 L^2) r0 exactly.
 
     Args:
-      weights: before the steps; after them on return.
-      stride: the steps.
+      weights: the weights before the steps, [seed, trial, feature]; they are changed in place.
+      stride: the data of the steps.
       factor: f of each trial, [1, trial, 1].
     """
     residual, f = torch.bmm(stride.x, weights.mT).sub_(stride.y.unsqueeze(-1)), factor.mT
-    residual.addcmul_(torch.bmm(stride.twice, residual), f * f).addcmul_(torch.bmm(stride.once, residual), f)
+    residual.addcmul_(torch.bmm(stride.coupling_squared, residual), f * f).addcmul_(torch.bmm(stride.coupling, residual), f)
     weights.baddbmm_(residual.mul_(f).mT, stride.x)

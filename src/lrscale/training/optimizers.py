@@ -1,7 +1,7 @@
-"""Optimizers over a run axis: torch.optim's update rules, each run with hyperparameters of its own.
+"""Optimizers for many runs at once: the update rules of torch.optim, where each run has hyperparameters of its own.
 
-An optimizer is declared beside its rule, at the end. The rules use methods of tensors, so that the declarations can be
-read without importing torch.
+The update rules come first, and the declarations of the optimizers are at the end. The rules only use methods of tensors,
+so the declarations can be read without importing torch.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     State = dict[str, Tensor]
 
 Hyper = Mapping[str, Any]
-"""Hyperparameters by torch.optim's names: numbers, or tensors that broadcast over one parameter."""
+"""Hyperparameters by their names in torch.optim. Values are numbers, or tensors that broadcast over one parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Declaration):
-    """An update rule for one parameter tensor of many runs.
+    """The declaration of an optimizer: its update rule for one parameter tensor of many runs.
 
-    `update(parameter, gradient, state, hyper, step)` changes parameter and state in place; step
-    counts from 1. `slots(hyper)`: names of the tensors that it keeps as state. Multiplying all gradients by s
-    multiplies the updates by s^homogeneity (eps 0). Every optimizer has an option `lr`.
+    `update(parameter, gradient, state, hyper, step)` changes parameter and state in place; steps count from 1.
+    `slots(hyper)` returns the names of the tensors that the optimizer keeps as state. `homogeneity` is the homogeneity p: if
+    all gradients are multiplied by s, the updates are multiplied by s^p (with eps 0). Every optimizer has an option `lr`.
     """
 
     update: Callable[[Tensor, Tensor, State, Hyper, int], None]
@@ -44,20 +44,23 @@ class Optimizer(Declaration):
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
+"""The declared optimizers, by name."""
 
 
-def _used(value: Any) -> bool:
+def _is_nonzero(value: Any) -> bool:
+    """Whether a hyperparameter is a tensor, or a number other than 0."""
     return not isinstance(value, int | float) or value != 0
 
 
 def _decayed(parameter: Tensor, gradient: Tensor, hyper: Hyper) -> Tensor:
-    return gradient + hyper["weight_decay"] * parameter if _used(hyper["weight_decay"]) else gradient
+    """Returns the gradient plus weight_decay x the parameter."""
+    return gradient + hyper["weight_decay"] * parameter if _is_nonzero(hyper["weight_decay"]) else gradient
 
 
 def _sgd(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, step: int) -> None:
     gradient = _decayed(parameter, gradient, hyper)
     momentum = hyper["momentum"]
-    if _used(momentum):
+    if _is_nonzero(momentum):
         buffer = state["momentum_buffer"]
         if step == 1:
             buffer.copy_(gradient)
@@ -83,7 +86,7 @@ def _adam(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, step:
 
 
 def _adamw(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, step: int) -> None:
-    if _used(hyper["weight_decay"]):
+    if _is_nonzero(hyper["weight_decay"]):
         parameter.mul_(1 - hyper["lr"] * hyper["weight_decay"])
     _adam_step(parameter, gradient, state, hyper, step)
 
@@ -101,14 +104,14 @@ def _rmsprop(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, st
         mean.add_((1 - alpha) * (gradient - mean))
         square = square - mean * mean
     update = gradient / (square.sqrt() + hyper["eps"])
-    if _used(hyper["momentum"]):
+    if _is_nonzero(hyper["momentum"]):
         update = state["momentum_buffer"].mul_(hyper["momentum"]).add_(update)
     parameter.addcmul_(update, hyper["lr"], value=-1)
 
 
 def _rmsprop_slots(hyper: Hyper) -> tuple[str, ...]:
     centered = ("grad_avg",) if hyper["centered"] else ()
-    return ("square_avg", *centered, *(("momentum_buffer",) if _used(hyper["momentum"]) else ()))
+    return ("square_avg", *centered, *(("momentum_buffer",) if _is_nonzero(hyper["momentum"]) else ()))
 
 
 def _adagrad(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, step: int) -> None:
@@ -119,10 +122,11 @@ def _adagrad(parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, st
 
 
 def _momentum_slots(hyper: Hyper) -> tuple[str, ...]:
-    return ("momentum_buffer",) if _used(hyper["momentum"]) else ()
+    return ("momentum_buffer",) if _is_nonzero(hyper["momentum"]) else ()
 
 
 def _check_nesterov(training: Training) -> None:
+    """Raises Refusal where nesterov is on without momentum, or with dampening, as torch.optim.SGD does."""
     options = training.optimizer.options
     if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
         raise Refusal(
@@ -132,7 +136,9 @@ def _check_nesterov(training: Training) -> None:
 
 
 COUPLED = "coupled: added to the gradient"
+"""The description of a weight decay that is added to the gradient."""
 BETAS_OPTION, AMSGRAD = Option([0.9, 0.999], BETAS), Option(False, BOOLEAN)
+"""Options of both Adam and AdamW."""
 
 OPTIMIZERS.declare(
     "sgd",

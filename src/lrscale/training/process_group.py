@@ -1,4 +1,4 @@
-"""Processes that hold a torch.distributed group together: starts them, waits, and leaves none behind."""
+"""Runs a function in several processes that form a group of torch.distributed. None of them is left running."""
 
 import json
 import os
@@ -17,91 +17,99 @@ from typing import Any
 
 from lrscale.errors import Failure
 
-WORK, FOUND = "work.json", "found.json"
+WORK_FILE, ANSWER_FILE = "work.json", "answer.json"
+"""The files that carry the work to the processes, and the answer of rank 0 back."""
 
 
 def in_ranks(function: Callable[..., Any], shares: Sequence[Any], seconds: float = 120) -> Any:
-    """Calls a function once in each of several processes that form a gloo group on this machine.
+    """Calls a function once in each of several processes, which form a gloo group on this machine.
+
+    Every process has ended when this function returns or raises.
 
     Args:
-      function: of a module's top level; called with its rank's share while the group stands. It must not keep
-        processes, and must give the same for the same shares: what the last calls gave is kept.
-      shares: what each rank is given, one a rank, in JSON's types; floats arrive to the last bit.
-      seconds: the longest that all may take.
+      function: a function at the top level of a module. Each rank calls it with its share while the group exists. It must
+        leave no process running. It must return the same for the same shares, because the last answers are cached.
+      shares: the argument of each rank, [rank], in JSON's types. Floats keep every bit.
+      seconds: the longest time that all ranks together may take.
 
     Returns:
-      What the function returned in rank 0, in JSON's types.
+      The value that the function returned in rank 0, in JSON's types.
 
     Raises:
-      Failure: a process failed or time ran out. Every process has ended by then, as after a return.
+      Failure: a process failed, or the time ran out.
     """
     work = {"module": function.__module__, "function": function.__qualname__, "shares": list(shares), "seconds": seconds}
-    return json.loads(_found(json.dumps(work), len(shares), seconds))
+    return json.loads(_answer(json.dumps(work), len(shares), seconds))
 
 
 @lru_cache(maxsize=16)
-def _found(work: str, ranks: int, seconds: float) -> str:
+def _answer(work: str, ranks: int, seconds: float) -> str:
+    """Starts the processes, waits for them, and returns the answer of rank 0 as JSON. The last 16 answers are cached."""
     with tempfile.TemporaryDirectory(prefix="lrscale-ranks-") as name:
         folder = Path(name)
-        (folder / WORK).write_text(work)
-        started: list[subprocess.Popen[bytes]] = []
+        (folder / WORK_FILE).write_text(work)
+        processes: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(ranks):
                 with (folder / f"{rank}.log").open("wb") as log:
                     command = [sys.executable, "-m", "lrscale.training.process_group", name, str(rank)]
-                    started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-            _wait(started, folder, seconds)
+                    processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            _wait(processes, folder, seconds)
         finally:
-            for process in started:
+            for process in processes:
                 process.kill()
-            for process in started:
+            for process in processes:
                 process.wait()
-        return (folder / FOUND).read_text()
+        return (folder / ANSWER_FILE).read_text()
 
 
-def _wait(started: Sequence["subprocess.Popen[bytes]"], folder: Path, seconds: float) -> None:
+def _wait(processes: Sequence["subprocess.Popen[bytes]"], folder: Path, seconds: float) -> None:
+    """Waits until all processes have ended. Raises Failure where one fails, or where the time runs out."""
     end = time.monotonic() + seconds
-    while [process for process in started if process.poll() is None]:  # a list: every one is asked
-        _check(started, folder)
+    while [process for process in processes if process.poll() is None]:  # a list, so that every process is polled
+        _check(processes, folder)
         if time.monotonic() > end:
-            late = [str(rank) for rank, process in enumerate(started) if process.returncode is None]
-            raise Failure(f"Ranks {', '.join(late)} of {len(started)} had not ended after {seconds:g} s, and were ended.")
+            late = [str(rank) for rank, process in enumerate(processes) if process.returncode is None]
+            raise Failure(f"Ranks {', '.join(late)} of {len(processes)} had not ended after {seconds:g} s. They were killed.")
         time.sleep(0.02)
-    _check(started, folder)
+    _check(processes, folder)
 
 
-def _check(started: Sequence["subprocess.Popen[bytes]"], folder: Path) -> None:
-    """Raises Failure where a rank failed, and names the one that spoke first: the others then lose their peer."""
-    failed = [rank for rank, process in enumerate(started) if process.returncode]
+def _check(processes: Sequence["subprocess.Popen[bytes]"], folder: Path) -> None:
+    """Raises Failure where a rank failed.
+
+    The message names the failed rank whose log is the oldest. The others may have failed only because they lost that rank.
+    """
+    failed = [rank for rank, process in enumerate(processes) if process.returncode]
     if failed:
         first = min(failed, key=lambda rank: (folder / f"{rank}.log").stat().st_mtime_ns)
-        said = (folder / f"{first}.log").read_text(errors="replace").strip().splitlines() or ["nothing"]
-        raise Failure(f"Rank {first} of {len(started)} ended with status {started[first].returncode}: {said[-1]:.200}")
+        lines = (folder / f"{first}.log").read_text(errors="replace").strip().splitlines() or ["its log is empty"]
+        raise Failure(f"Rank {first} of {len(processes)} ended with status {processes[first].returncode}: {lines[-1]:.200}")
 
 
 def _rank(folder: Path, rank: int) -> None:
-    """One process's part. Where its parent is gone, gloo's own time-out ends it."""
+    """Does the work of one rank, in its process. If the parent process is gone, the time-out of gloo ends this one."""
     import torch
     import torch.distributed as group
 
-    work = json.loads((folder / WORK).read_text())
+    work = json.loads((folder / WORK_FILE).read_text())
     function, shares, seconds = getattr(import_module(work["module"]), work["function"]), work["shares"], work["seconds"]
     torch.set_num_threads(1)
     for _, interface in socket.if_nameindex():
-        if interface.startswith("lo"):  # no other machine takes part
+        if interface.startswith("lo"):  # the loopback interface: no other machine takes part
             os.environ["GLOO_SOCKET_IFNAME"] = interface
             break
     group.init_process_group("gloo", f"file://{folder / 'store'}", timedelta(seconds=seconds), world_size=len(shares), rank=rank)
-    found = function(shares[rank])
+    answer = function(shares[rank])
     if rank == 0:
-        (folder / FOUND).write_text(json.dumps(found))
+        (folder / ANSWER_FILE).write_text(json.dumps(answer))
     (folder / f"{rank}.done").touch()
     while not all((folder / f"{other}.done").exists() for other in range(len(shares))):
-        time.sleep(0.01)  # nobody leaves while another still listens to it
+        time.sleep(0.01)  # no rank may end while another still needs it
 
 
-def _leave(folder: Path, rank: int) -> int:
-    """Plays one rank and returns its exit status."""
+def _exit_status(folder: Path, rank: int) -> int:
+    """Does the work of one rank, and returns the exit status of its process."""
     try:
         _rank(folder, rank)
     except BaseException:
@@ -111,6 +119,6 @@ def _leave(folder: Path, rank: int) -> int:
 
 
 if __name__ == "__main__":
-    status = _leave(Path(sys.argv[1]), int(sys.argv[2]))
+    status = _exit_status(Path(sys.argv[1]), int(sys.argv[2]))
     sys.stderr.flush()
-    os._exit(status)  # gloo's threads, where the interpreter takes them down, now and then abort the process
+    os._exit(status)  # a normal exit sometimes aborts the process, when the interpreter ends the threads of gloo

@@ -1,4 +1,4 @@
-"""A number that a probe measures in a cell, with its interval and what theory says of it."""
+"""A number that a probe measures in a cell, with its interval and the value that theory expects."""
 
 import math
 import re
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Quantity:
     """One measured number.
 
-    `name`: of letters, digits, `_-. /`. `low`, `high`: its 95 % interval, None where it is exact or has none.
-    `expected`: what theory says, None where it says nothing.
+    `name` consists of letters, digits and `_-. /`. `low` and `high` are the ends of the 95 % interval, and None where the
+    value is exact or has no interval. `expected` is the value that theory gives, and None where theory gives none.
 
     Example:
       >>> Quantity("c", 8.0, expected=8.0)
@@ -24,15 +24,18 @@ class Quantity:
     expected: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the name cannot be a metric's or a number is not finite: leave such a quantity out."""
+        """Raises ValueError where the name cannot be the name of a metric, or a number is not finite.
+
+        A probe must leave out a quantity that is not finite.
+        """
         if not re.fullmatch(r"[\w\-. /]{1,100}", self.name):
-            raise ValueError(f"a quantity's name must be of letters, digits and `_-. /`, got {self.name!r:.60}")
+            raise ValueError(f"a quantity's name must consist of letters, digits and `_-. /`, got {self.name!r:.60}")
         for number in (self.value, self.low, self.high, self.expected):
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"quantity {self.name} must be finite, got {self}")
 
     def holds_expected(self) -> bool:
-        """Whether the interval, or the value itself where there is none, holds what theory says."""
+        """Whether the interval contains the expected value; where there is no interval, whether the value equals it."""
         if self.expected is None:
             return False
         low, high = (self.value if end is None else end for end in (self.low, self.high))

@@ -1,6 +1,6 @@
-"""What the loss reduction does to the gradient: the weight of each example, and the gradient scale c.
+"""The effect of the loss reduction on the gradient: the weight of each example, and the gradient scale c.
 
-A reduction is declared in `REDUCTIONS`, as a function of the terms of a step's examples; see `example_weights`.
+A reduction is declared in `REDUCTIONS`, as a function of the terms of the examples of a step; see `example_weights`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _mean(terms: Tensor, batch_size: int) -> Tensor:
-    """1 / (sum of the terms of the example's micro-batch)."""
+    """Returns 1 / (sum of the terms of the example's micro-batch), [.., example]."""
     import torch
 
     parts = terms.split(batch_size, dim=-1)
@@ -27,14 +27,15 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sum": lambda terms, batch_size: terms.new_ones(terms.shape),
     "sum_over_nominal": lambda terms, batch_size: terms.new_full(terms.shape, 1 / batch_size),
 }
-"""Each example's weight from the terms [.., example] and the nominal size of a micro-batch, by the reduction's name."""
+"""Each reduction's function, by name. It returns the weight of each example, [.., example], from the terms [.., example] and
+the nominal size of a micro-batch."""
 
 
 def example_weights(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
-    """Weight of each example's loss in the loss that a step differentiates.
+    """Returns the weight of each example's loss in the loss that a step differentiates.
 
-    A step takes one or more micro-batches of `batch_size` examples, the last of which may
-    be short, and adds up their gradients without dividing, as `backward` does:
+    A step takes one or more micro-batches of `batch_size` examples. The last one may be short. The step adds up their
+    gradients without dividing them, as `backward` does:
 
         mean               1 / (sum of the terms of the example's micro-batch)
         sum                1
@@ -42,23 +43,23 @@ def example_weights(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
 
     Args:
       reduction: a name of `REDUCTIONS`.
-      terms: how much each example's loss counts, [.., example]; ones for a plain loss, an
-        example's class weight where classes are weighted, 0 where a target is ignored.
+      terms: how much each example's loss counts, [.., example]: 1 for a plain loss, the class weight of the example
+        where classes are weighted, 0 where a target is ignored.
       batch_size: nominal size of a micro-batch, B.
 
     Returns:
-      Weights, [.., example], to multiply with the terms and the examples' losses.
+      Weights, [.., example]. They are to be multiplied with the terms and with the losses of the examples.
 
     Source:
-      torch.nn losses; pinned by `test_one_step_equals_autograd_over_micro_batches`.
+      The losses of torch.nn; pinned by `test_one_step_equals_autograd_over_micro_batches`.
     """
     return REDUCTIONS[reduction](terms, batch_size)
 
 
 def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
-    """Gradient scale c: the step's gradient is c x the gradient of the mean loss over its examples.
+    """Returns the gradient scale c: the gradient of a step is c x the gradient of the mean loss over its examples.
 
-    Holds exactly where every micro-batch of the step has the same sum of terms.
+    This holds exactly where every micro-batch of the step has the same sum of terms.
 
     Args:
       reduction: a name of `REDUCTIONS`.
@@ -79,7 +80,7 @@ def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
 
 
 def step_gradient_scale(training: Training) -> float:
-    """Gradient scale c of a full step of a training in which every example counts 1."""
+    """Returns the gradient scale c of a full step of a training in which every example counts 1."""
     import torch
 
     terms = torch.ones(training.step_examples, dtype=torch.float64)

@@ -1,4 +1,7 @@
-"""The loop everybody writes: one module, torch.optim, autograd, one backward a micro-batch. What the rest is held against."""
+"""The usual training loop: one module, torch.optim, autograd, and one backward pass per micro-batch.
+
+Tests and probes compare the rest of the program with this loop.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -10,17 +13,21 @@ from lrscale.streams import generator
 from lrscale.tasks.task import Task
 from lrscale.training.minibatches import batch_order
 
-Each = Callable[[Tensor, Tensor], Tensor]
-"""Outputs and targets to losses, one a term."""
+TermLosses = Callable[[Tensor, Tensor], Tensor]
+"""A function of outputs and targets that returns the losses, one per term."""
 
 
 def make_module(task: Task, seed: int) -> nn.Module:
-    """A module with the initial weights of a seed, for a task of least squares or with 10 classes."""
+    """Makes a module with the initial weights of a seed. The task must be least squares, or have 10 classes."""
     return module_of(task.model.initial(generator("init", seed))).to(task.data.x.dtype)
 
 
 def module_of(weights: list[Tensor]) -> nn.Module:
-    """A module with such weights, float64: a vector: least squares; a matrix and a vector: 10 classes; two of each: an MLP."""
+    """Makes a module with given weights, in float64.
+
+    One vector makes linear regression. A matrix and a vector make softmax regression with 10 classes. Two matrices and two
+    vectors make an MLP with 10 classes.
+    """
     inputs = weights[0].shape[-1]
     if len(weights) == 1:
         module: nn.Module = nn.Linear(inputs, 1, bias=False)
@@ -37,19 +44,29 @@ def module_of(weights: list[Tensor]) -> nn.Module:
 
 
 def per_example_losses(out: Tensor, y: Tensor) -> Tensor:
-    """Each example's loss, [example]: half the squared error where targets are numbers, cross-entropy where they are classes."""
+    """Returns the loss of each example, [example]: half the squared error for real targets, cross-entropy for classes."""
     if y.is_floating_point():
         return (out.squeeze(1) - y).square() / 2
     return nn.functional.cross_entropy(out, y, reduction="none")
 
 
 def whole_batches(task: Task, seed: int, size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields a seed's minibatches, epoch after epoch, short last ones dropped."""
+    """Yields the minibatches of a seed, epoch after epoch. A short last minibatch of an epoch is dropped.
+
+    Args:
+      task: the task whose training data are used.
+      seed: the seed, which decides the order of the examples.
+      size: number of examples in a minibatch.
+      steps: number of minibatches.
+
+    Returns:
+      An iterator over pairs of features, [example, ...], and targets, [example].
+    """
     count, epoch = len(task.data.x), 0
     while steps > 0:
         order = batch_order(seed, epoch, count)
-        for places in order[: count // size * size].split(size)[:steps]:
-            yield task.data.x[places], task.data.y[places]
+        for indices in order[: count // size * size].split(size)[:steps]:
+            yield task.data.x[indices], task.data.y[indices]
             steps -= 1
         epoch += 1
 
@@ -60,42 +77,44 @@ def trajectory(
     batches: Iterable[tuple[Tensor, Tensor]],
     batch: Batch,
     knobs: Mapping[str, float],
-    each: Each = per_example_losses,
+    term_losses: TermLosses = per_example_losses,
 ) -> Tensor:
     """Trains a module and returns its weights after each step.
 
     Args:
-      module: what is trained, in place.
-      optimizer: of torch.optim, over the module's parameters.
-      batches: features and targets of each step, [example, ...]; their number is the batch's size.
-      batch: how a step's gradient is put together; ranks are played one after the other.
-      knobs: `clip_norm`, `clip_value`, `l1` and `l2` by name; others are the optimizer's and are passed over.
-      each: losses, one a term.
+      module: the module to train; its weights are changed in place.
+      optimizer: an optimizer of torch.optim for the module's parameters.
+      batches: features and targets of each step, [example, ...]. Each step has as many examples as the batch's size.
+      batch: how the gradient of a step is computed from its examples. The ranks are simulated, one after the other.
+      knobs: values of `clip_norm`, `clip_value`, `l1` and `l2`, by name. Other knobs belong to the optimizer and are ignored.
+      term_losses: function that returns the losses, one per term.
 
     Returns:
-      Weights, [step, weight].
+      The weights after each step, [step, weight].
     """
-    parameters, out = list(module.parameters()), []
+    parameters, rows = list(module.parameters()), []
     for x, y in batches:
         optimizer.zero_grad()
         for part_x, part_y in zip(x.split(batch.micro_batch), y.split(batch.micro_batch), strict=True):
-            loss = _reduced(each(module(part_x), part_y), batch) + _penalty(parameters, knobs)
+            loss = _reduced(term_losses(module(part_x), part_y), batch) + _penalty(parameters, knobs)
             (loss / (batch.accumulation if batch.divided else 1) / batch.ranks).backward()
         if "clip_norm" in knobs:
             nn.utils.clip_grad_norm_(parameters, knobs["clip_norm"])
         if "clip_value" in knobs:
             nn.utils.clip_grad_value_(parameters, knobs["clip_value"])
         optimizer.step()
-        out.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-    return torch.stack(out)
+        rows.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    return torch.stack(rows)
 
 
-def _reduced(terms: Tensor, batch: Batch) -> Tensor:
+def _reduced(losses: Tensor, batch: Batch) -> Tensor:
+    """Returns the loss of a micro-batch: its terms' losses reduced by the batch's reduction."""
     if batch.reduction == "mean":
-        return terms.mean()
-    return terms.sum() / (1 if batch.reduction == "sum" else batch.micro_batch)
+        return losses.mean()
+    return losses.sum() / (1 if batch.reduction == "sum" else batch.micro_batch)
 
 
 def _penalty(parameters: list[nn.Parameter], knobs: Mapping[str, float]) -> Tensor | float:
+    """Returns the penalty that is added to the loss of a micro-batch: l1 x sum |w| + l2 x sum w^2."""
     l1, l2 = knobs.get("l1", 0.0), knobs.get("l2", 0.0)
     return sum(l1 * p.abs().sum() + l2 * p.square().sum() for p in parameters) if l1 or l2 else 0.0

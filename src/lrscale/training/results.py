@@ -1,4 +1,4 @@
-"""What came out of one trial: the objective of each seed, divergence, and curves averaged over seeds."""
+"""The result of one trial: the objective of each seed, which seeds diverged, and curves averaged over seeds."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,17 +11,18 @@ from lrscale.training.engine import Array, Curves
 from lrscale.training.quantity import Quantity
 
 CAP = 10.0
-"""Curves of a trial stop where its loss is above so many times the starting loss."""
+"""The curves of a trial end before the first point where a run's loss is above CAP x its starting loss."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One trial.
+    """The result of one trial.
 
-    `objectives`: one a seed, inf where the run diverged or missed its target. `diverged`: one a seed; a
-    run has diverged if its training loss is not finite somewhere or ends above where it started.
-    `steps`, `examples`: of the curves' points. `curves`: by name, seed means, cut where a run diverges.
-    `ends`: seed means at the end, of what is finite. `quantities`: what a probe measured; it has nothing else.
+    `objectives` has one value per seed; it is inf where the run diverged or missed its target. `diverged` has one value per
+    seed. A run has diverged if its training loss is not finite at some point, or is larger at the end than at the start.
+    `steps` and `examples` are the numbers of steps and examples at the points of the curves. `curves` holds the means over
+    seeds by name, up to the point where a run diverges. `ends` holds the means over seeds at the end, where they are
+    finite. `quantities` is what a probe measured. The result of a probe has only quantities.
     """
 
     objectives: tuple[float, ...]
@@ -34,31 +35,31 @@ class Result:
 
     @property
     def objective(self) -> float:
-        """Mean over seeds; inf where one of them is."""
+        """The mean objective over seeds; inf where the objective of a seed is inf."""
         return mean_objective(self.objectives)
 
 
 def probe_result(quantities: Sequence[Quantity]) -> Result:
-    """Makes the result of a probe."""
+    """Returns the result of a probe that measured these quantities."""
     return Result((), (), (), (), {}, {}, tuple(quantities))
 
 
 def mean_objective(objectives: tuple[float, ...]) -> float:
-    """Mean over seeds; inf where one of them is, 0 for none, as a probe has.
+    """Returns the mean objective over seeds; inf where one objective is not finite, and 0 without objectives, as for a probe.
 
     Example:
       >>> mean_objective((1.0, float("inf")))
       inf
     """
-    return math.fsum(objectives) / max(1, len(objectives)) if all(math.isfinite(o) for o in objectives) else math.inf
+    return math.fsum(objectives) / max(1, len(objectives)) if all(math.isfinite(value) for value in objectives) else math.inf
 
 
 def results(training: Training, curves: Curves) -> Iterator[Result]:
-    """Yields one result a trial.
+    """Yields the result of each trial, in the order of the trials.
 
     Args:
-      training: what was trained.
-      curves: what `train` returned for it.
+      training: the training that gave the curves.
+      curves: the curves that `train` returned.
     """
     seeds = len(training.seeds)
     diverged = has_diverged(curves.train_loss)
@@ -75,41 +76,47 @@ def results(training: Training, curves: Curves) -> Iterator[Result]:
     }
     for start in range(0, training.trials * seeds, seeds):
         runs = slice(start, start + seeds)
-        kept = _points_kept(curves.train_loss[:, runs])
+        points = _points_before_divergence(curves.train_loss[:, runs])
         with np.errstate(invalid="ignore", over="ignore"):
             finals = {name: float(line[-1, runs].mean()) for name, line in lines.items()}
             finals |= {name: float(end[runs].mean()) for name, end in ends.items()}
         yield Result(
             objectives=tuple(objectives[runs].tolist()),
             diverged=tuple(diverged[runs].tolist()),
-            steps=tuple(curves.steps[:kept].tolist()),
-            examples=examples[:kept],
-            curves={name: tuple(line[:kept, runs].mean(1).tolist()) for name, line in lines.items()},
+            steps=tuple(curves.steps[:points].tolist()),
+            examples=examples[:points],
+            curves={name: tuple(line[:points, runs].mean(1).tolist()) for name, line in lines.items()},
             ends={name: value for name, value in finals.items() if math.isfinite(value)},
         )
 
 
 def has_diverged(train_loss: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
-    """Whether each run's loss is not finite somewhere or ends above where it started, [point, run] -> [run]."""
+    """Returns whether each run has diverged, [run], from its training loss, [point, run].
+
+    A run has diverged if its loss is not finite at some point, or is larger at the end than at the start.
+    """
     with np.errstate(invalid="ignore"):
         return np.asarray(~np.isfinite(train_loss).all(0) | (train_loss[-1] > train_loss[0]), dtype=np.bool_)
 
 
 def objective(training: Training, curves: Curves) -> Array:
-    """The objective of each run, [run]; not finite where it diverged."""
+    """Returns the objective of each run, [run]. It may be finite where the run diverged."""
     line: Array = getattr(curves, training.objective)
     return np.asarray(np.atleast_2d(line)[-1], dtype=np.float64)
 
 
 def examples_seen(training: Training, steps: int) -> int:
-    """Examples that so many steps have consumed, short last steps of epochs counted as they are."""
+    """Returns the number of examples in the first `steps` steps. A short last step of an epoch counts only its examples."""
     epochs, rest = divmod(steps, training.steps_per_epoch)
-    stop = min(training.examples, training.steps_per_epoch * training.step_examples)
-    return epochs * stop + min(rest * training.step_examples, stop)
+    epoch_examples = min(training.examples, training.steps_per_epoch * training.step_examples)
+    return epochs * epoch_examples + min(rest * training.step_examples, epoch_examples)
 
 
-def _points_kept(losses: Array) -> int:
-    """Points before the first at which a run's loss is not finite or above the cap, [point, seed]; at least 1."""
+def _points_before_divergence(losses: Array) -> int:
+    """Returns the number of points before the first one at which a run's loss is not finite or above the cap; at least 1.
+
+    `losses` is [point, seed], of one trial.
+    """
     with np.errstate(invalid="ignore", over="ignore"):
-        fine = (losses <= CAP * losses[0]).all(1)
-    return max(1, int(np.argmin(fine)) if not fine.all() else len(fine))
+        valid = (losses <= CAP * losses[0]).all(1)
+    return max(1, int(np.argmin(valid)) if not valid.all() else len(valid))

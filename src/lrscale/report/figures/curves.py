@@ -1,4 +1,4 @@
-"""Figures of a study that tunes the lr: objective against lr, best lr against batch size, steps and loss curves."""
+"""Draws the figures of a study that tunes the lr: objective against lr, best lr against batch size, steps and loss curves."""
 
 import io
 import math
@@ -37,12 +37,13 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "lrscale",
     "svg.fonttype": "path",
 }
-DEEPEST = 1e-12
-"""The smallest loss that is shown, as a part of the largest."""
-TITLE = 36
-"""Longest name of a family in a title, in letters: a longer one would leave no room for the axes."""
-ASIDE = 0.14
-"""Distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
+"""The matplotlib style of all figures."""
+LEAST_LOSS_SHOWN = 1e-12
+"""The smallest loss that is shown, as a fraction of the largest."""
+MOST_LETTERS = 36
+"""The largest number of letters of a family's name in a title. A longer name would leave no room for the axes."""
+OFFSET_OCTAVES = 0.14
+"""The distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
 OBJECTIVE_NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
     "train_loss": "training loss",
@@ -50,17 +51,18 @@ OBJECTIVE_NAMES = {
     "valid_error": "validation error",
     "steps_to_target": "steps to the target loss",
 }
+"""Titles of the axes that show an objective or a loss, by its name."""
 
 
 def panels(
     count: int, width: float = 4.4, height: float = 4.0, share: bool = True, across: int = 99
 ) -> tuple[Figure, "Sequence[Axes]"]:
-    """Returns a figure with panels of a size, and the panels.
+    """Returns a new figure, and the axes of its panels.
 
     Args:
-      count: number of panels.
-      width: of a panel, in inches.
-      height: of a panel, in inches.
+      count: number of panels; at least one panel is made.
+      width: width of a panel, in inches.
+      height: height of a panel, in inches.
       share: whether the panels share their y axis.
       across: largest number of panels in a row.
     """
@@ -68,14 +70,17 @@ def panels(
     down = math.ceil(max(1, count) / across)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(across * width + 0.6, down * height), layout="constrained")
-        drawn = figure.subplots(down, across, sharey=share, squeeze=False).flatten().tolist()
-    for axes in drawn[max(1, count) :]:
+        all_axes = figure.subplots(down, across, sharey=share, squeeze=False).flatten().tolist()
+    for axes in all_axes[max(1, count) :]:
         axes.remove()
-    return figure, drawn[: max(1, count)]
+    return figure, all_axes[: max(1, count)]
 
 
-def _plain_log(axis: Axis) -> None:
-    """Sets ticks at powers of ten, on a short axis also at 2 and 5 times them. Minor ticks take longer to draw than curves."""
+def _set_log_ticks(axis: Axis) -> None:
+    """Sets ticks at powers of ten; on a short axis also at 2 and 5 times powers of ten.
+
+    There are no minor ticks, because they take longer to draw than the curves.
+    """
     low, high = axis.get_view_interval()
     if low > 0 and high < 50 * low:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -85,13 +90,14 @@ def _plain_log(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _of(family: Family) -> str:
-    """Returns the family's name as the end of a title, cut to TITLE letters."""
-    name = family.name if len(family.name) <= TITLE else family.name[: TITLE - 1] + "…"
+def _title_end(family: Family) -> str:
+    """Returns the end of a title: the family's name, cut to MOST_LETTERS; empty where the study has only one family."""
+    name = family.name if len(family.name) <= MOST_LETTERS else family.name[: MOST_LETTERS - 1] + "…"
     return f", {name}" if name else ""
 
 
-def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
+def _set_batch_size_ticks(axes: Axes, sizes: list[int]) -> None:
+    """Sets a log scale with base 2 on the x axis, and ticks at batch sizes: at eight of them at most."""
     axes.set_xscale("log", base=2)
     step = math.ceil(len(sizes) / 8)
     axes.set_xticks(sizes[::step], [str(size) for size in sizes[::step]])
@@ -99,28 +105,31 @@ def _batch_ticks(axes: Axes, sizes: list[int]) -> None:
 
 
 def drawable(value: float) -> float:
-    """Returns a value that a log axis can show: an objective may be exactly 0."""
+    """Returns the nearest value that a log axis can show. An objective may be exactly 0, which has no logarithm."""
     return min(max(value, 1e-300), 1e300)
 
 
 def objective_against_lr(answer: Answer, family: Family) -> Figure:
-    """Objective against lr: a panel a reduction, a curve a batch size, optimum and stability edge marked."""
+    """Returns the figure of objective against lr, with a panel for each reduction and a curve for each batch size.
+
+    Marks show the best lr, lrs at which a run diverged and, where theory gives it, the edge of stability.
+    """
     palette = colours(cell.training.batch_size for cell in answer.cells)
     reductions = family.reductions()
     finite = [drawable(o) for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)]
     top = 3 * max(finite, default=1.0)
     with matplotlib.rc_context(STYLE):
-        figure, drawn = panels(len(reductions))
-        for axes, reduction in zip(drawn, reductions, strict=False):
+        figure, all_axes = panels(len(reductions))
+        for axes, reduction in zip(all_axes, reductions, strict=False):
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.training.batch_size)
             for cell in cells:
-                _objective_curve(axes, cell, palette[cell.training.batch_size], top)
-            axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="learning rate")
+                _draw_objective(axes, cell, palette[cell.training.batch_size], top)
+            axes.set(xscale="log", yscale="log", title=f"{reduction}{_title_end(family)}", xlabel="learning rate")
             if finite:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
-            _plain_log(axes.xaxis)
-            _plain_log(axes.yaxis)
-        drawn[0].set_ylabel(OBJECTIVE_NAMES[answer.plan.objective])
+            _set_log_ticks(axes.xaxis)
+            _set_log_ticks(axes.yaxis)
+        all_axes[0].set_ylabel(OBJECTIVE_NAMES[answer.plan.objective])
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
             matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
@@ -134,13 +143,21 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
     return figure
 
 
-def _objective_curve(axes: Axes, cell: CellAnswer, colour: str, top: float) -> None:
+def _draw_objective(axes: Axes, cell: CellAnswer, colour: str, top: float) -> None:
+    """Draws a cell's objective against lr, its best lr and, where theory gives it, its edge of stability.
+
+    Args:
+      axes: the axes of the panel.
+      cell: the cell.
+      colour: the colour of its batch size.
+      top: the height of the marks of diverged trials and of the edge, on the scale of the objective.
+    """
     points = cell.points()
-    shown = [(lr, drawable(o)) for lr, o, _ in points if math.isfinite(o)]
-    if shown:
-        axes.plot(*zip(*shown, strict=True), "-o", color=colour, ms=3, lw=1.3, alpha=0.9)
-    gone = [lr for lr, o, _ in points if not math.isfinite(o)]
-    axes.plot(gone, [top] * len(gone), "x", color=colour, ms=6)
+    finite = [(lr, drawable(o)) for lr, o, _ in points if math.isfinite(o)]
+    if finite:
+        axes.plot(*zip(*finite, strict=True), "-o", color=colour, ms=3, lw=1.3, alpha=0.9)
+    diverged = [lr for lr, o, _ in points if not math.isfinite(o)]
+    axes.plot(diverged, [top] * len(diverged), "x", color=colour, ms=6)
     if cell.best is not None:
         axes.plot(
             cell.best.interval.value,
@@ -157,42 +174,52 @@ def _objective_curve(axes: Axes, cell: CellAnswer, colour: str, top: float) -> N
 
 
 def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
-    """Best lr against batch size, reductions together: measured points with error bars, theory as a line."""
+    """Returns the figure of best lr against batch size, with all reductions in one panel.
+
+    Measured values are points with their intervals, and theory is a line. The title states lr_sum*/lr_mean* as a power
+    of c, with its interval.
+    """
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panels(1, width=6.4, height=4.3)
         reductions = family.reductions()
-        for place, reduction in enumerate(reductions):
+        for i, reduction in enumerate(reductions):
             colour, marker = reduction_look(reduction)
-            aside = 2 ** (ASIDE * (place - (len(reductions) - 1) / 2))
+            shift = 2 ** (OFFSET_OCTAVES * (i - (len(reductions) - 1) / 2))
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
-            theory = [(aside * c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
+            theory = [(shift * c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
             if theory:
                 axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.4, alpha=0.6, label=f"{reduction}, theory")
             for fits, face, name in ((True, colour, reduction), (False, "white", f"{reduction}, at an edge")):
-                chosen = [(aside * c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits == fits]
-                if chosen:
-                    sizes, intervals = zip(*chosen, strict=True)
-                    values = [i.value for i in intervals]
-                    bars = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
-                    axes.errorbar(sizes, values, bars, fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
+                best = [(shift * c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits == fits]
+                if best:
+                    sizes, intervals = zip(*best, strict=True)
+                    lrs = [interval.value for interval in intervals]
+                    below = [interval.value - interval.low for interval in intervals]
+                    above = [interval.high - interval.value for interval in intervals]
+                    axes.errorbar(sizes, lrs, [below, above], fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
         turn = family.turn_over
         if turn is not None and family.turns():
             axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"turn-over, B = {turn.b_c.value:.0f}")
-        _batch_ticks(axes, sorted({c.step_examples for c in family.cells}))
+        _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
-        _plain_log(axes.yaxis)
+        _set_log_ticks(axes.yaxis)
         if family.ratio is not None:
             r = family.ratio
             law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$"
             axes.set_title(
-                f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_of(family)}", loc="left"
+                f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_title_end(family)}", loc="left"
             )  # a long title may extend over the legend
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
 def steps_against_batch_size(family: Family) -> Figure:
-    """Steps to the target against batch size, with the fitted trade-off and its two ends: E_min/B and S_min."""
+    """Returns the figure of steps to the target against batch size, with the fitted trade-off, which the family must have.
+
+        S = S_min (1 + B_crit/B)
+
+    Lines show its two limits: E_min/B for small B, and S_min for large B.
+    """
     fit, (sizes, steps) = family.trade_off, zip(*family.steps(), strict=True)
     assert fit is not None
     with matplotlib.rc_context(STYLE):
@@ -204,7 +231,7 @@ def steps_against_batch_size(family: Family) -> Figure:
         axes.axvline(fit.b_crit.value, color="#777", lw=1, ls=":", label=rf"$B_\mathrm{{crit}}$ = {fit.b_crit.value:.3g}")
         means, ends = seed_means(np.array(steps))
         axes.errorbar(sizes, means, np.abs(ends - means), fmt="o", color="#0072b2", ms=6, capsize=3, label="measured")
-        _batch_ticks(axes, sorted(sizes))
+        _set_batch_size_ticks(axes, sorted(sizes))
         axes.set(xlabel="batch size B (examples per step)", ylabel=OBJECTIVE_NAMES["steps_to_target"])
         axes.set_yscale("log", base=2)
         axes.set_ylim(bottom=fit.s_min.value / 2)
@@ -214,40 +241,51 @@ def steps_against_batch_size(family: Family) -> Figure:
     return figure
 
 
-def loss_against_examples(answer: Answer, family: Family, lines: Mapping[str, Curve], name: str) -> Figure:
-    """Loss against examples seen at each cell's best trial; `lines` by cell id, their steps counted in examples."""
+def loss_against_examples(answer: Answer, family: Family, loss_curves: Mapping[str, Curve], name: str) -> Figure:
+    """Returns the figure of loss against examples seen, with the best trial of each cell.
+
+    Args:
+      answer: the answer of the study, which gives the colours.
+      family: the family of cells.
+      loss_curves: the loss curve of each cell's best trial, by the id of the cell; its steps are counted in examples.
+      name: the name of the loss.
+    """
     palette = colours(cell.training.batch_size for cell in answer.cells)
     reductions = family.reductions()
     with matplotlib.rc_context(STYLE):
-        figure, drawn = panels(len(reductions))
-        for axes, reduction in zip(drawn, reductions, strict=False):
+        figure, all_axes = panels(len(reductions))
+        for axes, reduction in zip(all_axes, reductions, strict=False):
             for cell in family.cells:
-                line = lines.get(cell.cell.id)
-                if cell.training.reduction == reduction and line is not None:
-                    axes.plot(*zip(*_moving(line), strict=True), color=palette[cell.training.batch_size], lw=1.5)
-            axes.set(xscale="log", yscale="log", title=f"{reduction}{_of(family)}", xlabel="examples seen")
+                curve = loss_curves.get(cell.cell.id)
+                if cell.training.reduction == reduction and curve is not None:
+                    axes.plot(*zip(*_points_until_end(curve), strict=True), color=palette[cell.training.batch_size], lw=1.5)
+            axes.set(xscale="log", yscale="log", title=f"{reduction}{_title_end(family)}", xlabel="examples seen")
             least, most = axes.get_ylim()
-            axes.set_ylim(bottom=max(least, most * DEEPEST))  # below its target a loss may fall to rounding errors
-            _plain_log(axes.xaxis)
-            _plain_log(axes.yaxis)
-        drawn[0].set_ylabel(f"{OBJECTIVE_NAMES.get(name, name)}\nat the best lr tried")
+            # below its target, a loss may fall to rounding errors
+            axes.set_ylim(bottom=max(least, most * LEAST_LOSS_SHOWN))
+            _set_log_ticks(axes.xaxis)
+            _set_log_ticks(axes.yaxis)
+        all_axes[0].set_ylabel(f"{OBJECTIVE_NAMES.get(name, name)}\nat the best lr tried")
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
         figure.legend(handles=handles, loc="outside right upper")
     return figure
 
 
-def _moving(line: Curve) -> list[tuple[int, float]]:
-    """Returns a curve's points for log axes, without repeated values at its end: a run that reached its target stops there."""
-    pairs = [(step, drawable(value)) for step, value in zip(line.steps, line.values, strict=True) if step > 0]
-    while len(pairs) > 1 and pairs[-1][1] == pairs[-2][1]:
-        pairs.pop()
-    return pairs
+def _points_until_end(curve: Curve) -> list[tuple[int, float]]:
+    """Returns the points of a curve that log axes can show, without repeated values at its end.
+
+    A run that reached its target stops there, and its last value is repeated.
+    """
+    points = [(step, drawable(value)) for step, value in zip(curve.steps, curve.values, strict=True) if step > 0]
+    while len(points) > 1 and points[-1][1] == points[-2][1]:
+        points.pop()
+    return points
 
 
 def figure_files(figure: Figure) -> dict[str, bytes]:
-    """Returns a figure as PNG and SVG; the same figure gives the same bytes."""
+    """Returns a figure as PNG and SVG, by format. The same figure gives the same bytes."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # keeps the constrained layout, which takes as long to compute as drawing takes
+    figure.set_layout_engine("none")  # keeps the layout computed above; to compute it again takes as long as to draw
     content = {}
     for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         buffer = io.BytesIO()

@@ -1,6 +1,7 @@
-"""An interactive figure of a study, with plotly.js inside, so that it works offline.
+"""The interactive figure of a study, as HTML that contains plotly.js, so that it works offline.
 
-The figure is written in plotly.js's own format: importing plotly's Python package takes longer than drawing all other figures.
+The figure is written in the format of plotly.js itself, because importing plotly's Python classes takes longer than drawing
+all other figures.
 """
 
 import json
@@ -14,6 +15,7 @@ from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer, Family
 
 PLOTLY_CONFIG = {"displayModeBar": False, "responsive": True}
+"""Options of plotly.js: no toolbar, and a width that follows the page."""
 AXIS: dict[str, Any] = {
     "type": "log",
     "dtick": 1,
@@ -23,11 +25,17 @@ AXIS: dict[str, Any] = {
     "automargin": True,
     "tickangle": 0,
 }
+"""What all axes have in common."""
 ROW_HEIGHT = 430
+"""Height of a row of panels, in pixels."""
 
 
 def figure(answer: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The figure's data and layout: a row for each family, a panel for each reduction, and one for the best lrs."""
+    """Returns the data and the layout of the figure, in the format of plotly.js.
+
+    Each family has a row. A row has a panel for each reduction, with objective against lr, and a last panel with best lr
+    against batch size.
+    """
     palette = colours(cell.training.batch_size for cell in answer.cells)
     families = [family for family in answer.families if any(cell.points() for cell in family.cells)]
     columns = max((len(family.reductions()) for family in families), default=0) + 1
@@ -42,47 +50,57 @@ def figure(answer: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "hovermode": "closest",
         "legend": {"title": {"text": "batch size"}, "traceorder": "normal"},
     }
-    seen: set[int] = set()
+    sizes_in_legend: set[int] = set()
     for row, family in enumerate(families):
         title = f", {family.name}" if family.name else ""
         top = 3 * max((o for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)), default=1.0)
         for column, reduction in enumerate(family.reductions()):
-            place = row * columns + column + 1
+            panel = row * columns + column + 1
             cells = [cell for cell in family.cells if cell.training.reduction == reduction]
             for cell in sorted(cells, key=lambda c: c.training.batch_size):
                 size = cell.training.batch_size
-                data += _curve(cell, palette[size], place, top, show=size not in seen)
-                seen.add(size)
-            words = OBJECTIVE_NAMES[answer.plan.objective] if column == 0 else ""
-            _axes(layout, place, f"learning rate, {reduction}{title}", words)
+                data += _curve(cell, palette[size], panel, top, in_legend=size not in sizes_in_legend)
+                sizes_in_legend.add(size)
+            y_title = OBJECTIVE_NAMES[answer.plan.objective] if column == 0 else ""
+            _set_axes(layout, panel, f"learning rate, {reduction}{title}", y_title)
             if column:
-                layout[f"yaxis{place}"]["matches"] = _at(place - column)["yaxis"]
-        place = row * columns + columns
-        data += [trace for reduction in family.reductions() for trace in _best(family, reduction, place)]
-        _axes(layout, place, f"batch size B{title}", "best learning rate")
+                layout[f"yaxis{panel}"]["matches"] = _axes_of(panel - column)["yaxis"]
+        panel = row * columns + columns
+        data += [trace for reduction in family.reductions() for trace in _best(family, reduction, panel)]
+        _set_axes(layout, panel, f"batch size B{title}", "best learning rate")
         sizes = sorted({cell.step_examples for cell in family.cells})
-        layout[f"xaxis{place}"] |= {"tickmode": "array", "tickvals": sizes[:: math.ceil(len(sizes) / 6)]}
+        layout[f"xaxis{panel}"] |= {"tickmode": "array", "tickvals": sizes[:: math.ceil(len(sizes) / 6)]}
     return data, layout
 
 
-def _axes(layout: dict[str, Any], place: int, x: str, y: str) -> None:
-    number = "" if place == 1 else str(place)
-    layout[f"xaxis{number}"] = {**AXIS, "title": {"text": x}, "anchor": f"y{number}"}
-    layout[f"yaxis{number}"] = {**AXIS, "title": {"text": y}, "anchor": f"x{number}"}
+def _set_axes(layout: dict[str, Any], panel: int, x_title: str, y_title: str) -> None:
+    """Adds the axes of a panel to a layout. Panels are numbered from 1, row by row."""
+    number = "" if panel == 1 else str(panel)
+    layout[f"xaxis{number}"] = {**AXIS, "title": {"text": x_title}, "anchor": f"y{number}"}
+    layout[f"yaxis{number}"] = {**AXIS, "title": {"text": y_title}, "anchor": f"x{number}"}
 
 
-def _at(place: int) -> dict[str, str]:
-    number = "" if place == 1 else str(place)
+def _axes_of(panel: int) -> dict[str, str]:
+    """Returns the names of a panel's axes, as a trace refers to them."""
+    number = "" if panel == 1 else str(panel)
     return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
 
 
-def _curve(cell: CellAnswer, colour: str, place: int, top: float, show: bool) -> list[dict[str, Any]]:
-    """A cell's objective against lr; crosses at `top` mark lrs at which a seed diverged."""
+def _curve(cell: CellAnswer, colour: str, panel: int, top: float, in_legend: bool) -> list[dict[str, Any]]:
+    """Returns the traces of a cell: its objective against lr, and crosses at lrs at which a run diverged.
+
+    Args:
+      cell: the cell.
+      colour: the colour of its batch size.
+      panel: the number of the panel.
+      top: the height of the crosses, on the scale of the objective.
+      in_legend: whether the legend has an entry for this cell.
+    """
     name = f"B = {cell.training.batch_size}"
-    shared = {"type": "scatter", "legendgroup": name, "name": name, **_at(place)}
+    shared = {"type": "scatter", "legendgroup": name, "name": name, **_axes_of(panel)}
     points = cell.points()
     finite = [(lr, o) for lr, o, _ in points if math.isfinite(o)]
-    gone = [
+    diverged = [
         (lr, f"{count} of {len(cell.trials[0].objectives)} seeds diverged") for lr, o, count in points if not math.isfinite(o)
     ]
     return [
@@ -93,14 +111,14 @@ def _curve(cell: CellAnswer, colour: str, place: int, top: float, show: bool) ->
             "mode": "lines+markers",
             "line": {"color": colour, "width": 1.6},
             "marker": {"size": 6},
-            "showlegend": show,
+            "showlegend": in_legend,
             "hovertemplate": f"{cell.cell.label}<br>lr %{{x:.3g}}<br>objective %{{y:.3g}}<extra></extra>",
         },
         {
             **shared,
-            "x": [lr for lr, _ in gone],
-            "y": [top] * len(gone),
-            "text": [text for _, text in gone],
+            "x": [lr for lr, _ in diverged],
+            "y": [top] * len(diverged),
+            "text": [text for _, text in diverged],
             "mode": "markers",
             "marker": {"symbol": "x", "color": colour, "size": 7},
             "showlegend": False,
@@ -109,21 +127,27 @@ def _curve(cell: CellAnswer, colour: str, place: int, top: float, show: bool) ->
     ]
 
 
-def _best(family: Family, reduction: str, place: int) -> list[dict[str, Any]]:
-    """Best lrs with their intervals as points, theory as a line."""
+def _best(family: Family, reduction: str, panel: int) -> list[dict[str, Any]]:
+    """Returns the traces of a reduction's best lr against batch size: theory as a line, and measured values as points.
+
+    Args:
+      family: the family of cells.
+      reduction: the reduction.
+      panel: the number of the panel.
+    """
     colour, _ = reduction_look(reduction)
     cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
     theory = [(c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
     best = [(c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits]
     return [
         {
-            "type": "scatter", "mode": "lines", "showlegend": False, **_at(place), "line": {"color": colour, "width": 1.4},
+            "type": "scatter", "mode": "lines", "showlegend": False, **_axes_of(panel), "line": {"color": colour, "width": 1.4},
             "x": [b for b, _ in theory], "y": [lr for _, lr in theory], "opacity": 0.6,
             "hovertemplate": f"{reduction}, theory<br>B %{{x}}<br>lr %{{y:.3g}}<extra></extra>",
         },
         {
-            "type": "scatter", "mode": "markers", "name": reduction, **_at(place), "marker": {"color": colour, "size": 8},
-            "showlegend": place <= len(family.reductions()) + 1,
+            "type": "scatter", "mode": "markers", "name": reduction, **_axes_of(panel), "marker": {"color": colour, "size": 8},
+            "showlegend": panel <= len(family.reductions()) + 1,
             "x": [b for b, _ in best], "y": [i.value for _, i in best],
             "error_y": {
                 "type": "data", "array": [i.high - i.value for _, i in best], "arrayminus": [i.value - i.low for _, i in best]
@@ -134,18 +158,18 @@ def _best(family: Family, reduction: str, place: int) -> list[dict[str, Any]]:
 
 
 def fragment(answer: Answer) -> str:
-    """The figure as a part of a page, plotly.js inside."""
+    """Returns the figure as a part of an HTML page. It contains plotly.js."""
     import plotly
 
     data, layout = figure(answer)
     library = (files(plotly) / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    drawn = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, PLOTLY_CONFIG))
-    start = f'<script>Plotly.newPlot("lrscale-figure", {drawn});</script>'
-    return f'<div id="lrscale-figure"></div>\n<script>{library}</script>\n{start}'
+    arguments = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, PLOTLY_CONFIG))
+    call = f'<script>Plotly.newPlot("lrscale-figure", {arguments});</script>'
+    return f'<div id="lrscale-figure"></div>\n<script>{library}</script>\n{call}'
 
 
 def page(answer: Answer) -> str:
-    """The figure as a page of its own."""
+    """Returns the figure as an HTML page of its own."""
     title = "".join(c for c in answer.plan.question or answer.plan.study if c not in "<>&")
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'

@@ -1,4 +1,7 @@
-"""The colours: one a batch size, the same in every figure and in MLflow (viridis, dark to light as B grows); one a reduction."""
+"""The colours of batch sizes and reductions. They are the same in every figure, and in MLflow.
+
+Batch sizes have the colours of viridis, from dark to light as B grows.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,16 +15,16 @@ LOOKS = (
     ("#cc79a7", "D"),
     ("#e69f00", "v"),
 )
-"""Colour and mark of each reduction in the order of their declaration; colours of Okabe and Ito."""
+"""Colour and marker of each reduction, in the order in which the reductions are declared. Colours: Okabe and Ito."""
 
 
 def reduction_look(reduction: str) -> tuple[str, str]:
-    """Returns a reduction's colour and mark."""
+    """Returns the colour and the marker of a reduction."""
     return LOOKS[list(REDUCTIONS).index(reduction) % len(LOOKS)]
 
 
 def colours(batch_sizes: Iterable[int]) -> dict[int, str]:
-    """Returns `#rrggbb` by batch size; perceptually ordered, and dark enough for white paper.
+    """Returns the colour of each batch size, as `#rrggbb`. Larger batch sizes are lighter, yet dark enough for white paper.
 
     Example:
       >>> colours([1, 64])
@@ -31,9 +34,9 @@ def colours(batch_sizes: Iterable[int]) -> dict[int, str]:
 
 
 def shades(values: Iterable[Any]) -> dict[Any, str]:
-    """Returns the same colours for values of any kind, in their order."""
-    from matplotlib import colormaps  # 0.2 s to import: only where it is needed
+    """Returns the colours of `colours` for values of any kind, in the order of the values."""
+    from matplotlib import colormaps  # takes 0.2 s to import, so it is imported only when it is used
     from matplotlib.colors import to_hex
 
-    each, viridis = list(values), colormaps["viridis"]
-    return {value: to_hex(viridis(0.75 * i / max(1, len(each) - 1))) for i, value in enumerate(each)}
+    ordered, viridis = list(values), colormaps["viridis"]
+    return {value: to_hex(viridis(0.75 * i / max(1, len(ordered) - 1))) for i, value in enumerate(ordered)}

@@ -1,4 +1,4 @@
-"""The figure of a probe: each quantity against an axis of the study, with theory as lines and measurements as points."""
+"""Draws the figure of a probe: each quantity against an axis of the study, measured as points and expected as lines."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,13 @@ from lrscale.study.answer import Answer
 from lrscale.study.families import Measurement
 
 ACROSS, PANEL_WIDTH, PANEL_HEIGHT = 3, 3.5, 3.1
-"""Panels in a row, and the size of each in inches: the letters are readable on a page that is 850 pixels wide."""
+"""Largest number of panels in a row, and the size of a panel in inches. With these sizes the letters are readable on a page
+that is 850 pixels wide."""
 INK = "#444"
+"""Colour of lines and points that belong to no value of an axis."""
 MARKS = (("o", 5.0, True), ("s", 8.0, False), ("^", 11.0, False), ("D", 13.0, False))
-"""Each mark is larger than the one before and hollow, so that points on top of each other are all visible."""
+"""Marker, size and whether it is filled. Each is larger than the one before, and all but the first are hollow, so that points
+on top of each other are all visible."""
 TITLES = {
     "b_simple": "noise scale B_simple (examples)",
     "one_step_lr": "best lr of one step",
@@ -36,16 +39,22 @@ TITLES = {
     "nominal difference": "relative difference, sum/B from sum",
     "ln lr ratio": "ln(best lr, mean / (B x sum))",
 }
-BELOW = {
+"""Titles of panels, by quantity. A quantity that is not listed has its name as title."""
+X_TITLES = {
     "batch_size": "batch size B (examples per step)",
     "probe.fraction": "fraction of training done",
     "task.examples": "examples in an epoch N",
     "task.features": "features d",
 }
+"""Titles of x axes, by axis of the study. An axis that is not listed has its name as title."""
 
 
 def quantities(answer: Answer) -> Figure:
-    """Draws a panel for each quantity. Without an x axis, or with too many lines, values are drawn as rows instead."""
+    """Returns the figure of a probe, with at least one panel for each quantity.
+
+    Values are drawn along an x axis of the study. Where no quantity has one, or a panel would have too many lines, each
+    combination of the study's axes has a row instead.
+    """
     measurements = answer.measurements
     plan = layout(measurements, {c["quantity"]: c["against"] for c in answer.plan.claims if "against" in c and "quantity" in c})
     with matplotlib.rc_context(STYLE):
@@ -54,94 +63,137 @@ def quantities(answer: Answer) -> Figure:
         return _as_lines(plan)
 
 
-def _figure(places: Sequence[tuple[int, int]], height: float, share: bool) -> tuple[Figure, list[Axes]]:
-    down, across = (max(at) + 1 for at in zip(*places, strict=True))
+def _empty_panels(positions: Sequence[tuple[int, int]], height: float, share_y: bool) -> tuple[Figure, list[Axes]]:
+    """Returns a figure, and the axes of its empty panels.
+
+    Args:
+      positions: row and column of each panel.
+      height: height of a panel, in inches.
+      share_y: whether the panels share their y axis.
+    """
+    down, across = (max(indices) + 1 for indices in zip(*positions, strict=True))
     figure = Figure(figsize=(across * PANEL_WIDTH + 1.4, down * height), layout="constrained")
-    grid = figure.subplots(down, across, sharey=share, squeeze=False)
-    for place in {(r, c) for r in range(down) for c in range(across)} - set(places):
-        grid[place].remove()
-    return figure, [grid[place] for place in places]
+    grid = figure.subplots(down, across, sharey=share_y, squeeze=False)
+    for unused in {(row, column) for row in range(down) for column in range(across)} - set(positions):
+        grid[unused].remove()
+    return figure, [grid[position] for position in positions]
 
 
-def _places(keys: Sequence[str], apart: bool) -> list[tuple[int, int]]:
-    """Returns row and column of each panel. With `apart`, the panels of each key start in a new row."""
-    places: list[tuple[int, int]] = []
-    for i, key in enumerate(keys):
-        row, column = places[-1] if places else (0, -1)
-        new = column == ACROSS - 1 or (apart and i > 0 and keys[i - 1] != key)
-        places.append((row + 1, 0) if new else (row, column + 1))
-    return places
+def _positions(names: Sequence[str], new_rows: bool) -> list[tuple[int, int]]:
+    """Returns row and column of each panel.
+
+    Args:
+      names: the quantity of each panel; the panels of one quantity follow each other.
+      new_rows: whether the first panel of each quantity starts a new row.
+    """
+    positions: list[tuple[int, int]] = []
+    for i, name in enumerate(names):
+        row, column = positions[-1] if positions else (0, -1)
+        starts_row = column == ACROSS - 1 or (new_rows and i > 0 and names[i - 1] != name)
+        positions.append((row + 1, 0) if starts_row else (row, column + 1))
+    return positions
 
 
 def _as_lines(plan: Layout) -> Figure:
+    """Returns the figure in which quantities are drawn along an x axis of the study."""
     names = [panel.quantity for panel in plan.panels]
-    figure, drawn = _figure(_places(names, apart=len(set(names)) < len(names)), PANEL_HEIGHT, share=False)
+    figure, all_axes = _empty_panels(_positions(names, new_rows=len(set(names)) < len(names)), PANEL_HEIGHT, share_y=False)
     paint = shades(plan.colours)
-    of = {name: [m for panel in plan.panels if panel.quantity == name for m in panel.measurements] for name in names}
-    for axes, panel in zip(drawn, plan.panels, strict=True):
-        _lines(axes, panel, paint, plan.marks)
-        _scale(axes, of[panel.quantity], "y")
+    by_name = {name: [m for panel in plan.panels if panel.quantity == name for m in panel.measurements] for name in names}
+    for axes, panel in zip(all_axes, plan.panels, strict=True):
+        _draw_lines(axes, panel, paint, plan.marks)
+        _set_scale(axes, by_name[panel.quantity], "y")
         if panel.part is not None:
-            _limit(axes, of[panel.quantity])
+            _set_limits(axes, by_name[panel.quantity])
         title = TITLES.get(panel.quantity, panel.quantity)
         axes.set_title(title if panel.part is None else f"{title}\n{panel.part}", fontsize=10.5)
     handles = [Line2D([], [], color=paint[v], lw=3, label=words(plan.colour or "", v)) for v in plan.colours]
     if len(plan.marks) > 1:
-        named = [", ".join(words(*pair) for pair in zip(plan.mark, each, strict=True)) for each in plan.marks]
-        handles += [Line2D([], [], color=INK, ls="", label=n, **_mark(i, INK)) for i, n in enumerate(named)]
-    _legend(figure, handles, plan.panels[0].measurements, "-")
+        labels = [", ".join(words(*pair) for pair in zip(plan.mark, marks, strict=True)) for marks in plan.marks]
+        handles += [Line2D([], [], color=INK, ls="", label=label, **_mark(i, INK)) for i, label in enumerate(labels)]
+    _add_legend(figure, handles, plan.panels[0].measurements, "-")
     return figure
 
 
-def _mark(place: int, colour: str) -> dict[str, Any]:
-    marker, size, full = MARKS[place % len(MARKS)]
-    return {"marker": marker, "ms": size, "mfc": colour if full else "none"}
+def _mark(index: int, colour: str) -> dict[str, Any]:
+    """Returns the matplotlib options of a mark, by its index in MARKS."""
+    marker, size, is_filled = MARKS[index % len(MARKS)]
+    return {"marker": marker, "ms": size, "mfc": colour if is_filled else "none"}
 
 
-def _legend(figure: Figure, handles: list[Line2D], measurements: Sequence[Measurement], theory: str) -> None:
-    bars = any(m.quantity.low is not None for m in measurements)
-    handles.append(Line2D([], [], color=INK, marker="o", ms=5, ls="", label="measured" + (", 95 %" if bars else "")))
+def _add_legend(figure: Figure, handles: list[Line2D], measurements: Sequence[Measurement], theory: str) -> None:
+    """Adds a legend to the figure. Entries for measured and expected values follow the handles.
+
+    Args:
+      figure: the figure.
+      handles: the entries for colours and marks.
+      measurements: measurements that show whether there are intervals and expected values.
+      theory: how expected values are drawn: `-` for a line, `|` for a tick.
+    """
+    has_intervals = any(m.quantity.low is not None for m in measurements)
+    handles.append(Line2D([], [], color=INK, marker="o", ms=5, ls="", label="measured" + (", 95 %" if has_intervals else "")))
     if any(m.quantity.expected is not None for m in measurements):
         marker, ls = (None, "-") if theory == "-" else ("|", "")
         handles.append(Line2D([], [], color=INK, label="expected", ls=ls, marker=marker, lw=1.3, ms=12, mew=2))
     figure.legend(handles=handles, loc="outside right upper", fontsize=9.5)
 
 
-def _lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Sequence[tuple[Any, ...]]) -> None:
+def _draw_lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Sequence[tuple[Any, ...]]) -> None:
+    """Draws the lines of a panel: measured values as points with intervals, and expected values as lines.
+
+    Args:
+      axes: the axes of the panel.
+      panel: the panel.
+      paint: the colours, by value on the axis that has colours.
+      marks: the combinations of values that have marks, in the order of MARKS.
+    """
     for line in panel.lines:
         colour = paint.get(line.colour, INK)
-        x = _along(panel, line)
-        shown = [m.quantity.value for m in line.measurements]
+        xs = _x_values(panel, line)
+        measured = [m.quantity.value for m in line.measurements]
         axes.errorbar(
-            x, shown, _bars(line.measurements), ls="", capsize=3, color=colour, **_mark(marks.index(line.marks), colour)
+            xs, measured, _bars(line.measurements), ls="", capsize=3, color=colour, **_mark(marks.index(line.marks), colour)
         )
-        theory = [
-            (at, m.quantity.expected) for at, m in zip(x, line.measurements, strict=True) if m.quantity.expected is not None
-        ]
+        theory = [(x, m.quantity.expected) for x, m in zip(xs, line.measurements, strict=True) if m.quantity.expected is not None]
         if theory:
             axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.3, alpha=0.6)
     if panel.axis is not None:
-        axes.set_xlabel(BELOW.get(panel.axis, panel.axis.rpartition(".")[2]))
-        _ticks(axes, sorted({x for line in panel.lines for x in _along(panel, line)}))
+        axes.set_xlabel(X_TITLES.get(panel.axis, panel.axis.rpartition(".")[2]))
+        _set_x_ticks(axes, sorted({x for line in panel.lines for x in _x_values(panel, line)}))
     else:
         axes.set_xticks([])
 
 
-def _along(panel: Panel, line: Line) -> list[float]:
+def _x_values(panel: Panel, line: Line) -> list[float]:
+    """Returns the x of each measurement of a line; 0 where the panel has no x axis."""
     return [float(m.cell.scientific[panel.axis]) if panel.axis else 0.0 for m in line.measurements]
 
 
-def _ticks(axes: Axes, at: Sequence[float]) -> None:
-    """Sets a log scale with ticks at the axis's own values, if they are positive and spread over a factor of two."""
-    if at[0] > 0 and at[-1] >= 2 * at[0]:
+def _set_x_ticks(axes: Axes, xs: Sequence[float]) -> None:
+    """Sets a log scale with ticks at values of the axis, if these are positive and spread over at least a factor of two.
+
+    Args:
+      axes: the axes of a panel.
+      xs: the values of the x axis, sorted.
+    """
+    if xs[0] > 0 and xs[-1] >= 2 * xs[0]:
         axes.set_xscale("log")
-        shown = at[:: math.ceil(len(at) / 6)]
-        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+        ticks = xs[:: math.ceil(len(xs) / 6)]
+        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> None:
-    """Sets a log scale where values spread over more than a decade; zero gets a place on it where all are expected to be 0."""
+def _set_scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> None:
+    """Sets a log scale where no value is negative and the positive values spread over more than a factor of 20.
+
+    If some of these values are 0, the scale is symmetric logarithmic, which shows 0 too; it stays linear if an expected
+    value is not 0. If all values are 0, the only tick is at 0. In all other cases the scale stays linear.
+
+    Args:
+      axes: the axes of a panel.
+      measurements: the measurements whose values are shown.
+      which: the axis that shows values, `x` or `y`.
+    """
     numbers = [v for _, q in measurements for v in (q.value, q.expected) if v is not None]
     positive = [v for v in numbers if v > 0]
     set_scale, axis = getattr(axes, f"set_{which}scale"), getattr(axes, f"{which}axis")
@@ -165,8 +217,8 @@ def _scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> None:
     getattr(axes, f"set_{which}lim")(-(10.0**least) / 2, 1.6 * 10.0**most)
 
 
-def _limit(axes: Axes, measurements: Sequence[Measurement]) -> None:
-    """Gives the panels of one quantity the same limits."""
+def _set_limits(axes: Axes, measurements: Sequence[Measurement]) -> None:
+    """Sets the limits of the y axis from all measurements of a quantity, so that all its panels have the same limits."""
     ends = [v for _, q in measurements for v in (q.value, q.low, q.high, q.expected) if v is not None]
     least, most = min(ends), max(ends)
     if axes.get_yscale() == "log":
@@ -176,45 +228,63 @@ def _limit(axes: Axes, measurements: Sequence[Measurement]) -> None:
 
 
 def _bars(measurements: Sequence[Measurement]) -> list[list[float]]:
+    """Returns the lengths of the error bars, below and above each measured value; 0 where there is no interval."""
     below = [max(0.0, q.value - (q.value if q.low is None else q.low)) for _, q in measurements]
     return [below, [max(0.0, (q.value if q.high is None else q.high) - q.value) for _, q in measurements]]
 
 
 def _as_rows(measurements: Sequence[Measurement]) -> Figure:
-    """Draws a panel a quantity, with a row for each combination of the axes. One numeric axis gets colours instead of rows."""
+    """Returns the figure with a panel for each quantity and a row for each combination of the axes.
+
+    If the study has several axes, its longest numeric axis has colours, and no rows of its own.
+    """
     differing = values(measurements)
-    numeric = [axis for axis, each in differing.items() if all(map(is_number, each))]
-    coloured = max(numeric, key=lambda axis: len(differing[axis]), default=None) if len(differing) > 1 else None
-    shown = differing[coloured] if coloured else [None]
-    paint = shades(shown) if coloured else {None: "#0072b2"}
-    rows = list(dict.fromkeys(_row(m, differing, coloured) for m in measurements))
+    numeric = [axis for axis, axis_values in differing.items() if all(map(is_number, axis_values))]
+    colour_axis = max(numeric, key=lambda axis: len(differing[axis]), default=None) if len(differing) > 1 else None
+    colour_values = differing[colour_axis] if colour_axis else [None]
+    paint = shades(colour_values) if colour_axis else {None: "#0072b2"}
+    rows = list(dict.fromkeys(_row_label(m, differing, colour_axis) for m in measurements))
     names = list(dict.fromkeys(m.quantity.name for m in measurements))
-    row_height = max(0.26, 0.09 * len(shown))
-    figure, drawn = _figure(_places(names, apart=False), row_height * len(rows) + 1.0, share=True)
-    for axes, name in zip(drawn, names, strict=True):
-        own = [m for m in measurements if m.quantity.name == name]
-        for i, value in enumerate(shown):
-            each = [m for m in own if coloured is None or m.cell.scientific[coloured] == value]
-            offset = 0.7 * ((i + 0.5) / len(shown) - 0.5)
-            _row_points(axes, each, [rows.index(_row(m, differing, coloured)) + offset for m in each], paint[value])
+    row_height = max(0.26, 0.09 * len(colour_values))
+    figure, all_axes = _empty_panels(_positions(names, new_rows=False), row_height * len(rows) + 1.0, share_y=True)
+    for axes, name in zip(all_axes, names, strict=True):
+        of_quantity = [m for m in measurements if m.quantity.name == name]
+        for i, value in enumerate(colour_values):
+            of_colour = [m for m in of_quantity if colour_axis is None or m.cell.scientific[colour_axis] == value]
+            offset = 0.7 * ((i + 0.5) / len(colour_values) - 0.5)
+            ys = [rows.index(_row_label(m, differing, colour_axis)) + offset for m in of_colour]
+            _draw_row_points(axes, of_colour, ys, paint[value])
         axes.set_title(TITLES.get(name, name), fontsize=10.5)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        _scale(axes, own, "x")
-    handles = [Line2D([], [], color=paint[v], marker="o", ls="", label=words(coloured, v)) for v in shown if coloured]
-    _legend(figure, handles, measurements, "|")
+        _set_scale(axes, of_quantity, "x")
+    handles = [
+        Line2D([], [], color=paint[value], marker="o", ls="", label=words(colour_axis, value))
+        for value in colour_values
+        if colour_axis
+    ]
+    _add_legend(figure, handles, measurements, "|")
     return figure
 
 
-def _row(m: Measurement, differing: Mapping[str, Sequence[Any]], coloured: str | None) -> str:
-    shown = [words(axis, m.cell.scientific[axis]) for axis in differing if axis != coloured]
-    return " ".join(shown) or m.cell.label
+def _row_label(m: Measurement, differing: Mapping[str, Sequence[Any]], colour_axis: str | None) -> str:
+    """Returns the label of a measurement's row: its values on the axes that differ, without the axis that has colours."""
+    parts = [words(axis, m.cell.scientific[axis]) for axis in differing if axis != colour_axis]
+    return " ".join(parts) or m.cell.label
 
 
-def _row_points(axes: Axes, measurements: Sequence[Measurement], at: Sequence[float], colour: str) -> None:
+def _draw_row_points(axes: Axes, measurements: Sequence[Measurement], ys: Sequence[float], colour: str) -> None:
+    """Draws measured values as points with intervals, and expected values as ticks.
+
+    Args:
+      axes: the axes of a panel.
+      measurements: the measurements.
+      ys: the y of each measurement.
+      colour: the colour of points and ticks.
+    """
     axes.errorbar(
-        [m.quantity.value for m in measurements], at, xerr=_bars(measurements), fmt="o", ms=4.5, capsize=2, color=colour
+        [m.quantity.value for m in measurements], ys, xerr=_bars(measurements), fmt="o", ms=4.5, capsize=2, color=colour
     )
-    theory = [(m.quantity.expected, y) for m, y in zip(measurements, at, strict=True) if m.quantity.expected is not None]
+    theory = [(m.quantity.expected, y) for m, y in zip(measurements, ys, strict=True) if m.quantity.expected is not None]
     if theory:
         axes.plot(*zip(*theory, strict=True), "|", ms=9, mew=1.5, color=colour)
