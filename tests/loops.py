@@ -40,8 +40,8 @@ def train_plainly(
             optimizer.zero_grad()
             for micro in places.split(size):
                 each = each_loss(module(data.x[micro]), data.y[micro])
-                loss = each.mean() if training.reduction == "mean" else each.sum()
-                (loss / size if training.reduction == "sum_over_nominal" else loss).backward()
+                reduced = {"mean": each.mean(), "sum": each.sum(), "sum_over_nominal": each.sum() / size}
+                reduced[training.reduction].backward()
             step += 1
             if points is None or step in points:
                 norms.append(sum(float(p.grad.square().sum()) for p in module.parameters()) ** 0.5)

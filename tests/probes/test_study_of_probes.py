@@ -156,6 +156,20 @@ def test_measures(measure: str, found: list[Measurement], value: float) -> None:
     assert interval is not None and interval.value == value
 
 
+def test_a_slope_leaves_out_what_has_no_logarithm() -> None:
+    measurements = [
+        Measurement(probe_cell(f"b{b}", {"b": b}), Quantity("x", v)) for b, v in ((0, 5.0), (1, 3.0), (2, 6.0), (4, 12.0))
+    ]
+    interval = PROBE_MEASURES["slope_of"](measurements, {"against": "b"})
+    assert interval is not None and interval.value == pytest.approx(1)
+
+
+def test_a_study_without_claims_says_so() -> None:
+    measurements = (Measurement(probe_cell("b1", {"b": 1}), Quantity("x", 1.0)),)
+    [said] = laws(answer_of(make_record([m.cell for m in measurements]), (), measurements))
+    assert said == "The study makes no claims; its cells show what was measured."
+
+
 def test_the_answer_says_how_what_was_measured_goes_with_what_is_expected() -> None:
     pairs = ((1, 1.0), (2, 2.02), (4, 4.0), (8, 8.0))
     found = tuple(Measurement(probe_cell(f"b{b}", {"b": b}), Quantity("c", v, expected=float(b))) for b, v in pairs)

@@ -64,6 +64,15 @@ def test_an_older_cell_with_other_threads_has_the_id_that_its_config_has_today()
     assert cell_id("an older id", {**cell["config"], "threads": 2}, tuned) == cell["id"]
 
 
+def test_a_study_that_was_swept_over_a_setting_of_the_machine_is_not_called_damaged(old: Path) -> None:
+    file = old / "mlartifacts" / STUDY / RUN / "artifacts" / "study.json"
+    document = json.loads(file.read_text())
+    document["cells"][0]["scientific"]["threads"] = 1
+    file.write_text(json.dumps(document))
+    said = " ".join(here(old, "report", STUDY, status=2).split())
+    assert "must be read by the lrscale that made it" in said and "damaged" not in said
+
+
 def test_more_trials_continue_it_too_on_a_larger_machine(old: Path) -> None:
     more = [text.replace("n_trials=6", "n_trials=7") for text in TINY]
     said = here(old, "run", "-m", *more, "compute.memory_mb=2048", "compute.threads=2")

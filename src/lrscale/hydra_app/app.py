@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import home
-from lrscale.hydra_app.declared import register
+from lrscale.hydra_app.declared import explained, register
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.rules import Rule, check
 from lrscale.study.config import MOVED, make_compute
@@ -34,6 +34,10 @@ SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <=
 """The rule of the whole command line."""
 
 
+REMOVED = {"hydra.sweeper.direction": "The objective is always minimised: leave it out."}
+"""Keys of older versions, with the way out."""
+
+
 def run_app(arguments: Sequence[str]) -> None:
     """Runs `lrscale run` with a command line of Hydra.
 
@@ -43,9 +47,11 @@ def run_app(arguments: Sequence[str]) -> None:
     """
     check("overrides", SHORT, " ".join(arguments), "Write a sweep file, sweeps/NAME.yaml, and take sweeps=NAME.")
     for argument in arguments:
-        key, _, value = argument.lstrip("+").partition("=")
+        key = argument.lstrip("+~").partition("=")[0]
         if key in MOVED:
-            raise Refusal(f"`{key}` is called {MOVED[key]} now, got {value!r:.60}. Take {MOVED[key]}={value:.60}.")
+            raise Refusal(f"`{key}` is called {MOVED[key]} now, got {argument!r:.60}. Give {MOVED[key]} one value.")
+        if key in REMOVED:
+            raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
     original_argv, environment = sys.argv, dict(os.environ)
     sys.argv = ["lrscale run", *arguments]
     os.environ["LRSCALE_HOME"] = str(home())  # conf/config.yaml reads it, also in jobs that start elsewhere
@@ -55,6 +61,10 @@ def run_app(arguments: Sequence[str]) -> None:
         hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
     except _Carried as carried:
         raise carried.error from None
+    except SystemExit:
+        if {"--help", "-h"} & set(arguments):
+            print("\n".join(explained(arguments)))
+        raise
     except Exception as error:
         if "HYDRA_FULL_ERROR" in environment or not _is_from_hydra(error):
             raise
@@ -92,8 +102,8 @@ def _message(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "See https")))
     if "To append to your config use" in text:
-        text = text.split(" To append", 1)[0] + ": there is no such key. lrscale run --help lists the keys."
-    return text
+        text = text.split(" To append", 1)[0].rstrip(".") + ": there is no such key. lrscale run --help lists the keys."
+    return text.split(" Config search path:", 1)[0]
 
 
 def job(config: DictConfig) -> "list[Outcome] | None":

@@ -1,5 +1,7 @@
 """Hydra configs of tasks, optimizers and probes. They are made from the declarations beside the code, not read from files."""
 
+from collections.abc import Iterator, Sequence
+
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -14,6 +16,22 @@ def register() -> None:
     """Adds the declarations to Hydra in this process. Other Hydra apps in the same installation do not change."""
     for plugin in (DeclaredConfigs, _SearchPath):
         Plugins.instance().register(plugin)
+
+
+def explained(arguments: Sequence[str]) -> Iterator[str]:
+    """Yields lines of help on the tasks, optimizers and probes of a command line, and on their options."""
+    chosen = {"task": "d2l", "optimizer": "sgd"} | dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
+    yield "Options of the chosen members; choose others to see theirs:\n"
+    for group, choice in chosen.items():
+        if choice not in GROUPS[group].choices():
+            continue
+        config = GROUPS[group].config(choice)[group]
+        declaration = GROUPS[group][config["name"]]
+        yield f"{group}={choice}: {declaration.about}"
+        for key, option in declaration.options.items():
+            about = f"   {option.about}" if option.about else ""
+            yield f"  {group}.{key}={config[key]}{about}"
+        yield ""
 
 
 class DeclaredConfigs(ConfigSource):

@@ -52,6 +52,8 @@ def _check_default(path: str, line: Any) -> None:
 
 def _check_param(path: str, key: Any, value: Any) -> None:
     """Refuses a param that is not a key of a training, or that chooses anything else than a name in a group."""
+    if key in MOVED or key in MOVED.values():
+        _refuse(path, f"`{key}` must stand in a section `compute:` of the file, with one value", value)
     if not DOTTED_KEY.fullmatch(key) or key.partition(".")[0] not in KEYS:
         _refuse(path, f"`hydra.sweeper.params` must have keys that begin with one of {', '.join(KEYS)}", key)
     names = value if isinstance(value, list) else [value]
@@ -80,7 +82,7 @@ def _check_known(path: str, prefix: str, values: Mapping[str, Any], known: tuple
     """Refuses a key that is not known."""
     for key in values:
         if not prefix and key in MOVED:
-            _refuse(path, f"`{key}` is called {MOVED[key]} now", values[key])
+            _refuse(path, f"`{key}` must stand in a section `compute:` of the file", values[key])
         if key not in known:
             _refuse(path, f"`{prefix}{key}` is not known here. Known: {', '.join(known)}", values[key])
 

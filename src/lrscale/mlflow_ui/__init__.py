@@ -1,1 +1,1 @@
-"""What MLflow's screens show of a study, and the server. Imports `report`, `tracking`, `search` and the folders below."""
+"""Prepares what MLflow's screens show of a study, and serves them. Imports `report`, `tracking`, `search` and all below."""

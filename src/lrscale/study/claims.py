@@ -151,9 +151,11 @@ def _coverage(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> 
 
 
 def _slope_of(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    rows = [(m.cell.scientific, m.quantity.value) for m in measurements if m.quantity.value > 0]
-    others = [repr(sorted((k, v) for k, v in axes.items() if k != claim["against"])) for axes, _ in rows]
-    x = np.log([float(axes[claim["against"]]) for axes, _ in rows])
+    against = claim["against"]  # values that have no logarithm are left out
+    positive = [m for m in measurements if m.quantity.value > 0 and float(m.cell.scientific[against]) > 0]
+    rows = [(m.cell.scientific, m.quantity.value) for m in positive]
+    others = [repr(sorted((k, v) for k, v in axes.items() if k != against)) for axes, _ in rows]
+    x = np.log([float(axes[against]) for axes, _ in rows])
     return pooled_slope(x, np.log([value for _, value in rows]), others)
 
 

@@ -11,7 +11,7 @@ from lrscale.errors import Refusal
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number
 from lrscale.spec import Compute
-from lrscale.study.config import COMPUTE_RULES, KEYS, OBJECTIVE, identity, make_compute, tunable
+from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, identity, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, has_value
 from lrscale.study.records import StudyRecord
 
@@ -41,6 +41,10 @@ REQUIRED: dict[str, Rule] = {
     "command": LINE,
 }
 OPTIONAL: dict[str, Rule] = {"storage": LINE, "compute": OBJECT, "seconds": NOT_NEGATIVE, "published_from": LINE}
+
+
+class OlderRecord(Refusal):
+    """A record of an older version that is whole, but that this version cannot use."""
 
 
 def document(study: StudyRecord) -> dict[str, Any]:
@@ -177,6 +181,11 @@ def _cell(field: str, values: object, tuned: Iterable[str]) -> Cell:
     cell = Cell(cell_id(values["id"], values["config"], tuned), values["label"], scientific, config)
     _ = cell.training  # raises Refusal where the config cannot be used
     for key, value in scientific.items():
+        if key in MOVED:
+            raise OlderRecord(
+                f"a study that was swept over `{key}` must be read by the lrscale that made it, got {field}: "
+                "settings of the machine no longer tell cells apart. Install that version to report it."
+            )
         if key.partition(".")[0] not in KEYS:
             raise Refusal(f"`{field}.scientific.{key:.60}` is not known. Known: {', '.join(KEYS)}.")
         check(f"{field}.scientific", IDENTIFIER, key)

@@ -31,7 +31,9 @@ def laws(answer: Answer) -> list[str]:
         if i < STATED or not v.holds or claims[v.name]["measure"] == "slope_of"
     ]
     cells = len({m.cell.id for m in answer.measurements})
-    count = f"{sum(v.holds for v in checked)} of {len(checked)} claims hold, over {cells} cells"
+    if not checked:
+        return ["The study makes no claims; its cells show what was measured."]
+    count = f"{sum(v.holds for v in checked)} of {len(checked)} claims hold, over {cells} cell{'s' if cells != 1 else ''}"
     return [". ".join([*(text[0].upper() + text[1:] for text in statements), count]) + "."]
 
 

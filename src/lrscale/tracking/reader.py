@@ -11,7 +11,7 @@ from mlflow.entities import Experiment, Run
 
 from lrscale.errors import Failure, Refusal, printable_all
 from lrscale.files import reason
-from lrscale.study.document import cell_id, compute_of, read_document, without_compute
+from lrscale.study.document import OlderRecord, cell_id, compute_of, read_document, without_compute
 from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
 from lrscale.tracking.schema import (
@@ -203,10 +203,12 @@ def _naming_the_run(uri: str, run_id: str) -> Iterator[None]:
     """Adds the id of the run to an error that is raised while its record is read.
 
     Raises:
-      Refusal: the record is damaged, or a newer version wrote it.
+      Refusal: the record is damaged, or another version wrote it.
     """
     try:
         yield
+    except OlderRecord:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         text = reason(error) if isinstance(error, Refusal) else f"{type(error).__name__} {reason(error)}"
         raise Refusal(
