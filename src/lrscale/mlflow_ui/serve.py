@@ -77,7 +77,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
             address = f"http://{_name(host, browser)}:{server_port}"
         if optuna:
             servers.append(stack.enter_context(_dashboard(store, record, address + path)))
-        _print_links(address + path, host, servers, browser)
+        _print_links(address + path, servers, browser)
         if servers:
             _join(servers)
 
@@ -176,7 +176,7 @@ def _dashboard(store: "Store", record: "StudyRecord", mlflow: str) -> Server:
     return Server("optuna-dashboard", command(storage, port), {}, f"http://{LOCAL}:{port}/dashboard/")
 
 
-def _print_links(address: str, host: str, servers: list[Server], browser: bool) -> None:
+def _print_links(address: str, servers: list[Server], browser: bool) -> None:
     """Prints the links to a study in MLflow and in optuna-dashboard, and opens them in a browser if `browser` is True."""
     print(address, flush=True)
     links = [address, *(server.address for server in servers if server.name == "optuna-dashboard")]

@@ -185,8 +185,8 @@ def claim_row(verdict: Verdict) -> list[str]:
     return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else FAILS]
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Returns a number with a few significant digits as text; `-` for None and for a number that is not finite.
+def number(value: float | None) -> str:
+    """Returns a number with three significant digits as text; `-` for None and for a number that is not finite.
 
     Example:
       >>> number(0.0123456), number(float("inf")), number(None)
@@ -194,4 +194,4 @@ def number(value: float | None, digits: int = 3) -> str:
     """
     if value is None or not math.isfinite(value):
         return "-"
-    return f"{value:.{digits}g}"
+    return f"{value:.3g}"

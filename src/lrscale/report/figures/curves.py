@@ -54,26 +54,18 @@ OBJECTIVE_NAMES = {
 """Titles of the axes that show an objective or a loss, by its name."""
 
 
-def panels(
-    count: int, width: float = 4.4, height: float = 4.0, share: bool = True, across: int = 99
-) -> tuple[Figure, "Sequence[Axes]"]:
-    """Returns a new figure, and the axes of its panels.
+def panels(count: int, width: float = 4.4, height: float = 4.0) -> tuple[Figure, "Sequence[Axes]"]:
+    """Returns a new figure, and the axes of its panels, which stand in a row and share their y axis.
 
     Args:
       count: number of panels; at least one panel is made.
       width: width of a panel, in inches.
       height: height of a panel, in inches.
-      share: whether the panels share their y axis.
-      across: largest number of panels in a row.
     """
-    across = min(max(1, count), across)
-    down = math.ceil(max(1, count) / across)
+    across = max(1, count)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(across * width + 0.6, down * height), layout="constrained")
-        all_axes = figure.subplots(down, across, sharey=share, squeeze=False).flatten().tolist()
-    for axes in all_axes[max(1, count) :]:
-        axes.remove()
-    return figure, all_axes[: max(1, count)]
+        figure = Figure(figsize=(across * width + 0.6, height), layout="constrained")
+        return figure, figure.subplots(1, across, sharey=True, squeeze=False).flatten().tolist()
 
 
 def _set_log_ticks(axis: Axis) -> None:
