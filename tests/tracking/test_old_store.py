@@ -30,7 +30,7 @@ def old(folder: Path) -> Path:
     """A folder with the old store."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
         connection.executescript(lzma.decompress((OLD / "mlflow.sql.xz").read_bytes()).decode().replace("{FOLDER}", str(folder)))
-    shutil.copy(OLD / "optuna.journal", folder)
+    shutil.copy(OLD / "journal.jsonl", folder / "optuna.journal")
     artifacts = folder / "mlartifacts" / STUDY / RUN / "artifacts"
     artifacts.mkdir(parents=True)
     shutil.copy(OLD / "study.json", artifacts)
