@@ -36,7 +36,7 @@ COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integ
 """The keys of `compute`. They describe the machine and not the training."""
 MOVED = {key: f"compute.{key}" for key in COMPUTE_RULES}
 """The present name of each key that older configs have at another place."""
-OLD_IDENTITY = Compute()._asdict()
+OLD_IDENTITY = {"threads": 1, "memory_mb": 1024}  # never to be changed, whatever `Compute` becomes
 """Part of every cell's identity. Older versions hashed these settings with the config; their studies must find their cells."""
 
 MAX_SEEDS = 256

@@ -11,7 +11,7 @@ from lrscale.errors import Refusal
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number
 from lrscale.spec import Compute
-from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, identity, make_compute, tunable
+from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, OLD_IDENTITY, identity, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, has_value
 from lrscale.study.records import StudyRecord
 
@@ -132,7 +132,8 @@ def cell_id(recorded: str, config: Mapping[str, Any], tuned: Iterable[str]) -> s
       config: the config of the cell, or of one of its trials.
       tuned: dotted keys of the hyperparameters that are tuned in the cell.
     """
-    return recorded if compute_of(config) == Compute() else identity(without_compute(config), tuned)
+    is_current = all(config.get(key, value) == value for key, value in OLD_IDENTITY.items())
+    return recorded if is_current else identity(without_compute(config), tuned)
 
 
 def without_compute(config: Mapping[str, Any]) -> dict[str, Any]:
