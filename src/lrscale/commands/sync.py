@@ -12,7 +12,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from lrscale.tracking.store import sync
+    from lrscale.tracking.sync import sync
 
     for outbox, count, study in sync(Path(options.folder)):
         print(printable(f"{outbox.path.name}: {count} records of {study} delivered."))

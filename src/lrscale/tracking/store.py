@@ -17,15 +17,14 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, safe_name
-from lrscale.locks import study_lock
 from lrscale.provenance import source_tags
 from lrscale.spec import Compute
 from lrscale.study.document import document
 from lrscale.study.plan import Cell, Plan, trial_label
 from lrscale.study.records import StudyRecord
-from lrscale.tracking.client import answers, deliver, failure, open_client
+from lrscale.tracking.client import answers, deliver, failure
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
-from lrscale.tracking.outbox import Courier, Outbox, deliver_all, outbox_path
+from lrscale.tracking.outbox import Courier, Outbox, outbox_path
 from lrscale.tracking.reader import Reader
 from lrscale.tracking.schema import (
     ALWAYS_SHOWN,
@@ -353,35 +352,3 @@ def _datasets(plan: Plan) -> list[DatasetInput]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
-    """Delivers the records that wait in a folder for servers.
-
-    Args:
-      folder: the folder with the outboxes.
-
-    Returns:
-      For each outbox that had records: the outbox, the number of records, and the name of their study.
-
-    Raises:
-      Failure: a server is away.
-      Refusal: nothing waits, or the study is running and delivers its own records.
-    """
-    outboxes = [Outbox(path) for path in sorted(folder.glob("*.outbox"))]
-    if not outboxes:
-        raise Refusal(
-            f"`FOLDER` must hold records that wait for a server (*.outbox), got {folder.resolve()}: nothing waits there."
-        )
-    delivered = []
-    for outbox in outboxes:
-        entries = outbox.entries()
-        if not entries:
-            outbox.clear()
-            continue
-        uri, study = str(entries[0]["uri"]), str(entries[0]["study"])
-        with study_lock(study, [outbox.path]):
-            if not uri.startswith("http") or not answers(uri):
-                raise Failure(f"{uri} does not answer: {len(entries)} records go on waiting in {outbox.path}.")
-            delivered.append((outbox, deliver_all(outbox, uri, partial(deliver, open_client(uri))), study))
-    return delivered
