@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lrscale.run import job
-from lrscale.search.tuner import open_storage
+from lrscale.search.storage import open_storage
 from lrscale.spec import Compute
 from lrscale.study.answer import answer
 from lrscale.tracking.store import Store

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from lrscale.errors import Refusal
-from lrscale.search.tuner import Ask, Tuner, check_storage, make_sampler, open_storage
+from lrscale.search.samplers import make_sampler
+from lrscale.search.storage import check_storage, open_storage
+from lrscale.search.tuner import Ask, Tuner
+from lrscale.search.twin_tuner import TwinTuner, twin_tuners
 from lrscale.study.plan import Cell, Plan, TunedInterval
 from tests import studies
 

@@ -21,7 +21,7 @@ from lrscale.errors import Refusal
 from lrscale.mlflow_ui.serve import _mlflow
 from lrscale.mlflow_ui.server import LOCAL, free_port
 from lrscale.provenance import NUMBERS
-from lrscale.search.tuner import check_storage
+from lrscale.search.storage import check_storage
 from tests.configs import ROOT
 from tests.program import TINY, _empty_store, here
 

@@ -11,10 +11,11 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal
-from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number
+from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.study.config import KEYS, identity, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
+from lrscale.study.twins import COMPANIONS, LR, scaled_companions, with_twins
 from lrscale.tasks.registry import check_files
 
 TOP_LEVEL = (*KEYS, "compute", "tracking", "study", "cells")
@@ -23,6 +24,8 @@ SETTINGS: dict[str, Rule] = {
     "storage": TEXT,
     "n_trials": integer(1, 100_000),
     "n_jobs": integer(1, 100_000),
+    "companions": one_of(*COMPANIONS),
+    "widen": BOOLEAN,
     "profile": BOOLEAN,
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
@@ -85,23 +88,26 @@ def make_plan(
             check(f"{section}.{key}", rule, (value or {}).get(key))
     axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
+    companions = settings["companions"]
+    if companions == "scaled" and LR in intervals and cells[0].training.probe is None:
+        cells = scaled_companions(cells, intervals)
     sweep = config.hydra.runtime.choices.get("sweeps")
     name = settings.get("study_name")
     if name is None:
         name = sweep or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
     check("hydra.sweeper.study_name", TEXT, name)
-    sampler = settings.get("sampler")
     plan = Plan(
         study=name,
-        cells=cells,
+        cells=with_twins(cells, intervals, companions),
         intervals=intervals,
-        sampler=sampler if isinstance(sampler, Mapping) else {"name": sampler},
+        sampler=_sampler(settings.get("sampler"), settings["widen"]),
         n_trials=settings["n_trials"] if intervals else 1,
         question=study.get("question"),
         law=study.get("law"),
         ranges=study.get("ranges") or {},
         claims=study.get("claims") or [],
         command=shlex.join(["lrscale", "run", "-m", *arguments]),
+        companions=companions,
     )
     setup = Setup(
         uri=tracking["uri"],
@@ -112,6 +118,17 @@ def make_plan(
         profile=settings["profile"],
     )
     return plan, setup
+
+
+def _sampler(sampler: Any, widen: bool) -> dict[str, Any]:
+    """Returns the name of the sampler with its options; raises Refusal where a sampler other than the ladder is to widen."""
+    options = dict(sampler) if isinstance(sampler, Mapping) else {"name": sampler}
+    if widen and options.get("name") != "ladder":
+        raise Refusal(
+            f"`hydra.sweeper.widen` true needs the sampler ladder, got {options.get('name')!r:.60}. "
+            "Widen the interval itself, or take hydra.sweeper.sampler=ladder."
+        )
+    return {**options, "widen": True} if widen else options
 
 
 def _axes(

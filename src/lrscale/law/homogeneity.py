@@ -47,3 +47,25 @@ RESPONSES: dict[str, Response] = {
 The optimizers are those of torch.optim, and lion, signsgd, lars and lamb as published. Each p holds while gradients are far
 above eps.
 """
+
+
+def companion_powers(optimizer: str) -> dict[str, float]:
+    """Returns, for each option that goes with the lr, the power of r by which it must be multiplied.
+
+    When gradients become r times as large, the lr divided by r^p and these options times r^power give the same steps.
+    Options that are not named stay.
+
+    Args:
+      optimizer: a name of `RESPONSES`.
+
+    Example:
+      >>> companion_powers("adam"), companion_powers("adamw")
+      ({'weight_decay': 1, 'eps': 1}, {'weight_decay': 0, 'eps': 1})
+    """
+    response = RESPONSES[optimizer]
+    powers = {"weight_decay": 1 if response.decay == "coupled" else response.p}
+    if response.eps:
+        powers["eps"] = 1
+    if optimizer == "adagrad":
+        powers["initial_accumulator_value"] = 2
+    return powers

@@ -37,7 +37,7 @@ def leave_notes(storage: str, record: StudyRecord, mlflow: str) -> None:
         )
     from optuna_dashboard import save_note
 
-    from lrscale.search.tuner import cell_studies
+    from lrscale.search.storage import cell_studies
 
     for study in cell_studies(storage, record.plan.study, [(cell.label, cell.id) for cell in record.plan.cells]):
         save_note(study, f"{record.plan.question or record.plan.study}\n\n[the study in MLflow]({mlflow})")

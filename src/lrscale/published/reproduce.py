@@ -21,7 +21,7 @@ from lrscale.published.files import Published, finished, number_files, read
 from lrscale.run.job import Outcome, work, work_all
 from lrscale.run.setup import Setup
 from lrscale.run.study import run_study
-from lrscale.search.tuner import make_sampler
+from lrscale.search.samplers import make_sampler
 from lrscale.study.claims import check_claims
 from lrscale.study.config import make_training
 from lrscale.study.document import check_maker

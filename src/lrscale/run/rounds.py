@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from lrscale.errors import Failure
 from lrscale.report.figures.palette import colours
@@ -11,11 +12,12 @@ from lrscale.run.progress import Display
 from lrscale.run.setup import Setup
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
+from lrscale.search.twin_tuner import TwinTuner
 from lrscale.signals import uninterrupted
 from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord, TrialRecord, trial_record
 from lrscale.tracking.store import Store
-from lrscale.training.results import mean_objective
+from lrscale.training.results import Result, same_run
 
 Key = tuple[str, frozenset[tuple[str, float]]]
 """Identifies a trial in both stores: the id of its cell, and its tuned hyperparameters with their values."""
@@ -23,11 +25,19 @@ JOB_SECONDS = 1.0
 """Cells share a job up to about this time, in seconds. A kill loses about this much training in each running job."""
 
 
+class Work(NamedTuple):
+    """A round of one cell that is to be trained, with the tuners that record it: the cell's own, and its same runs'."""
+
+    tuner: Tuner
+    asks: list[Ask]
+    recording: list[Tuner]
+
+
 class Rounds:
     """The loop of one study. It starts from the trials that the stores hold already."""
 
     def __init__(
-        self, setup: Setup, launch: Launch, store: Store, study: StudyRecord, tuners: list[Tuner], watch: Stopwatch
+        self, setup: Setup, launch: Launch, store: Store, study: StudyRecord, twins: list[TwinTuner], watch: Stopwatch
     ) -> None:
         """Deletes half-written trials from MLflow, and adds to Optuna the trials that only MLflow holds.
 
@@ -36,10 +46,11 @@ class Rounds:
           launch: the function that runs jobs.
           store: the MLflow store.
           study: the record of the study, with its plan.
-          tuners: the tuner of each cell of the plan.
+          twins: the tuners of the cells of the plan, twins together.
           watch: the stopwatch that measures the phases of the loop.
         """
-        self.setup, self.launch, self.store, self.study, self.tuners, self.watch = setup, launch, store, study, tuners, watch
+        self.setup, self.launch, self.store, self.study, self.twins, self.watch = setup, launch, store, study, twins, watch
+        self.tuners = [tuner for group in twins for tuner in group.tuners]
         self.plan = study.plan
         self.crashed = 0
         self.cell_seconds = math.inf
@@ -48,24 +59,25 @@ class Rounds:
         self.recorded: dict[Key, TrialRecord] = {
             _key(record.cell, record.params): record for record in store.trials(study.experiment_id)
         }
-        self.new_records: list[TrialRecord] = []
-        for tuner in tuners:
+        for tuner in self.tuners:
             self._add_missing_to_optuna(tuner)
 
     def _add_missing_to_optuna(self, tuner: Tuner) -> None:
-        """Adds the trials of one cell that MLflow holds and Optuna does not."""
+        """Tells a tuner the trials of its cell that MLflow holds, and adds those to Optuna that it lacks."""
         in_optuna = {_key(tuner.cell.id, params) for params in tuner.every().values()}
         for key, record in self.recorded.items():
-            if record.cell == tuner.cell.id and key not in in_optuna and set(record.params) == set(tuner.space):
-                with uninterrupted():
-                    tuner.add(record.params, mean_objective(record.objectives))
+            if record.cell == tuner.cell.id and set(record.params) == set(tuner.space):
+                tuner.learn(record.params, record.objectives)
+                if key not in in_optuna:
+                    with uninterrupted():
+                        tuner.add(record.params, record.objectives)
 
     def records(self) -> list[TrialRecord]:
         """Returns the records of all trials of the study's experiment, without reading the store again.
 
         Records of trials that this process has trained have no `run_id`.
         """
-        return [*self.recorded.values(), *self.new_records]
+        return list(self.recorded.values())
 
     def trials_done(self) -> int:
         """Returns the number of trials that the study has already, over all cells, at most `n_trials` for each cell."""
@@ -77,45 +89,50 @@ class Rounds:
         Raises:
           Failure: more trials crashed than `max_failure_rate` allows.
         """
-        unrecorded = [(tuner, asks) for tuner in self.tuners for asks in tuner.whole_rounds(self._unrecorded(tuner))]
-        if unrecorded:
+        if unrecorded := [work for group in self.twins for work in self._work(group, self._unrecorded)]:
             display.round(0)
             self._run_jobs(unrecorded, display)
-        while rounds := self._ask_rounds():
-            display.round(len(self.tuners) - len(rounds))
-            untold = [(tuner, self._tell_recorded(tuner, asks)) for tuner, asks in rounds]
-            work = [(tuner, round_asks) for tuner, asks in untold for round_asks in tuner.whole_rounds(asks)]
-            self._run_jobs(work, display)
+        while groups := [group for group in self.twins if self._asks(group)]:
+            display.round(len(self.tuners) - sum(len(group.tuners) for group in groups))
+            self._run_jobs([work for group in groups for work in self._work(group, self._tell_recorded)], display)
         display.cells_done = len(self.tuners)
 
-    def _ask_rounds(self) -> list[tuple[Tuner, list[Ask]]]:
-        """Asks Optuna for the next round of each cell. Cells that have all their trials are left out."""
-        rounds = []
-        for tuner in self.tuners:
-            with self.watch.phase("asking"), uninterrupted():
-                asks = tuner.next_round()
-            if asks:
-                rounds.append((tuner, asks))
-        return rounds
+    def _asks(self, group: TwinTuner) -> bool:
+        """Asks Optuna for the next round of some twins; returns whether there is one."""
+        with self.watch.phase("asking"), uninterrupted():
+            return bool(group.next_round())
+
+    def _work(self, group: TwinTuner, trials_to_record: Callable[[Tuner], list[Ask]]) -> Iterator[Work]:
+        """Yields the rounds that must be trained so that all trials of some twins are recorded.
+
+        A trial is always trained together with its whole round, even where other trials of the round are recorded
+        already. Products of other shapes would be rounded differently.
+        """
+        for tuner in group.trained:
+            recording = group.recording(tuner)
+            wanted = {t.point(ask.params) for t in recording for ask in trials_to_record(t)}
+            for asks in tuner.rounds():
+                if any(tuner.point(ask.params) in wanted for ask in asks):
+                    yield Work(tuner, asks, recording)
 
     def _unrecorded(self, tuner: Tuner) -> list[Ask]:
         """Returns the trials that Optuna holds as complete and MLflow does not hold. They are trained again and recorded."""
         complete = tuner.complete()
         return [Ask(number, params) for number, params in complete.items() if _key(tuner.cell.id, params) not in self.recorded]
 
-    def _tell_recorded(self, tuner: Tuner, asks: list[Ask]) -> list[Ask]:
-        """Tells Optuna the objectives that MLflow recorded before a kill, and returns the trials without a record."""
+    def _tell_recorded(self, tuner: Tuner) -> list[Ask]:
+        """Tells Optuna the objectives that MLflow recorded before a kill, and returns the running trials without a record."""
         untold = []
-        for ask in asks:
+        for ask in tuner.running():
             record = self.recorded.get(_key(tuner.cell.id, ask.params))
             if record is None:
                 untold.append(ask)
             else:
                 with uninterrupted():
-                    tuner.tell(ask.number, mean_objective(record.objectives))
+                    tuner.tell(ask.number, record.objectives)
         return untold
 
-    def _run_jobs(self, work: list[tuple[Tuner, list[Ask]]], display: Display) -> None:
+    def _run_jobs(self, work: list[Work], display: Display) -> None:
         """Launches jobs, `n_jobs` at a time, and records their outcomes.
 
         Cells that train quickly share a job; otherwise composing the jobs would take most of the time.
@@ -124,21 +141,22 @@ class Rounds:
         while waiting:
             jobs = [job for _ in range(self.setup.n_jobs) if (job := self._next_job(waiting))]
             started, start = time.time(), time.perf_counter()
-            returned = self.launch([[Share(t.cell, tuple(a.params for a in asks)) for t, asks in job] for job in jobs])
+            returned = self.launch([[Share(w.tuner.cell, tuple(a.params for a in w.asks)) for w in job] for job in jobs])
             wall_seconds = time.perf_counter() - start
             training_seconds = 0.0
             with self.watch.phase("recording"):
                 for job, outcomes in zip(jobs, returned, strict=True):
                     if isinstance(outcomes, str):
                         outcomes = [Outcome([], outcomes, 0.0)] * len(job)
-                    for (tuner, asks), outcome in zip(job, outcomes, strict=True):
-                        self._record_outcome(tuner, asks, outcome, started, display)
+                    for one, outcome in zip(job, outcomes, strict=True):
+                        for tuner in one.recording:
+                            self._record_outcome(one, tuner, outcome, started, display)
                         training_seconds += outcome.seconds
             self.cell_seconds = max(training_seconds / sum(len(job) for job in jobs), 1e-3)
             self.watch.add("training", min(training_seconds, wall_seconds))
             self.watch.add("composing and launching", max(wall_seconds - training_seconds, 0.0))
 
-    def _next_job(self, waiting: list[tuple[Tuner, list[Ask]]]) -> list[tuple[Tuner, list[Ask]]]:
+    def _next_job(self, waiting: list[Work]) -> list[Work]:
         """Removes the cells of one job from `waiting` and returns them.
 
         The cells of a job have the same Hydra overrides, and together take about JOB_SECONDS. No job gets more than an
@@ -148,29 +166,44 @@ class Rounds:
             return []
         equal_share = max(1, len(waiting) // self.setup.n_jobs)
         most = min(equal_share, max(1, int(JOB_SECONDS / self.cell_seconds)))
-        job = [pair for pair in waiting if pair[0].cell.overrides == waiting[0][0].cell.overrides][:most]
-        for pair in job:
-            waiting.remove(pair)
+        job = [work for work in waiting if work.tuner.cell.overrides == waiting[0].tuner.cell.overrides][:most]
+        for work in job:
+            waiting.remove(work)
         return job
 
-    def _record_outcome(self, tuner: Tuner, asks: list[Ask], outcome: Outcome, started: float, display: Display) -> None:
-        """Records the trials of one share that MLflow does not hold yet, and tells Optuna those that it waits for."""
+    def _record_outcome(self, work: Work, tuner: Tuner, outcome: Outcome, started: float, display: Display) -> None:
+        """Records the trials of one cell that MLflow does not hold yet, and tells Optuna those that it waits for.
+
+        Args:
+          work: the round that was trained.
+          tuner: the tuner of the round's cell, or of a twin that is the same run.
+          outcome: what the training returned.
+          started: the time when the job was launched, in seconds.
+          display: shows the progress.
+        """
+        results = dict(zip((work.tuner.point(ask.params) for ask in work.asks), outcome.results, strict=False))
+        first_of = {ask.number: asks[0].number for asks in tuner.rounds() for ask in asks}
+        asks = [Ask(number, params) for number, params in tuner.every().items() if number in first_of]
+        round_points = {work.tuner.point(ask.params) for ask in work.asks}
+        missing = [a for a in asks if tuner.point(a.params) in round_points and _key(tuner.cell.id, a.params) not in self.recorded]
         complete = set(tuner.complete())
-        missing = [ask for ask in asks if _key(tuner.cell.id, ask.params) not in self.recorded]
         new = [ask for ask in missing if ask.number not in complete]
         if outcome.crash is not None:
             self._record_crash(tuner, missing, new, outcome.crash)
             display.job(tuner.cell.label, 0, 0, 0, len(missing))
             return
         colour = self.palette[int(tuner.cell.config["batch_size"])]
-        results = [result for ask, result in zip(asks, outcome.results, strict=True) if ask in missing]
-        for ask, result in zip(missing, results, strict=True):
+        diverged: list[bool] = []
+        for ask in missing:
+            result, together = _in_twin(results[tuner.point(ask.params)], work.tuner, tuner), first_of[ask.number]
+            diverged += result.diverged
             with uninterrupted():
-                self.store.record_trial(self.study, tuner.cell, ask.number, asks[0].number, ask.params, result, started, colour)
-                self.new_records.append(trial_record(tuner.cell.id, ask.number, asks[0].number, ask.params, result))
+                self.store.record_trial(self.study, tuner.cell, ask.number, together, ask.params, result, started, colour)
+                record = trial_record(tuner.cell.id, ask.number, together, ask.params, result)
+                self.recorded[_key(tuner.cell.id, ask.params)] = record
+                tuner.learn(ask.params, result.objectives)
                 if ask in new:
-                    tuner.tell(ask.number, result.objective)
-        diverged = [flag for result in results for flag in result.diverged]
+                    tuner.tell(ask.number, result.objectives)
         display.job(tuner.cell.label, len(diverged), sum(diverged), len(new), 0)
 
     def _record_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:
@@ -186,6 +219,12 @@ class Rounds:
                 f"{self.crashed} trials crashed, more than hydra.sweeper.max_failure_rate={self.setup.max_failure_rate} "
                 f"allows. The last crash was in cell {tuner.cell.label}:\n{crash}"
             )
+
+
+def _in_twin(result: Result, trained: Tuner, tuner: Tuner) -> Result:
+    """Returns the result of a cell that is the same run as the cell that was trained."""
+    twin = tuner.cell.twin
+    return result if tuner is trained or twin is None else same_run(result, twin.r)
 
 
 def _key(cell: str, params: Mapping[str, float]) -> Key:

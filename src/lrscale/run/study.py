@@ -17,7 +17,9 @@ from lrscale.run.progress import Display
 from lrscale.run.rounds import Rounds
 from lrscale.run.setup import Setup
 from lrscale.run.stopwatch import Stopwatch
-from lrscale.search.tuner import Tuner, check_storage, make_sampler, open_storage, storage_file
+from lrscale.search.samplers import make_sampler
+from lrscale.search.storage import check_storage, open_storage, storage_file
+from lrscale.search.twin_tuner import twin_tuners
 from lrscale.signals import uninterrupted
 from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
@@ -80,10 +82,10 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
     start, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), uninterrupted():
-            tuners = [Tuner(plan, cell, storage) for cell in plan.cells]
+            twins = twin_tuners(plan, storage)
         gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took an eighth of the recording
-        rounds = Rounds(setup, launch, store, study, tuners, watch)
-        with Display(console, plan.study, len(tuners), plan.n_trials * len(tuners), rounds.trials_done()) as display:
+        rounds = Rounds(setup, launch, store, study, twins, watch)
+        with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), rounds.trials_done()) as display:
             rounds.run(display)
         seconds = time.monotonic() - start if display.rounds else 0.0
         try:
@@ -106,7 +108,7 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
         store.finish_study(study.run_id, "FINISHED", seconds)
         store.part()
     if setup.profile:
-        watch.show(console, plan.n_trials * len(tuners))
+        watch.show(console, plan.n_trials * len(plan.cells))
 
 
 def check_folder(folder: Path) -> None:

@@ -1,35 +1,37 @@
-"""Asks Optuna for the trials of one cell, one round at a time, and tells it the objectives.
+"""Asks Optuna for the trials of one cell, and tells it the objectives.
 
-Every cell is an Optuna study of its own. An interrupted study continues as if it had not been interrupted. Trials
-that are still RUNNING are run again under the same numbers. A round that was only partly asked is completed. Every
-draw of a sampler is seeded by the cell and the trial's number.
+Every cell is an Optuna study of its own. Trials are asked in rounds, which `lrscale.search.twin_tuner` chooses. An
+interrupted study continues as if it had not been interrupted. Trials that are still RUNNING are run again under the same
+numbers. A round that was only partly asked is completed. Every draw of a sampler is seeded by the cell and the trial's
+number.
 """
 
-import hashlib
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.study import Study
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lrscale.errors import Refusal
-from lrscale.files import can_write
-from lrscale.search.journal import Journal
-from lrscale.search.ladder import WIDENING, first_rungs, lr_at, next_rungs, place_of
-from lrscale.study.plan import Cell, Plan, TunedInterval, study_name
+from lrscale.search.ladder import WIDENING
+from lrscale.search.samplers import Given, make_sampler
+from lrscale.study.plan import Cell, Plan, study_name
+from lrscale.training.results import mean_objective
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 ROUNDS = "lrscale:rounds"
-"""Attribute of a cell's Optuna study. For each round it holds the number of its first trial, and one more than its last."""
+"""Attribute of a cell's Optuna study. For each round it holds the number of its first trial, one more than that of its last
+trial, and the points that are to be tried, where they are given."""
+ROUNDING = 1e-9
+"""How far beyond its interval, relatively, a hyperparameter may lie: the ends are multiplied by factors, and rounded."""
+
+Params = Mapping[str, float]
+"""Tuned hyperparameters by dotted key."""
+Point = tuple[tuple[str, str], ...]
+"""Tuned hyperparameters as a key of dictionaries: in the units of the cell's reference, and equal where only rounding differs."""
 
 
 class Ask(NamedTuple):
@@ -39,56 +41,8 @@ class Ask(NamedTuple):
     params: dict[str, float]
 
 
-class LadderSampler(BaseSampler):
-    """An Optuna sampler that takes lrs from `lrscale.search.ladder`: one hyperparameter, on a log scale."""
-
-    def __init__(self, interval: TunedInterval, n_trials: int) -> None:
-        self.interval, self.n_trials = interval, n_trials
-
-    def rungs(self, study: Study) -> list[int]:
-        """Returns the lattice points of the round that follows the complete trials, by index."""
-        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        tried = {place_of(next(iter(t.params.values()))): t.value if t.value is not None else math.inf for t in done}
-        if not tried:
-            return first_rungs(self.interval.low, self.interval.high, self.n_trials)
-        return next_rungs(tried, max(1, self.n_trials - len(done)))
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        taken = {place_of(t.params[param_name]) for t in running if param_name in t.params}
-        rungs = self.rungs(study)
-        return lr_at(next((k for k in rungs if k not in taken), rungs[-1]))
-
-
-class _Grid(optuna.samplers.GridSampler):
-    """Optuna's grid sampler without its `after_trial`.
-
-    That method stops the study when the grid is exhausted, which is an error outside of `optimize`.
-    """
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        pass
-
-
-SAMPLERS = {
-    "tpe": optuna.samplers.TPESampler,
-    "gp": optuna.samplers.GPSampler,
-    "qmc": optuna.samplers.QMCSampler,
-    "random": optuna.samplers.RandomSampler,
-    "grid": _Grid,
-}
-AT_ONCE = ("qmc", "random", "grid")
-"""Samplers that do not learn from objectives: all their trials are asked in one round."""
-
-
 class Tuner:
-    """The Optuna study of one cell."""
+    """The Optuna study of one cell. `objectives` holds the objectives of each seed at the points that are known."""
 
     def __init__(self, plan: Plan, cell: Cell, storage: BaseStorage) -> None:
         """Opens the Optuna study of a cell; creates it where there is none.
@@ -99,21 +53,28 @@ class Tuner:
           storage: Optuna's storage.
         """
         self.plan, self.cell = plan, cell
+        self.objectives: dict[Point, Sequence[float]] = {}
         name = study_name(plan.study, cell.label, cell.id)
         self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
-        widest = 2.0**WIDENING if plan.sampler["name"] == "ladder" else 1.0
-        self.space: dict[str, BaseDistribution] = {
-            key: FloatDistribution(i.low / widest, i.high * widest, log=i.log) for key, i in plan.intervals.items()
-        }
+        self.space: dict[str, BaseDistribution] = {}
+        for key in plan.intervals:
+            low, high, log = (i := plan.interval_of(cell, key)).low, i.high, i.log
+            widest = 2.0**WIDENING if plan.sampler.get("widen") else 1 + ROUNDING if cell.twin else 1.0
+            self.space[key] = FloatDistribution(low / widest if log else low, high * widest, log=log)
         for trial in self._trials(TrialState.RUNNING):
             if set(trial.params) != set(self.space):  # killed while being asked: it never ran, so it is asked again
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                *before, (start, end) = self._rounds()
-                self.study.set_user_attr(ROUNDS, [*before, (start, end + 1)])
+                *before, (start, end, points) = self._rounds()
+                self._set_rounds([*before, (start, end + 1, points)])
         self.failed_before = len(self._trials(TrialState.FAIL))
+        self._finish_asking()
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def point(self, params: Params) -> Point:
+        """Returns the point of tuned hyperparameters of this cell."""
+        return tuple((key, f"{value / self.cell.factor(key):.9e}") for key, value in sorted(params.items()))
 
     def held(self) -> int:
         """Returns how many trials count towards n_trials: complete ones, and those that failed in this execution."""
@@ -127,170 +88,64 @@ class Tuner:
         """Returns the tuned hyperparameters of the trials that are complete or running, by number."""
         return {trial.number: dict(trial.params) for trial in self._trials(TrialState.COMPLETE, TrialState.RUNNING)}
 
-    def next_round(self) -> list[Ask]:
-        """Asks Optuna for the next round, or completes the open round.
+    def tried(self) -> dict[Point, dict[str, float]]:
+        """Returns the points that are complete or running, or failed in this execution, with their hyperparameters."""
+        failed = self._trials(TrialState.FAIL)[self.failed_before :]
+        params = [*self.every().values(), *(dict(trial.params) for trial in failed)]
+        return {self.point(each): each for each in params}
 
-        Returns:
-          The running trials; empty where the cell has all its trials.
-        """
-        present, running = len(self._trials()), self._trials(TrialState.RUNNING)
-        end = self._rounds()[-1][1] if self._rounds() else 0
-        if present >= end and not running:
-            if self.held() >= self.plan.n_trials:
-                return []
-            end = present + self._round_size()
-            self.study.set_user_attr(
-                ROUNDS, [*self._rounds(), (present, end)]
-            )  # written first, so that a killed round is completed
-        for _ in range(present, end):
-            self.study.sampler = make_sampler(self.plan, self.cell, present - len(self._trials(TrialState.FAIL)))
-            self.study.ask(self.space)
-            present += 1
+    def running(self) -> list[Ask]:
+        """Returns the trials that are to be run."""
         return [Ask(trial.number, dict(trial.params)) for trial in self._trials(TrialState.RUNNING)]
 
-    def _rounds(self) -> list[tuple[int, int]]:
-        return [(start, end) for start, end in self.study.user_attrs.get(ROUNDS, [])]
+    def rounds(self) -> list[list[Ask]]:
+        """Returns the trials of each round, complete or running."""
+        params = self.every()
+        return [[Ask(n, params[n]) for n in range(start, end) if n in params] for start, end, _ in self._rounds()]
 
-    def whole_rounds(self, asks: Sequence[Ask]) -> list[list[Ask]]:
-        """Returns the rounds of these trials, each with all its trials.
+    def start_round(self, trials: int | Sequence[Params]) -> None:
+        """Asks for a round.
 
-        A trial is always trained together with its whole round, even where other trials of the round are recorded
-        already. Products of other shapes would be rounded differently.
+        Args:
+          trials: the hyperparameters of each trial, or how many trials the plan's sampler is to choose.
         """
-        numbers, params = {ask.number for ask in asks}, self.every()
-        rounds = [[n for n in params if start <= n < end] for start, end in self._rounds()]
-        return [[Ask(n, params[n]) for n in sorted(members)] for members in rounds if numbers.intersection(members)]
+        present = len(self._trials())
+        size, points = (trials, None) if isinstance(trials, int) else (len(trials), [dict(point) for point in trials])
+        self._set_rounds([*self._rounds(), (present, present + size, points)])  # first, so that a killed round is completed
+        self._finish_asking()
 
-    def _round_size(self) -> int:
-        missing = self.plan.n_trials - self.held()
-        sampler = make_sampler(self.plan, self.cell, 0)
-        if isinstance(sampler, LadderSampler):
-            return min(missing, len(sampler.rungs(self.study)))
-        learns = self.plan.sampler["name"] not in AT_ONCE and self.space
-        return min(missing, math.ceil(self.plan.n_trials / 4)) if learns else missing
+    def _finish_asking(self) -> None:
+        """Asks for the trials of the last round that have not been asked."""
+        if not self._rounds():
+            return
+        start, end, points = self._rounds()[-1]
+        trials = self._trials()
+        asked = [self.point(trial.params) for trial in trials[start:end]]
+        wanted = [params for params in points or [] if self.point(params) not in asked]
+        for present in range(len(trials), end):
+            failed = len(self._trials(TrialState.FAIL))
+            self.study.sampler = make_sampler(self.plan, self.cell, present - failed) if points is None else Given(wanted.pop(0))
+            self.study.ask(self.space)
 
-    def tell(self, number: int, objective: float) -> None:
-        """Completes a trial with its objective. An objective of inf (a run diverged) is allowed."""
-        self.study.tell(number, objective)
+    def _rounds(self) -> list[tuple[int, int, list[dict[str, float]] | None]]:
+        return [(start, end, points) for start, end, points in self.study.user_attrs.get(ROUNDS, [])]
+
+    def _set_rounds(self, rounds: Sequence[tuple[int, int, list[dict[str, float]] | None]]) -> None:
+        self.study.set_user_attr(ROUNDS, rounds)
+
+    def learn(self, params: Params, objectives: Sequence[float]) -> None:
+        """Keeps the objectives of each seed at a point, which the ladder needs."""
+        self.objectives[self.point(params)] = objectives
+
+    def tell(self, number: int, objectives: Sequence[float]) -> None:
+        """Completes a trial with the objectives of its seeds. An objective of inf (a run diverged) is allowed."""
+        self.study.tell(number, mean_objective(tuple(objectives)))
 
     def fail(self, number: int) -> None:
         """Marks a trial as crashed."""
         self.study.tell(number, state=TrialState.FAIL)
 
-    def add(self, params: Mapping[str, float], objective: float) -> int:
-        """Adds a complete trial that MLflow has and Optuna lacks, and returns its number."""
-        trial = optuna.create_trial(params=dict(params), distributions=self.space, value=objective)
-        self.study.add_trial(trial)
-        return len(self._trials()) - 1
-
-
-def make_sampler(plan: Plan, cell: Cell, index: int) -> BaseSampler:
-    """Returns the sampler for one trial of a cell.
-
-    Its seed depends only on the cell and the trial's index, unless the plan's sampler has a seed.
-
-    Args:
-      plan: the plan of the study; it names the sampler and its options.
-      cell: one cell of the plan.
-      index: the number of trials that the cell has so far, without failed ones.
-
-    Raises:
-      Refusal: the name or an option is unknown, or the ladder is to tune something other than an lr on a log scale.
-    """
-    options = {key: value for key, value in plan.sampler.items() if key != "name"}
-    name = plan.sampler.get("name")
-    if name == "ladder":
-        if options:
-            raise Refusal(f"`hydra.sweeper.sampler` ladder has no options, got {', '.join(options)}. Leave them out.")
-        if [*plan.intervals] not in (["optimizer.lr"], []) or not all(i.log for i in plan.intervals.values()):
-            raise Refusal(
-                "`hydra.sweeper.sampler` ladder tunes optimizer.lr alone, on a log scale, got intervals for "
-                f"{', '.join(plan.intervals)}. Take sampler=tpe, or optimizer.lr='tag(log,interval(1e-4,1))'."
-            )
-        interval = plan.intervals.get("optimizer.lr")
-        return LadderSampler(interval, plan.n_trials) if interval else optuna.samplers.RandomSampler(0)
-    if name not in SAMPLERS:
-        known = ", ".join(["ladder", *SAMPLERS])
-        raise Refusal(f"`hydra.sweeper.sampler` must be one of {known}, got {name!r:.60}. Take hydra.sweeper.sampler=ladder.")
-    if name == "grid":
-        return _Grid(_grid(plan), seed=0, **options)
-    options.setdefault("seed", int(hashlib.sha256(f"{cell.id} {index}".encode()).hexdigest()[:8], 16))
-    try:
-        sampler: BaseSampler = SAMPLERS[name](**options)
-        return sampler
-    except (TypeError, ValueError) as error:
-        raise Refusal(f"`hydra.sweeper.sampler` {name} does not take these options, got {options}: {error}") from None
-
-
-def _grid(plan: Plan) -> dict[str, list[float]]:
-    """Returns an even grid over d intervals: n points in each, where n is the largest number with n^d <= n_trials."""
-    points = max(1, round(plan.n_trials ** (1 / max(1, len(plan.intervals))) - 0.499))
-    grid = {}
-    for name, i in plan.intervals.items():
-        grid[name] = (np.geomspace if i.log else np.linspace)(i.low, i.high, points).clip(i.low, i.high).tolist()
-    return grid
-
-
-def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list[Study]:
-    """Returns the Optuna studies of a study's cells, as far as a storage has them.
-
-    Args:
-      url: the URL of Optuna's storage, or the path of its journal.
-      study: the name of the study.
-      cells: the label and the id of each cell.
-
-    Raises:
-      Refusal: the storage cannot be opened.
-    """
-    storage = open_storage(url)
-    known = set(optuna.get_all_study_names(storage))
-    names = [study_name(study, label, cell) for label, cell in cells]
-    return [optuna.load_study(study_name=name, storage=storage) for name in names if name in known]
-
-
-def check_storage(url: str) -> None:
-    """Raises Refusal where a storage cannot be opened at a URL. It is called before a study writes anything.
-
-    Args:
-      url: the URL of Optuna's storage, or the path of its journal.
-
-    Raises:
-      Refusal: the URL has another scheme, the database does not answer, or the folder cannot be written.
-    """
-    file = storage_file(url)
-    if file is None:
-        if not url.startswith(("postgresql", "mysql")):  # Optuna keeps pickles in redis
-            raise Refusal(f"`hydra.sweeper.storage` must be a file, or a postgresql:// or mysql:// database, got {url}.")
-        open_storage(url)  # connects to a database server
-        return
-    folder = file.resolve().parent
-    if file.is_dir() or not folder.is_dir() or not can_write(folder):
-        raise Refusal(f"`hydra.sweeper.storage` must be a file in a folder that can be written, got {url}. Make {folder} first.")
-
-
-def storage_file(url: str) -> Path | None:
-    """Returns the file of a storage; None where the storage is a database server."""
-    path = url.removeprefix("sqlite:///")
-    return None if "://" in path else Path(path)
-
-
-def open_storage(url: str) -> BaseStorage:
-    """Opens Optuna's storage.
-
-    Args:
-      url: the URL of a database, or the path of a journal file.
-
-    Raises:
-      Refusal: the storage cannot be opened.
-    """
-    try:
-        if "://" in url:
-            return optuna.storages.get_storage(url)
-        return JournalStorage(Journal(url))
-    except Refusal:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Refusal(
-            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {reason}"
-        ) from None
+    def add(self, params: Params, objectives: Sequence[float]) -> None:
+        """Adds a complete trial that MLflow has and Optuna lacks."""
+        value = mean_objective(tuple(objectives))
+        self.study.add_trial(optuna.create_trial(params=dict(params), distributions=self.space, value=value))

@@ -1,14 +1,15 @@
 """Computes the answer of a study from its records: the result of each family of cells, the slopes, and the verdicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lrscale.estimate.intervals import Interval
 from lrscale.study.claims import Verdict, verdicts
-from lrscale.study.families import CellAnswer, Family, Measurement, answer_cell, answer_family, batch_ranges, shared_axes
+from lrscale.study.families import CellAnswer, Family, Measurement, answer_cell, answer_family, batch_ranges
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.study.twins import STEP_AXES, shared_axes
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,15 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
     for cell in plan.cells:
         shared = repr(sorted(shared_axes(cell).items()))
         families.setdefault(shared, []).append(answer_cell(cell, by_cell.get(cell.id, [])))
-    return answer_of(study, tuple(answer_family(cells) for cells in families.values()), ())
+    return answer_of(study, tuple(answer_family(cells, _base(cells, families.values())) for cells in families.values()), ())
+
+
+def _base(cells: Sequence[CellAnswer], families: Iterable[Sequence[CellAnswer]]) -> Sequence[CellAnswer]:
+    """Returns the cells of the family that differs only in accumulating fewer micro-batches; empty where there is none."""
+    shared = shared_axes(cells[0].cell, STEP_AXES)
+    kin = [family for family in families if shared_axes(family[0].cell, STEP_AXES) == shared]
+    fewest = min(kin, key=lambda family: family[0].training.accumulation)
+    return fewest if fewest[0].training.accumulation < cells[0].training.accumulation else ()
 
 
 def answer_of(study: StudyRecord, families: tuple[Family, ...], measurements: tuple[Measurement, ...]) -> Answer:

@@ -96,7 +96,7 @@ def _slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | N
 
 def _theory(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
     low, high = batch_ranges(plan)[claim.get("range", "all")]
-    cells = [cell for cell in family.cells if low <= cell.training.batch_size <= high]
+    cells = [cell for cell in family.cells if low <= cell.step_examples <= high]
     pairs = [(cell.best.log_lr, cell.theory_lr) for cell in cells if cell.best and cell.fits and cell.theory_lr]
     return _point_interval([abs(log_lr - math.log(lr)) for log_lr, lr in pairs], max)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from lrscale.errors import Refusal
 from lrscale.provenance import NUMBERS
-from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number
+from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number, one_of
 from lrscale.spec import Compute
 from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, OLD_IDENTITY, identity, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, has_value
 from lrscale.study.records import StudyRecord
+from lrscale.study.twins import COMPANIONS, with_twins
+from lrscale.training.optimizers import OPTIMIZERS
 
 CELL_KEYS = ("id", "label", "scientific", "config")
 LINE = Rule(
@@ -40,7 +42,13 @@ REQUIRED: dict[str, Rule] = {
     "made_by": OBJECT,
     "command": LINE,
 }
-OPTIONAL: dict[str, Rule] = {"storage": LINE, "compute": OBJECT, "seconds": NOT_NEGATIVE, "published_from": LINE}
+OPTIONAL: dict[str, Rule] = {
+    "storage": LINE,
+    "compute": OBJECT,
+    "companions": one_of(*COMPANIONS),
+    "seconds": NOT_NEGATIVE,
+    "published_from": LINE,
+}
 
 
 class OlderRecord(Refusal):
@@ -63,6 +71,7 @@ def document(study: StudyRecord) -> dict[str, Any]:
         "cells": [{"id": c.id, "label": c.label, "scientific": dict(c.scientific), "config": dict(c.config)} for c in plan.cells],
         "made_by": dict(study.made_by),
         "compute": study.compute._asdict(),
+        "companions": plan.companions,
         "command": plan.command,
         **({} if study.storage is None else {"storage": study.storage}),
     }
@@ -89,12 +98,13 @@ def read_document(values: object, run_id: str = "", experiment_id: str = "", sta
         check(f"record.{field}", rule, values[field])
     check("record.study", LINE, values["study"])
     intervals = {name: _interval(name, ends) for name, ends in values["intervals"].items()}
-    cells = tuple(_cell(f"record.cells[{i}]", cell, intervals) for i, cell in enumerate(values["cells"]))
+    companions = values.get("companions", "as_given")  # as older versions did
+    cells = tuple(_cell(f"record.cells[{i}]", cell, intervals, companions) for i, cell in enumerate(values["cells"]))
     if len({cell.id for cell in cells}) < len(cells) or len({cell.label for cell in cells}) < len(cells):
         raise Refusal("`record.cells` must differ from each other, but two of them have the same id or label.")
     plan = Plan(
         study=values["study"],
-        cells=cells,
+        cells=with_twins(cells, intervals, companions),
         intervals=intervals,
         sampler=values["sampler"],
         n_trials=values["n_trials"],
@@ -103,6 +113,7 @@ def read_document(values: object, run_id: str = "", experiment_id: str = "", sta
         ranges=values["ranges"],
         claims=values["claims"],
         command=values["command"],
+        companions=companions,
     )
     return StudyRecord(
         plan=plan,
@@ -171,8 +182,11 @@ def _interval(name: str, ends: object) -> TunedInterval:
     return TunedInterval(float(low), float(high), log)
 
 
-def _cell(field: str, values: object, tuned: Iterable[str]) -> Cell:
-    """Returns a cell; raises Refusal unless its config can be used and its axis values agree with the config."""
+def _cell(field: str, values: object, tuned: Iterable[str], companions: str) -> Cell:
+    """Returns a cell; raises Refusal unless its config can be used and its axis values agree with the config.
+
+    Where `companions` are scaled, the value of such an axis is that of the cell's reference, and may differ.
+    """
     check(field, OBJECT, values)
     assert isinstance(values, Mapping)
     check_keys(field, values, dict.fromkeys(CELL_KEYS))
@@ -192,7 +206,8 @@ def _cell(field: str, values: object, tuned: Iterable[str]) -> Cell:
         check(f"{field}.scientific", IDENTIFIER, key)
         if has_value(config, key):
             group, _, name = key.partition(".")
-            if (config[group][name] if name else config[group]) != value:
+            may_differ = companions == "scaled" and name in OPTIMIZERS[cell.training.optimizer.name].companions
+            if (config[group][name] if name else config[group]) != value and not may_differ:
                 raise Refusal(f"`{field}.scientific.{key}` must be what its config says, got {value!r:.60}.")
         else:
             check(f"{field}.scientific.{key}", IDENTIFIER, value)

@@ -1,8 +1,8 @@
 """Computes the results of families of cells: best lrs, the ratio of sum to mean, slopes, and where lr_sum* turns over."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from lrscale.law import least_squares
 from lrscale.spec import Training
 from lrscale.study.plan import Cell, Plan, in_words
 from lrscale.study.records import TrialRecord
+from lrscale.study.twins import shared_axes
 from lrscale.tasks.registry import population
 from lrscale.tasks.task import Population
 from lrscale.training.optimizers import OPTIMIZERS
@@ -72,21 +73,42 @@ class CellAnswer:
         return min(trials, key=lambda t: mean_objective(t.objectives), default=None)
 
 
+class Ratio(NamedTuple):
+    """The law of the ratio of best lrs under two ways of computing a gradient, such as sum and mean.
+
+    `of` and `over` name them. `slope` is the slope of the log of the ratio over the log of the ratio of their c; it is None
+    where it could not be estimated. `expected` is the slope in theory, -p. `same_runs` says whether all pairs of cells are
+    the same runs, so that the ratio holds by algebra.
+    """
+
+    of: str
+    over: str
+    slope: Interval | None
+    expected: float
+    same_runs: bool
+
+
 @dataclass(frozen=True)
 class Family:
     """Cells that differ only in reduction and batch size.
 
-    `of` holds the axis values that they share, by name. `homogeneity` is the optimizer's p. `ratio` is the slope of
-    log(lr_sum*/lr_mean*) over log c. `trade_off` is the trade-off of steps against examples; it exists where steps to
-    a target are counted. `ratio`, `turn_over` and `trade_off` are None where they could not be estimated.
+    `of` holds the axis values that they share, by name. `homogeneity` is the optimizer's p. `ratios` has the law of each
+    ratio of best lrs that the study can tell, the most important first. `trade_off` is the trade-off of steps against
+    examples; it exists where steps to a target are counted. `turn_over` and `trade_off` are None where they could not be
+    estimated.
     """
 
     of: Mapping[str, Any]
     cells: tuple[CellAnswer, ...]
     homogeneity: float
-    ratio: Interval | None
+    ratios: tuple[Ratio, ...]
     turn_over: TurnOver | None
     trade_off: TradeOff | None
+
+    @property
+    def ratio(self) -> Interval | None:
+        """The slope of its most important ratio: of sum to mean, where both take part."""
+        return next((ratio.slope for ratio in self.ratios), None)
 
     @property
     def name(self) -> str:
@@ -99,8 +121,8 @@ class Family:
         return sorted(chosen, key=lambda cell: cell.step_examples)
 
     def slope(self, reduction: str, low: float, high: float) -> Interval | None:
-        """Returns the slope of log lr* over log batch size, for batch sizes from low to high; None if it is unknown."""
-        cells = [cell for cell in self.by_reduction(reduction) if low <= cell.training.batch_size <= high]
+        """Returns the slope of log lr* over log batch size, for steps of low to high examples; None if it is unknown."""
+        cells = [cell for cell in self.by_reduction(reduction) if low <= cell.step_examples <= high]
         return slope(np.log([cell.step_examples for cell in cells]), [c.best for c in cells if c.best])
 
     def steps(self) -> list[tuple[int, tuple[float, ...]]]:
@@ -145,30 +167,51 @@ def answer_cell(cell: Cell, trials: Sequence[TrialRecord]) -> CellAnswer:
     return CellAnswer(cell, tuple(trials), c, best, *_theory(training, c))
 
 
-def shared_axes(cell: Cell) -> dict[str, Any]:
-    """Returns the axis values that a cell shares with the other cells of its family, by the name of the axis."""
-    return {axis: value for axis, value in cell.scientific.items() if axis not in ("reduction", "batch_size")}
-
-
-def answer_family(cells: Sequence[CellAnswer]) -> Family:
-    """Estimates the ratio of sum to mean, the turn-over and the trade-off of a family.
+def answer_family(cells: Sequence[CellAnswer], base: Sequence[CellAnswer] = ()) -> Family:
+    """Estimates the ratios of best lrs, the turn-over and the trade-off of a family.
 
     Args:
       cells: the cells of one family; they differ only in reduction and batch size.
+      base: the cells of the family that differs from it only in accumulating fewer micro-batches, if there is one.
     """
-    shared = shared_axes(cells[0].cell)
-    family = Family(shared, tuple(cells), OPTIMIZERS[cells[0].training.optimizer.name].homogeneity, None, None, None)
+    p = OPTIMIZERS[cells[0].training.optimizer.name].homogeneity
+    family = Family(shared_axes(cells[0].cell), tuple(cells), p, (), None, None)
     by_sum = family.by_reduction("sum")
-    means = {cell.step_examples: cell for cell in family.by_reduction("mean")}
-    pairs = [(s, means[s.step_examples]) for s in by_sum if s.step_examples in means]
-    ratio = None
-    if pairs:
-        log_c = np.log([s.c / m.c for s, m in pairs])
-        ratio = ratio_slope(log_c, [s.best for s, _ in pairs if s.best], [m.best for _, m in pairs if m.best])
     turn = turn_over(np.array([c.step_examples for c in by_sum], dtype=float), [c.best for c in by_sum if c.best])
     steps = family.steps()
     trade = trade_off(*(np.array(part, dtype=float) for part in zip(*steps, strict=True))) if steps else None
-    return Family(family.of, family.cells, family.homogeneity, ratio, turn, trade)
+    return replace(family, ratios=tuple(_ratios(family, base)), turn_over=turn, trade_off=trade)
+
+
+def _ratios(family: Family, base: Sequence[CellAnswer]) -> Iterator[Ratio]:
+    """Yields the law of each ratio of best lrs in a family, and of the family to its base; see `answer_family`."""
+    names = family.reductions()
+    over = next((name for name in ("mean", "sum_over_nominal") if name in names), None)
+    for name in sorted(names, key=lambda name: name != "sum"):
+        if over is not None and name != over:
+            yield from _ratio(name, over, _cells_of(family.cells, name), _cells_of(family.cells, over), -family.homogeneity)
+    for name in names if base else ():
+        of, fewer = (f"{name}, accumulation {c[0].training.accumulation}" for c in (family.cells, base))
+        yield from _ratio(of, fewer, _cells_of(family.cells, name), _cells_of(base, name), -family.homogeneity)
+
+
+def _cells_of(cells: Iterable[CellAnswer], reduction: str) -> dict[int, CellAnswer]:
+    """Returns the cells of a reduction, by the number of examples in a step."""
+    return {cell.step_examples: cell for cell in cells if cell.training.reduction == reduction}
+
+
+def _ratio(of: str, over: str, cells: dict[int, CellAnswer], others: dict[int, CellAnswer], expected: float) -> Iterator[Ratio]:
+    """Yields the law of one ratio; nothing where no pair of cells differs in c."""
+    pairs = [(cell, others[size]) for size, cell in sorted(cells.items()) if size in others]
+    if all(cell.c == other.c for cell, other in pairs):
+        return
+    fitting = [(cell, other) for cell, other in pairs if cell.fits and other.fits]
+    same = all(cell.cell.is_same_run_as(other.cell) for cell, other in pairs)
+    found = None
+    if fitting:
+        log_c = np.log([cell.c / other.c for cell, other in fitting])
+        found = ratio_slope(log_c, [cell.best for cell, _ in fitting if cell.best], [o.best for _, o in fitting if o.best])
+    yield Ratio(of, over, found, expected, same)
 
 
 def _theory(training: Training, c: float) -> tuple[float | None, float | None]:

@@ -21,6 +21,20 @@ class TunedInterval:
     log: bool
 
 
+class Twin(NamedTuple):
+    """How a cell goes with its reference: the cell whose steps average the same examples and whose gradients are smallest.
+
+    `of` is the id of the reference, and `r` the gradient scale of the cell divided by that of the reference. `factors` has
+    a factor for each tuned hyperparameter: its value in the cell is the reference's times the factor. `is_same_run` says
+    whether the two then train the same run bit for bit.
+    """
+
+    of: str
+    r: float
+    factors: Mapping[str, float]
+    is_same_run: bool
+
+
 @dataclass(frozen=True)
 class Cell:
     """One combination of the scientific hyperparameters.
@@ -28,7 +42,8 @@ class Cell:
     `id` is a hash of the config without the tuned hyperparameters; cells with equal ids have equal trials.
     `scientific` holds the cell's values on the axes of the study, and `config` describes the whole training. Hydra
     composes the config from `overrides`, and `values` are then set in it by their dotted keys. Cells with the same
-    overrides can share a job. A cell that is read from a record has no overrides and no values.
+    overrides can share a job. A cell that is read from a record has no overrides and no values. `twin` says how the cell
+    goes with its reference; it is None for a reference, and where no lr is tuned.
     """
 
     id: str
@@ -37,6 +52,16 @@ class Cell:
     config: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
+    twin: Twin | None = None
+
+    def factor(self, key: str) -> float:
+        """The value of a tuned hyperparameter in this cell, divided by its value in the cell's reference."""
+        return 1.0 if self.twin is None else self.twin.factors.get(key, 1.0)
+
+    def is_same_run_as(self, other: "Cell") -> bool:
+        """Whether the two cells are twins that train the same run bit for bit."""
+        twins = [cell.twin or Twin(cell.id, 1, {}, True) for cell in (self, other)]
+        return twins[0].of == twins[1].of and all(twin.is_same_run for twin in twins)
 
     @cached_property
     def training(self) -> Training:
@@ -61,7 +86,9 @@ class Plan:
     """The plan of a study: its cells, what is tuned in each cell and how, and the claims about the result.
 
     `intervals` holds the tuned hyperparameters by dotted key. `ranges` holds batch-size ranges [low, high] by name.
-    `law` states what theory predicts. `command` is the command line that repeats the study.
+    `law` states what theory predicts. `command` is the command line that repeats the study. `companions` is `scaled` where
+    weight decay, eps and the like are given for the reference of each cell and scaled for its twins, and `as_given` where
+    every cell has the values that are given. Likewise an interval is that of the references: see `interval_of`.
     """
 
     study: str
@@ -74,6 +101,7 @@ class Plan:
     ranges: Mapping[str, Sequence[float]]
     claims: Sequence[Mapping[str, Any]]
     command: str
+    companions: str = "scaled"
 
     @property
     def id(self) -> str:
@@ -81,6 +109,11 @@ class Plan:
         parts = [[cell.id for cell in self.cells], self.n_trials, dict(self.sampler)]
         intervals = {name: asdict(interval) for name, interval in self.intervals.items()}
         return hashlib.sha256(json.dumps([parts, intervals], sort_keys=True).encode()).hexdigest()[:12]
+
+    def interval_of(self, cell: Cell, key: str) -> TunedInterval:
+        """Returns the interval in which a hyperparameter is tuned in a cell."""
+        interval, factor = self.intervals[key], cell.factor(key)
+        return TunedInterval(interval.low * factor, interval.high * factor, interval.log)
 
     @property
     def objective(self) -> str:
@@ -97,10 +130,12 @@ class Plan:
 
         A recorded study is run again with this plan.
         """
-        return replace(
-            self,
-            cells=tuple(replace(c, id=identity(c.config, self.intervals), label=cell_label(c.scientific)) for c in self.cells),
-        )
+        ids = {cell.id: identity(cell.config, self.intervals) for cell in self.cells}
+        twins = [None if c.twin is None else c.twin._replace(of=ids[c.twin.of]) for c in self.cells]
+        renewed = [
+            replace(c, id=ids[c.id], label=cell_label(c.scientific), twin=twin) for c, twin in zip(self.cells, twins, strict=True)
+        ]
+        return replace(self, cells=tuple(renewed))
 
 
 def cell_label(scientific: Mapping[str, Any]) -> str:

@@ -7,11 +7,11 @@ so the declarations can be read without importing torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrscale.errors import Refusal
-from lrscale.law.homogeneity import RESPONSES
+from lrscale.law.homogeneity import RESPONSES, companion_powers
 from lrscale.rules import BETAS, BOOLEAN, FRACTION, NOT_NEGATIVE, POSITIVE
 from lrscale.spec import Declaration, Option, Registry, Training
 
@@ -30,12 +30,15 @@ class Optimizer(Declaration):
 
     `update(parameter, gradient, state, hyper, step)` changes parameter and state in place; steps count from 1.
     `slots(hyper)` returns the names of the tensors that the optimizer keeps as state. `homogeneity` is the homogeneity p: if
-    all gradients are multiplied by s, the updates are multiplied by s^p (with eps 0). Every optimizer has an option `lr`.
+    all gradients are multiplied by s, the updates are multiplied by s^p (with eps 0). `companions` holds, for each option
+    that goes with the lr, the power of s by which it must be multiplied for the same steps. Every optimizer has an option
+    `lr`.
     """
 
     update: Callable[[Tensor, Tensor, State, Hyper, int], None]
     slots: Callable[[Hyper], tuple[str, ...]]
     homogeneity: float
+    companions: Mapping[str, float] = field(default_factory=dict)
 
     def state(self, parameter: Tensor, hyper: Hyper) -> State:
         """Returns the state before the first step."""
@@ -137,8 +140,18 @@ def _check_nesterov(training: Training) -> None:
 
 COUPLED = "coupled: added to the gradient"
 """The description of a weight decay that is added to the gradient."""
-BETAS_OPTION, AMSGRAD = Option([0.9, 0.999], BETAS), Option(False, BOOLEAN)
-"""Options of both Adam and AdamW."""
+
+
+def _adam_options(weight_decay: Option) -> dict[str, Option]:
+    """Returns the options of Adam and AdamW, which differ in their weight decay."""
+    return {
+        "lr": Option(0.001, POSITIVE),
+        "betas": Option([0.9, 0.999], BETAS),
+        "eps": Option(1e-8, NOT_NEGATIVE),
+        "weight_decay": weight_decay,
+        "amsgrad": Option(False, BOOLEAN),
+    }
+
 
 OPTIMIZERS.declare(
     "sgd",
@@ -156,38 +169,29 @@ OPTIMIZERS.declare(
         update=_sgd,
         slots=_momentum_slots,
         homogeneity=RESPONSES["sgd"].p,
+        companions=companion_powers("sgd"),
     ),
 )
 OPTIMIZERS.declare(
     "adam",
     Optimizer(
         about="torch.optim.Adam",
-        options={
-            "lr": Option(0.001, POSITIVE),
-            "betas": BETAS_OPTION,
-            "eps": Option(1e-8, NOT_NEGATIVE),
-            "weight_decay": Option(0.0, NOT_NEGATIVE, COUPLED),
-            "amsgrad": AMSGRAD,
-        },
+        options=_adam_options(Option(0.0, NOT_NEGATIVE, COUPLED)),
         update=_adam,
         slots=_adam_slots,
         homogeneity=RESPONSES["adam"].p,
+        companions=companion_powers("adam"),
     ),
 )
 OPTIMIZERS.declare(
     "adamw",
     Optimizer(
         about="torch.optim.AdamW",
-        options={
-            "lr": Option(0.001, POSITIVE),
-            "betas": BETAS_OPTION,
-            "eps": Option(1e-8, NOT_NEGATIVE),
-            "weight_decay": Option(0.01, NOT_NEGATIVE, "decoupled: the weights shrink by lr x weight_decay"),
-            "amsgrad": AMSGRAD,
-        },
+        options=_adam_options(Option(0.01, NOT_NEGATIVE, "decoupled: the weights shrink by lr x weight_decay")),
         update=_adamw,
         slots=_adam_slots,
         homogeneity=RESPONSES["adamw"].p,
+        companions=companion_powers("adamw"),
     ),
 )
 OPTIMIZERS.declare(
@@ -205,6 +209,7 @@ OPTIMIZERS.declare(
         update=_rmsprop,
         slots=_rmsprop_slots,
         homogeneity=RESPONSES["rmsprop"].p,
+        companions=companion_powers("rmsprop"),
     ),
 )
 OPTIMIZERS.declare(
@@ -221,5 +226,6 @@ OPTIMIZERS.declare(
         update=_adagrad,
         slots=lambda hyper: ("sum",),
         homogeneity=RESPONSES["adagrad"].p,
+        companions=companion_powers("adagrad"),
     ),
 )

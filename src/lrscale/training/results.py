@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,13 @@ class Result:
 def probe_result(quantities: Sequence[Quantity]) -> Result:
     """Returns the result of a probe that measured these quantities."""
     return Result((), (), (), (), {}, {}, tuple(quantities))
+
+
+def same_run(result: Result, r: float) -> Result:
+    """Returns the result of the same run in a cell whose gradients are r times as large: only their norm differs."""
+    scaled = {name: tuple(r * value for value in line) if name == "grad_norm" else line for name, line in result.curves.items()}
+    ends = {name: r * value if name == "grad_norm" else value for name, value in result.ends.items()}
+    return replace(result, curves=scaled, ends=ends)
 
 
 def mean_objective(objectives: tuple[float, ...]) -> float:

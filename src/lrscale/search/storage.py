@@ -1,0 +1,78 @@
+"""Opens Optuna's storage: a journal file, or a database."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.study import Study
+
+from lrscale.errors import Refusal
+from lrscale.files import can_write
+from lrscale.search.journal import Journal
+from lrscale.study.plan import study_name
+
+
+def check_storage(url: str) -> None:
+    """Raises Refusal where a storage cannot be opened at a URL. It is called before a study writes anything.
+
+    Args:
+      url: the URL of Optuna's storage, or the path of its journal.
+
+    Raises:
+      Refusal: the URL has another scheme, the database does not answer, or the folder cannot be written.
+    """
+    file = storage_file(url)
+    if file is None:
+        if not url.startswith(("postgresql", "mysql")):  # Optuna keeps pickles in redis
+            raise Refusal(f"`hydra.sweeper.storage` must be a file, or a postgresql:// or mysql:// database, got {url}.")
+        open_storage(url)  # connects to a database server
+        return
+    folder = file.resolve().parent
+    if file.is_dir() or not folder.is_dir() or not can_write(folder):
+        raise Refusal(f"`hydra.sweeper.storage` must be a file in a folder that can be written, got {url}. Make {folder} first.")
+
+
+def storage_file(url: str) -> Path | None:
+    """Returns the file of a storage; None where the storage is a database server."""
+    path = url.removeprefix("sqlite:///")
+    return None if "://" in path else Path(path)
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Opens Optuna's storage.
+
+    Args:
+      url: the URL of a database, or the path of a journal file.
+
+    Raises:
+      Refusal: the storage cannot be opened.
+    """
+    try:
+        if "://" in url:
+            return optuna.storages.get_storage(url)
+        return JournalStorage(Journal(url))
+    except Refusal:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Refusal(
+            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {reason}"
+        ) from None
+
+
+def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list[Study]:
+    """Returns the Optuna studies of a study's cells, as far as a storage has them.
+
+    Args:
+      url: the URL of Optuna's storage, or the path of its journal.
+      study: the name of the study.
+      cells: the label and the id of each cell.
+
+    Raises:
+      Refusal: the storage cannot be opened.
+    """
+    storage = open_storage(url)
+    known = set(optuna.get_all_study_names(storage))
+    names = [study_name(study, label, cell) for label, cell in cells]
+    return [optuna.load_study(study_name=name, storage=storage) for name in names if name in known]
