@@ -12,7 +12,6 @@ from lrscale.errors import Refusal
 from lrscale.search.samplers import make_sampler
 from lrscale.search.storage import check_storage, open_storage
 from lrscale.search.tuner import Ask, Tuner
-from lrscale.search.twin_tuner import TwinTuner, twin_tuners
 from lrscale.study.plan import Cell, Plan, TunedInterval
 from tests import studies
 

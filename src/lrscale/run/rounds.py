@@ -185,7 +185,11 @@ class Rounds:
         first_of = {ask.number: asks[0].number for asks in tuner.rounds() for ask in asks}
         asks = [Ask(number, params) for number, params in tuner.every().items() if number in first_of]
         round_points = {work.tuner.point(ask.params) for ask in work.asks}
-        missing = [a for a in asks if tuner.point(a.params) in round_points and _key(tuner.cell.id, a.params) not in self.recorded]
+        missing = [
+            a for a in asks if tuner.point(a.params) in round_points and _key(tuner.cell.id, a.params) not in self.recorded
+        ]
+            a for a in asks if tuner.point(a.params) in round_points and _key(tuner.cell.id, a.params) not in self.recorded
+        ]
         complete = set(tuner.complete())
         new = [ask for ask in missing if ask.number not in complete]
         if outcome.crash is not None:

@@ -26,7 +26,8 @@ class Twin(NamedTuple):
 
     `of` is the id of the reference, and `r` the gradient scale of the cell divided by that of the reference. `factors` has
     a factor for each tuned hyperparameter: its value in the cell is the reference's times the factor. `is_same_run` says
-    whether the two then train the same run bit for bit.
+    whether the two then train the same run: bit for bit, as r is a power of two, while no number of the training is so
+    small that it underflows.
     """
 
     of: str
@@ -59,7 +60,7 @@ class Cell:
         return 1.0 if self.twin is None else self.twin.factors.get(key, 1.0)
 
     def is_same_run_as(self, other: "Cell") -> bool:
-        """Whether the two cells are twins that train the same run bit for bit."""
+        """Whether the two cells are twins that train the same run."""
         twins = [cell.twin or Twin(cell.id, 1, {}, True) for cell in (self, other)]
         return twins[0].of == twins[1].of and all(twin.is_same_run for twin in twins)
 
