@@ -48,10 +48,10 @@ class LadderSampler(BaseSampler):
     def rungs(self, study: Study) -> list[int]:
         """Returns the lattice points of the round that follows the complete trials, by index."""
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        tried = {place_of(next(iter(t.params.values()))): t.value if t.value is not None else math.inf for t in done}
+        tried = {place_of(next(iter(t.params.values()))): [math.inf if t.value is None else t.value] for t in done}
         if not tried:
             return first_rungs(self.interval.low, self.interval.high, self.n_trials)
-        return next_rungs(tried, max(1, self.n_trials - len(done)))
+        return next_rungs([tried], max(1, self.n_trials - len(done)), self.interval.low, self.interval.high)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
