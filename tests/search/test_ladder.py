@@ -152,3 +152,8 @@ def test_a_problem_that_is_shifted_by_octaves_is_tried_at_shifted_points(factor:
     (at,) = climb([lambda k: 1.0 + (k + 30) ** 2], 20)
     (shifted,) = climb([lambda k: 1.0 + (k + 30 + shift) ** 2], 20, LOW / factor, HIGH / factor)
     assert sorted(shifted) == [k - shift for k in sorted(at)]
+
+
+def test_the_best_has_evenly_spaced_neighbours_before_gaps_are_filled() -> None:
+    (tried,) = climb([lambda k: 1.0 + (k + 50) ** 2], 22)
+    assert set(range(-53, -46)) <= set(tried)
