@@ -75,7 +75,7 @@ def tuned(objective: Callable[[float], Array], trials: int) -> BestLr:
     while wanted:
         tried |= {k: objective(lr_at(k)) for k in wanted}
         left = trials - len(tried)
-        wanted = next_rungs({k: float(v.mean()) for k, v in tried.items()}, left) if left else []
+        wanted = next_rungs([{k: v.tolist() for k, v in tried.items()}], left, 1e-4, 2) if left else []
     found = best_lr(np.array([lr_at(k) for k in tried]), np.array(list(tried.values())))
     assert found is not None and not found.at_edge
     return found
