@@ -182,14 +182,10 @@ class Rounds:
           display: shows the progress.
         """
         results = dict(zip((work.tuner.point(ask.params) for ask in work.asks), outcome.results, strict=False))
-        first_of = {ask.number: asks[0].number for asks in tuner.rounds() for ask in asks}
-        asks = [Ask(number, params) for number, params in tuner.every().items() if number in first_of]
-        round_points = {work.tuner.point(ask.params) for ask in work.asks}
-        missing = [
-            a for a in asks if tuner.point(a.params) in round_points and _key(tuner.cell.id, a.params) not in self.recorded
-        ]
-            a for a in asks if tuner.point(a.params) in round_points and _key(tuner.cell.id, a.params) not in self.recorded
-        ]
+        points = {work.tuner.point(ask.params) for ask in work.asks}
+        of_round = [(ask, asks[0].number) for asks in tuner.rounds() for ask in asks if tuner.point(ask.params) in points]
+        first_of = {ask.number: first for ask, first in of_round}
+        missing = [ask for ask, _ in of_round if _key(tuner.cell.id, ask.params) not in self.recorded]
         complete = set(tuner.complete())
         new = [ask for ask in missing if ask.number not in complete]
         if outcome.crash is not None:
