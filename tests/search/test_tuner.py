@@ -12,6 +12,7 @@ from lrscale.errors import Refusal
 from lrscale.search.samplers import make_sampler
 from lrscale.search.storage import check_storage, open_storage
 from lrscale.search.tuner import Ask, Tuner
+from lrscale.search.twin_tuner import TwinTuner
 from lrscale.study.plan import Cell, Plan, TunedInterval
 from tests import studies
 
@@ -34,13 +35,17 @@ class Killed(Exception):
 
 
 def tune(plan: Plan, journal: str, between: Callable[[], None] = lambda: None) -> dict[int, dict[str, float]]:
-    """Runs a cell to its end; `between` is called before anything is told."""
-    tuner = Tuner(plan, CELL, open_storage(journal))
-    while asks := tuner.next_round():
-        for ask in asks:
-            between()
-            tuner.tell(ask.number, objective(ask.params))
-    return tuner.complete()
+    """Runs a cell to its end; `between` is called before anything is told. Objectives are known from another store."""
+    twins = TwinTuner(plan, [CELL], open_storage(journal))
+    for params in twins.reference.complete().values():
+        twins.reference.learn(params, [objective(params)])
+    while rounds := twins.next_round():
+        for tuner, asks in rounds:
+            for ask in asks:
+                between()
+                tuner.learn(ask.params, [objective(ask.params)])
+                tuner.tell(ask.number, [objective(ask.params)])
+    return twins.reference.complete()
 
 
 def killer(after: int) -> Callable[[], None]:
@@ -70,7 +75,8 @@ def test_an_interrupted_cell_ends_like_an_uninterrupted_one(folder: Path, sample
 
 def test_a_round_killed_while_it_was_asked_is_asked_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tune(make_plan(), "whole.journal")
-    tuner = Tuner(make_plan(), CELL, open_storage("parts.journal"))
+    twins = TwinTuner(make_plan(), [CELL], open_storage("parts.journal"))
+    tuner = twins.reference
     ask, asked = tuner.study.ask, []
 
     def dying(space: Any) -> Any:
@@ -81,7 +87,7 @@ def test_a_round_killed_while_it_was_asked_is_asked_to_its_end(folder: Path, mon
 
     monkeypatch.setattr(tuner.study, "ask", dying)
     with pytest.raises(Killed):
-        tuner.next_round()
+        twins.next_round()
     assert list(tune(make_plan(), "parts.journal").values()) == list(whole.values())
 
 
@@ -97,22 +103,24 @@ def test_no_trial_is_left_running_and_none_is_asked_twice(folder: Path) -> None:
 def test_n_trials_counts_what_the_study_holds(folder: Path) -> None:
     assert len(tune(make_plan(n_trials=6), "optuna.journal")) == 6
     assert len(tune(make_plan(n_trials=11), "optuna.journal")) == 11
-    assert Tuner(make_plan(n_trials=11), CELL, open_storage("optuna.journal")).next_round() == []
+    assert TwinTuner(make_plan(n_trials=11), [CELL], open_storage("optuna.journal")).next_round() == []
 
 
 def test_crashed_trials_count_in_their_execution_and_are_asked_again_in_the_next(folder: Path) -> None:
     plan = make_plan(n_trials=4)
-    tuner = Tuner(plan, CELL, open_storage("optuna.journal"))
-    while asks := tuner.next_round():
-        for ask in asks:
-            tuner.fail(ask.number)
+    twins = TwinTuner(plan, [CELL], open_storage("optuna.journal"))
+    tuner = twins.reference
+    while rounds := twins.next_round():
+        for _, asks in rounds:
+            for ask in asks:
+                tuner.fail(ask.number)
     assert tuner.held() == 4 and tuner.complete() == {}
     assert len(tune(plan, "optuna.journal")) == 4
 
 
 def test_a_cell_without_intervals_has_one_trial(folder: Path) -> None:
-    tuner = Tuner(make_plan(intervals={}, n_trials=1), CELL, open_storage("optuna.journal"))
-    assert tuner.next_round() == [Ask(0, {})]
+    twins = TwinTuner(make_plan(intervals={}, n_trials=1), [CELL], open_storage("optuna.journal"))
+    assert [asks for _, asks in twins.next_round()] == [[Ask(0, {})]]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_a_cell_without_intervals_has_one_trial(folder: Path) -> None:
     [
         ({"name": "ladders"}, "must be one of ladder, tpe"),
         ({"name": None}, "must be one of"),
-        ({"name": "ladder", "seed": 1}, "no options"),
+        ({"name": "ladder", "seed": 1}, "no option but widen"),
         ({"name": "tpe", "n_startup": 1}, "does not take these options"),
     ],
 )
