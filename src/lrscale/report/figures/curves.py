@@ -46,6 +46,7 @@ OFFSET_OCTAVES = 0.14
 """The distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
 OBJECTIVE_NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
+    "population_risk": "excess of the population risk over its minimum",
     "train_loss": "training loss",
     "valid_loss": "validation loss",
     "valid_error": "validation error",
