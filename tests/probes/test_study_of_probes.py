@@ -87,7 +87,7 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
         "2 of 3 claims hold, 1 fails, over 6 cells."
     ]
     assert found["law"][0] in " ".join(said.split())
-    assert "2 [1.9, 2.1]" in said and ">= 3" in said and "it lies outside >= 3" in said
+    assert "2 [1.9, 2.1]" in said and ">= 3" in said and "fails" in said
     assert (study / "studies/double/figures/quantities.png").stat().st_size > 10_000
     assert "twice" in here(study, "report", "double", "--format", "html")
     store = Store("sqlite:///mlflow.db")

@@ -15,7 +15,7 @@ from lrscale.study.claims import Verdict
 from lrscale.study.families import CellAnswer, Measurement
 from lrscale.study.plan import in_words
 from lrscale.study.statements import digits, in_few, in_words_of, laws
-from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound, Judgement
+from lrscale.study.verdict import CANNOT_TELL, FAILS, Bound, Judgement
 from lrscale.training.quantity import Quantity
 
 
@@ -201,12 +201,14 @@ def _in_columns(interval: Interval, bound: Bound | None = None) -> list[str]:
 
 
 def claim_remarks(verdicts: Sequence[Verdict]) -> list[str]:
-    """Returns why claims do not hold, with the way out. Claims with the same reason share a sentence."""
+    """Returns why claims cannot be told, with the way out. Claims with the same reason share a sentence."""
     names: dict[Judgement, list[str]] = {}
     for verdict in verdicts:
-        if verdict.verdict != HOLDS:
+        if verdict.verdict == CANNOT_TELL:
             judgement = Judgement(verdict.verdict, verdict.reason, verdict.way_out)
             names.setdefault(judgement, []).append(verdict.name)
+    if len(names) == 1:
+        return [f"{in_words_of(judgement)}." for judgement in names]
     return [f"{in_few(claims)}: {in_words_of(judgement)}." for judgement, claims in names.items()]
 
 

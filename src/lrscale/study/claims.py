@@ -21,14 +21,13 @@ from lrscale.study.verdict import (
     HOLDS,
     LAW_TOLERANCE,
     NOTHING,
-    ONE_SEED,
     TOO_FEW_CELLS,
     Bound,
     Judgement,
-    has_one_seed,
     judge,
     missing_ratio,
     more_runs,
+    why_unsure,
 )
 from lrscale.training.reduction import REDUCTIONS
 
@@ -166,8 +165,8 @@ def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Meas
                 continue
             name = f"{claim['name']} ({family.name})" if family.name else str(claim["name"])
             found = MEASURES[claim["measure"]](plan, family, claim)
-            one_seed = isinstance(found, Interval) and has_one_seed(family.cells)
-            outcomes.append(_verdict(name, claim, ONE_SEED if one_seed else found, family.cells))
+            unsure = why_unsure(family.cells) if isinstance(found, Interval) else None
+            outcomes.append(_verdict(name, claim, unsure or found, family.cells))
     return outcomes
 
 
@@ -179,8 +178,8 @@ def ratio_judgement(plan: Plan, family: Family) -> Judgement:
     """
     if family.ratio is None:
         return missing_ratio(family)
-    if has_one_seed(family.cells):
-        return ONE_SEED
+    if (unsure := why_unsure(family.cells)) is not None:
+        return unsure
     theory = -family.homogeneity
     bounds = [
         _bound(claim)
@@ -188,7 +187,7 @@ def ratio_judgement(plan: Plan, family: Family) -> Judgement:
         if claim["measure"] == "ratio_slope" and claim.get("expected") == theory and _selects(claim, family.of)
     ]
     bound = min(bounds, key=lambda b: b.tolerance or 0, default=Bound(theory, LAW_TOLERANCE))
-    return judge(family.ratio, bound, _apart("ratio_slope", theory), more_runs(family.cells))
+    return judge(family.ratio, bound, _apart("ratio_slope", bound), more_runs(family.cells))
 
 
 def selected(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> list[Measurement]:
@@ -216,7 +215,7 @@ def _verdict(name: str, claim: Mapping[str, Any], found: Interval | Judgement | 
         missing = found or (TOO_FEW_CELLS if measure in AGAINST else NOTHING)
         return Verdict(name, measure, bound, None, *missing)
     more = {"more": more_runs(cells)} if cells else {}
-    return Verdict(name, measure, bound, found, *judge(found, bound, _apart(measure, bound.expected), **more))
+    return Verdict(name, measure, bound, found, *judge(found, bound, _apart(measure, bound), **more))
 
 
 def _bound(claim: Mapping[str, Any]) -> Bound:
@@ -224,8 +223,15 @@ def _bound(claim: Mapping[str, Any]) -> Bound:
     return Bound(*(claim.get(key) for key in Bound._fields))
 
 
-def _apart(measure: str, expected: float | None) -> tuple[float, ...]:
-    """Returns values of different laws beside an expected value: p = 0 and p = 1 for exponents, factors of 10 for scales."""
-    if expected is None or measure in WITHOUT_INTERVAL or measure == "theory":
+def _apart(measure: str, bound: Bound) -> tuple[float, ...]:
+    """Returns values of different laws, of which an interval may hold only one.
+
+    For the ratio of sum to mean these are p = 0 and p = 1. For another expected value without a tolerance they lie
+    beside it: exponents 1 away, and batch sizes a factor of 10 away.
+    """
+    expected = bound.expected
+    if measure == "ratio_slope":
+        return (0.0, -1.0)
+    if expected is None or bound.tolerance is not None or measure in WITHOUT_INTERVAL or measure == "theory":
         return ()
     return (expected / 10, expected, expected * 10) if measure in SCALES else (expected - 1, expected, expected + 1)

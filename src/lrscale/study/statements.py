@@ -19,9 +19,9 @@ from lrscale.study.verdict import (
     LAW_TOLERANCE,
     Bound,
     Judgement,
-    has_one_seed,
     trade_off_judgement,
     turn_over_judgement,
+    why_unsure,
 )
 
 NAMED = 3
@@ -93,7 +93,7 @@ def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
         sentences.append(" ".join(filter(None, parts)))
     for judgement, names in untold.items():
         of = f" ({in_few(names)})" if names[0] else ""
-        sentences.append(f"How lr_sum*/lr_mean* goes with c{of}: {in_words_of(judgement)}.")
+        sentences.append(f"How lr_sum*/lr_mean* goes with c{of}, this study {in_words_of(judgement)}.")
     return [text for text in sentences if text]
 
 
@@ -122,7 +122,7 @@ def _ratio_law(plan: Plan, family: Family, judgement: Judgement) -> str:
 def _turn_over_law(family: Family) -> str:
     """Returns one sentence on where lr_sum* falls to half of its level at small B; empty where nothing was fitted."""
     turn, judgement = family.turn_over, turn_over_judgement(family)
-    if turn is None or family.homogeneity != 1 or has_one_seed(family.cells):
+    if turn is None or family.homogeneity != 1 or why_unsure(family.cells):
         return ""
     of = f"lr_sum*{f' ({family.name})' if family.name else ''}"
     residual = f"residual {turn.residual:.2g} rms in ln lr"
@@ -135,7 +135,7 @@ def _turn_over_law(family: Family) -> str:
         return f"Up to B = {max(sizes)} {of} stays above half of its small-batch level, {residual}."
     if turn.b_c.high < min(sizes):
         return f"{of} falls as 1/B over all batch sizes tried, {residual}."
-    return f"Where {of} is at half of its small-batch level: {in_words_of(judgement)}."
+    return f"Where {of} is at half of its small-batch level, this study {in_words_of(judgement)}."
 
 
 def _trade_off_law(family: Family) -> str:
@@ -143,8 +143,10 @@ def _trade_off_law(family: Family) -> str:
     t, judgement = family.trade_off, trade_off_judgement(family)
     if t is None:
         return ""
-    if judgement.verdict != HOLDS:
-        return f"How steps trade against examples: {in_words_of(judgement)}."
+    if judgement.verdict == FAILS:
+        return f"Steps to the target do not go as S_min (1 + B_crit/B): residual {t.residual:.2g} rms in ln S."
+    if judgement.verdict == CANNOT_TELL:
+        return f"How steps trade against examples, this study {in_words_of(judgement)}."
     s, b = (f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}]" for i in (t.s_min, t.b_crit))
     return f"Steps to the target are S = S_min (1 + B_crit/B), S_min = {s}, B_crit = {b}, to {t.residual:.2g} rms in ln S."
 
@@ -201,9 +203,10 @@ def digits(interval: Interval, bound: Bound | None = None) -> int:
         return MOST_DIGITS
     count = max(0, 1 - math.floor(math.log10(width)))
     count = count if bound and bound.tolerance else min(MOST_DIGITS, count)
-    limits = bound.ends if bound else ()
+    least, most = bound.ends if bound else (-math.inf, math.inf)
     for more in range(count, count + MOST_DIGITS):
-        if all((round(end, more) > limit) == (end > limit) for end in interval for limit in limits):
+        shown = [(round(end, more), end) for end in interval]
+        if all((text < least, text > most) == (end < least, end > most) for text, end in shown):
             return more
     return count
 

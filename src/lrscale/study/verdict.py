@@ -139,12 +139,24 @@ def has_one_seed(cells: Sequence[CellAnswer]) -> bool:
     return any(len(trial.objectives) == 1 for cell in cells for trial in cell.trials)
 
 
+def why_unsure(cells: Sequence[CellAnswer]) -> Judgement | None:
+    """Returns why the intervals of these cells cannot be relied on: one seed, or lrs too far apart; None where they can."""
+    if has_one_seed(cells):
+        return ONE_SEED
+    if any(cell.best is not None and cell.fits and cell.best.spacing > 1.01 * math.log(2) for cell in cells):
+        way_out = f"raise hydra.sweeper.n_trials to {max(16, 2 * max(len(cell.trials) for cell in cells))}"
+        return Judgement(CANNOT_TELL, "the lrs that were tried around the best lie more than an octave apart", way_out)
+    return None
+
+
 def why_missing(cells: Sequence[CellAnswer]) -> Judgement:
     """Returns why an estimate from these cells is missing, and the way out.
 
     Args:
       cells: the cells that the estimate is made from.
     """
+    if not cells:
+        return Judgement(CANNOT_TELL, "the study has no cells for it", "add reductions or batch sizes")
     if not any(cell.trials for cell in cells):
         return NOTHING
     if not any(cell.tuned for cell in cells):
@@ -194,8 +206,8 @@ def _obstacle(fit: TurnOver | TradeOff | None, cells: Sequence[CellAnswer], name
     """
     if fit is None:
         return why_missing(cells)
-    if has_one_seed(cells):
-        return ONE_SEED
+    if (unsure := why_unsure(cells)) is not None:
+        return unsure
     if fit.residual > MOST_RESIDUAL:
         reason = f"the form does not fit: its residual is {fit.residual:.2g} rms in {unit}"
         return Judgement(FAILS, reason, "raise seeds, or take a narrower range of batch sizes")
