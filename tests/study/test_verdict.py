@@ -29,7 +29,7 @@ from lrscale.study.verdict import (
 from tests.configs import config
 from tests.studies import make_plan, make_record
 
-WIDER, INF = "its interval is wider than the tolerance", math.inf
+WIDER, INF = "its interval is wider than the tolerance of", math.inf
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ WIDER, INF = "its interval is wider than the tolerance", math.inf
 )
 def test_the_rule(interval: tuple[float, float, float], bound: Bound, verdict: str, reason: str) -> None:
     found = judge(Interval(*interval), bound)
-    assert (found.verdict, found.reason) == (verdict, reason)
+    assert found.verdict == verdict and found.reason.removesuffix(" 0.02") == reason
     assert bool(found.way_out) == (verdict == "cannot tell")
 
 
@@ -151,7 +151,7 @@ def test_the_law_has_the_smallest_tolerance_of_its_claims_or_the_default() -> No
     found = family(Interval(-1.0, -1.03, -0.97))
     assert ratio_judgement(make_plan(), found).verdict == "holds"
     claims = [CLAIM | {"tolerance": 0.2}, CLAIM | {"tolerance": 0.01}, CLAIM | {"expected": 0, "tolerance": 0.001}]
-    assert ratio_judgement(make_plan(claims=claims), found).reason == WIDER
+    assert ratio_judgement(make_plan(claims=claims), found).reason == f"{WIDER} 0.01"
     elsewhere = CLAIM | {"tolerance": 0.01, "where": {"optimizer": "adam"}}
     assert ratio_judgement(make_plan(claims=[elsewhere]), found).verdict == "holds"
 

@@ -42,6 +42,7 @@ from lrscale.study.verdict import (
     NOTHING,
     Judgement,
     missing_ratio,
+    missing_steps,
     trade_off_obstacle,
     turn_over_obstacle,
     why_missing,
@@ -76,7 +77,7 @@ def _within(family: Family, low: float, high: float) -> list[CellAnswer]:
 
 def _steps_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
     low, high = batch_ranges(plan)[claim.get("range", "all")]
-    return family.steps_slope(low, high) or why_missing(_within(family, low, high))
+    return family.steps_slope(low, high) or missing_steps(_within(family, low, high))
 
 
 def _b_crit(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
@@ -84,7 +85,7 @@ def _b_crit(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | 
 
 
 def _trade_off_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
-    return _point_interval([family.trade_off.residual] if family.trade_off else [], max) or why_missing(family.cells)
+    return _point_interval([family.trade_off.residual] if family.trade_off else [], max) or missing_steps(family.cells)
 
 
 def _b_c(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:

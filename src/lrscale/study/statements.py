@@ -82,7 +82,7 @@ def _against_expected(answer: Answer, claim: Mapping[str, Any]) -> str:
 
 
 def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
-    """Returns the laws of each family with their numbers. Families whose ratio cannot be told for one reason share a sentence."""
+    """Returns the laws of each family with their numbers. Families whose ratio cannot be told share a sentence."""
     sentences = []
     untold: dict[Judgement, list[str]] = {}
     for family in families:
@@ -91,10 +91,12 @@ def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
             untold.setdefault(judgement, []).append(family.name)
         parts = (_ratio_law(plan, family, judgement), _turn_over_law(family), _trade_off_law(family))
         sentences.append(" ".join(filter(None, parts)))
-    for judgement, names in untold.items():
-        of = f" ({in_few(names)})" if names[0] else ""
-        sentences.append(f"How lr_sum*/lr_mean* goes with c{of}, this study {in_words_of(judgement)}.")
-    return [text for text in sentences if text]
+    cannot = [
+        f"How lr_sum*/lr_mean* goes with c{f' ({in_few(names)})' if names[0] else ''}, this study {in_words_of(judgement)}."
+        for judgement, names in untold.items()
+    ]
+    none_told = sum(map(len, untold.values())) == len(families)
+    return [text for text in ((*cannot, *sentences) if none_told else (*sentences, *cannot)) if text]
 
 
 def in_few(names: Sequence[str]) -> str:

@@ -41,6 +41,7 @@ NOT_TUNED = Judgement(
     "the lr was not tuned, and its values are cells of their own",
     "take 'optimizer.lr=tag(log,interval(1e-4,1))'",
 )
+NO_STEPS = Judgement(CANNOT_TELL, "no steps to a target were counted", "take objective=steps_to_target and budget=target")
 TOO_FEW = Judgement(CANNOT_TELL, "too few batch sizes were measured", "add batch sizes")
 TOO_FEW_CELLS = Judgement(CANNOT_TELL, "too few cells were measured", "add values to the axes of the study")
 
@@ -90,7 +91,7 @@ def judge(interval: Interval, bound: Bound, apart: Sequence[float] = (), more: C
       >>> judge(Interval(-1.0, -1.01, -0.99), Bound(-1, 0.02)).verdict
       'holds'
       >>> judge(Interval(-1.0, -1.01, -0.98), Bound(-1, 0.005)).reason
-      'its interval is wider than the tolerance'
+      'its interval is wider than the tolerance of 0.005'
       >>> judge(Interval(0.0, -8.0, 8.0), Bound(-1), apart=(0, -1)).reason
       'its interval holds both -1 and 0'
     """
@@ -108,8 +109,9 @@ def judge(interval: Interval, bound: Bound, apart: Sequence[float] = (), more: C
         return Judgement(HOLDS)
     if interval.high < low or interval.low > high:
         return Judgement(FAILS, f"it lies outside {bound.words}")
-    is_wider = bound.tolerance is not None and interval.high - interval.low > high - low
-    reason = "its interval is wider than the tolerance" if is_wider else f"its interval reaches across the bound of {bound.words}"
+    reason = f"its interval reaches across the bound of {bound.words}"
+    if bound.tolerance is not None and interval.high - interval.low > high - low:
+        reason = f"its interval is wider than the tolerance of {bound.tolerance:g}"
     return Judgement(CANNOT_TELL, reason, more(_factor(interval, low, high)))
 
 
@@ -175,6 +177,12 @@ def why_missing(cells: Sequence[CellAnswer]) -> Judgement:
     return TOO_FEW
 
 
+def missing_steps(cells: Sequence[CellAnswer]) -> Judgement:
+    """Returns why an estimate from the steps to a target in these cells is missing, and the way out."""
+    counted = not cells or any(cell.training.objective == "steps_to_target" for cell in cells)
+    return why_missing(cells) if counted else NO_STEPS
+
+
 def missing_ratio(family: Family) -> Judgement:
     """Returns why a family has no ratio of sum to mean, and the way out."""
     absent = [reduction for reduction in ("sum", "mean") if reduction not in family.reductions()]
@@ -192,6 +200,8 @@ def turn_over_obstacle(family: Family) -> Judgement | None:
 
 def trade_off_obstacle(family: Family) -> Judgement | None:
     """Returns why the fit of S = S_min (1 + B_crit/B) says nothing of B_crit; None where it does."""
+    if family.trade_off is None:
+        return missing_steps(family.cells)
     return _obstacle(family.trade_off, family.cells, "B_crit", "ln S")
 
 
