@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping
 
-from lrscale.report.text import cell_table, claim_row, slope_rows
+from lrscale.report.text import CLAIM_COLUMNS, cell_table, claim_remarks, claim_row, slope_rows
 from lrscale.study.answer import Answer
 from lrscale.study.plan import Plan
 from lrscale.study.remarks import coverage, theory_remarks
@@ -59,7 +59,9 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         columns=columns,
         cells=rows,
         slopes=slope_rows(answer),
+        claim_columns=CLAIM_COLUMNS,
         claims=[claim_row(verdict) for verdict in answer.verdicts],
+        remarks=claim_remarks(answer.verdicts),
         figures=images,
         runs=sum(len(t.objectives) for cell in answer.cells for t in cell.trials),
         trials=sum(len(cell.trials) for cell in answer.cells),

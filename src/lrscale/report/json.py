@@ -6,22 +6,29 @@ from typing import Any
 
 from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import Answer
+from lrscale.study.claims import ratio_judgement
 from lrscale.study.families import CellAnswer, Family
 from lrscale.study.remarks import coverage
 from lrscale.study.statements import laws
+from lrscale.study.verdict import has_one_seed, trade_off_judgement, turn_over_judgement
 from lrscale.training.results import mean_objective
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """Returns an answer as one document. Other programs rely on its keys."""
+    """Returns an answer as one document. Other programs rely on its keys.
+
+    Claims, ratios and fitted forms have a `verdict`, and a `reason` and a `way_out` where it is not `holds`.
+    """
     ratios = [
         {
             "of": dict(family.of),
-            "slope": _value(family.ratio),
-            "ci": _pair(family.ratio),
+            "slope": _value(ratio),
+            "ci": _pair(ratio),
             "expected": -family.homogeneity,
+            **ratio_judgement(answer.plan, family)._asdict(),
         }
         for family in answer.families
+        for ratio in [None if has_one_seed(family.cells) else family.ratio]
     ]
     slopes = [
         {
@@ -51,13 +58,13 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "claims": [
             {
                 "name": verdict.name,
-                "expected": verdict.expected,
-                "measured": verdict.measured,
+                "measure": verdict.measure,
+                "measured": _value(verdict.measured),
                 "ci": _pair(verdict.interval),
-                "tolerance": verdict.tolerance,
-                "at_least": verdict.at_least,
-                "at_most": verdict.at_most,
-                "holds": verdict.holds,
+                **verdict.bound._asdict(),
+                "verdict": verdict.verdict,
+                "reason": verdict.reason,
+                "way_out": verdict.way_out,
             }
             for verdict in answer.verdicts
         ],
@@ -92,10 +99,10 @@ def least_objective(cell: CellAnswer) -> float | None:
 
 
 def _turn_over_json(family: Family) -> dict[str, Any]:
-    """Returns the fit of lr_sum* = eta_max / (B + B_c) of a family; its numbers are None where it could not be fitted."""
-    turn = family.turn_over
-    if turn is None:
-        return {"of": dict(family.of), "b_c": None, "ci": None}
+    """Returns the fit of lr_sum* = eta_max / (B + B_c) of a family; its numbers are None where there is none."""
+    turn, judgement = family.turn_over, turn_over_judgement(family)._asdict()
+    if turn is None or has_one_seed(family.cells):
+        return {"of": dict(family.of), "b_c": None, "ci": None, **judgement}
     return {
         "of": dict(family.of),
         "b_c": turn.b_c.value,
@@ -103,6 +110,7 @@ def _turn_over_json(family: Family) -> dict[str, Any]:
         "eta_max": turn.eta_max.value,
         "residual": turn.residual,
         "at_bound": turn.at_bound,
+        **judgement,
     }
 
 
@@ -113,7 +121,8 @@ def _trade_off_json(family: Family) -> dict[str, Any]:
     intervals = {"s_min": fit.s_min, "e_min": fit.e_min, "b_crit": fit.b_crit}
     numbers = {name: interval.value for name, interval in intervals.items()}
     pairs = {f"{name}_ci": _pair(interval) for name, interval in intervals.items()}
-    return {"of": dict(family.of), **numbers, **pairs, "residual": fit.residual, "at_bound": fit.at_bound}
+    fitted = {**numbers, **pairs, "residual": fit.residual, "at_bound": fit.at_bound}
+    return {"of": dict(family.of), **fitted, **trade_off_judgement(family)._asdict()}
 
 
 def _pair(interval: Interval | None) -> list[float] | None:

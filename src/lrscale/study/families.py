@@ -139,11 +139,6 @@ class Family:
         chosen = [(math.log(size), steps) for size, steps in self.steps() if low <= size <= high]
         return mean_slope(*(np.array(part) for part in zip(*chosen, strict=True))) if chosen else None
 
-    def turns(self) -> bool:
-        """Returns whether B_c lies between the smallest and the largest batch size; elsewhere it is not measured."""
-        sizes = [cell.step_examples for cell in self.cells]
-        return self.turn_over is not None and min(sizes) < self.turn_over.b_c.value < max(sizes)
-
     def reductions(self) -> list[str]:
         """Returns the reductions of its cells, each once."""
         return list(dict.fromkeys(cell.training.reduction for cell in self.cells))

@@ -18,8 +18,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from lrscale.estimate.intervals import seed_means
 from lrscale.report.figures.palette import colours, reduction_look
 from lrscale.study.answer import Answer
+from lrscale.study.claims import ratio_judgement
 from lrscale.study.families import CellAnswer, Family
 from lrscale.study.records import Curve
+from lrscale.study.verdict import CANNOT_TELL, HOLDS, turn_over_judgement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +172,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
     """Returns the figure of best lr against batch size, with all reductions in one panel.
 
     Measured values are points with their intervals, and theory is a line. The title states lr_sum*/lr_mean* as a power
-    of c, with its interval.
+    of c, with its interval, if this can be told.
     """
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panels(1, width=6.4, height=4.3)
@@ -191,13 +193,13 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
                     above = [interval.high - interval.value for interval in intervals]
                     axes.errorbar(sizes, lrs, [below, above], fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
         turn = family.turn_over
-        if turn is not None and family.turns():
-            axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"turn-over, B = {turn.b_c.value:.0f}")
+        if turn is not None and turn_over_judgement(family).verdict == HOLDS:
+            axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"half of the level,\nB = {turn.b_c.value:.0f}")
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
         _set_log_ticks(axes.yaxis)
-        if family.ratio is not None:
-            r = family.ratio
+        r = family.ratio
+        if r is not None and ratio_judgement(answer.plan, family).verdict != CANNOT_TELL:
             law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$"
             axes.set_title(
                 f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_title_end(family)}", loc="left"
