@@ -7,6 +7,7 @@ from typing import Any
 from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer, Family
+from lrscale.study.remarks import coverage
 from lrscale.study.statements import laws
 from lrscale.training.results import mean_objective
 
@@ -39,6 +40,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "question": answer.plan.question,
         "objective": answer.plan.objective,
         "law": laws(answer),
+        "intervals_cover": coverage(answer.cells),
         "cells": [_cell_json(cell) for cell in answer.cells],
         "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in answer.measurements],
         "ratio": ratios[0] if len(ratios) == 1 else None,
@@ -75,6 +77,7 @@ def _cell_json(cell: CellAnswer) -> dict[str, Any]:
         "lr_best_ci": _pair(best.interval if best else None),
         "objective": least_objective(cell),
         "lr_theory": cell.theory_lr,
+        "theory_note": cell.theory_note,
         "at_edge": best.at_edge if best else None,
         "n_trials": len(cell.trials),
         "n_runs": sum(len(t.objectives) for t in cell.trials),

@@ -13,6 +13,7 @@ from lrscale.study.answer import Answer
 from lrscale.study.claims import Verdict
 from lrscale.study.families import CellAnswer, Measurement
 from lrscale.study.plan import in_words
+from lrscale.study.remarks import coverage, theory_remarks
 from lrscale.study.statements import laws
 from lrscale.training.quantity import Quantity
 
@@ -29,7 +30,8 @@ def show(answer: Answer, console: Console) -> None:
         _print_table(console, title, [columns[i] for i in group], [[row[i] for i in group] for row in rows])
         title = None
     if answer.families:
-        console.print(f"objective: {plan.objective}", style="dim italic" if console.is_terminal else None)
+        for line in (f"objective: {plan.objective}", *theory_remarks(answer.cells)):
+            console.print(line, style="dim italic" if console.is_terminal else None)
     for heading, headers, table_rows in (
         ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),
         (None, CLAIM_COLUMNS, [claim_row(verdict) for verdict in answer.verdicts]),
@@ -40,9 +42,8 @@ def show(answer: Answer, console: Console) -> None:
     console.print()
     for sentence in laws(answer):
         console.print(sentence, style="bold" if console.is_terminal else None)
-    seeds = {len(t.objectives) for cell in answer.cells for t in cell.trials}
-    if seeds == {1}:
-        console.print("One seed was run: the intervals hold only the error of the grid of lrs. Take seeds=8.")
+    if sentence := coverage(answer.cells):
+        console.print(sentence)
 
 
 def _print_table(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -101,13 +102,14 @@ def column_groups(columns: Sequence[str], rows: Sequence[Sequence[str]], width: 
 def cell_table(answer: Answer) -> tuple[list[str], list[list[str]]]:
     """Returns the columns and the rows of the table of cells; for a probe, those of the table of quantities.
 
-    The last column holds remarks. It is left out where no cell has a remark.
+    The last column holds remarks. It is left out where no cell has a remark, and so is the column of theory.
     """
     if not answer.families:
         return quantity_table(answer.measurements)
-    columns, rows = list(COLUMNS), [cell_row(cell) for cell in answer.cells]
-    count = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    return columns[:count], [row[:count] for row in rows]
+    rows = [cell_row(cell) for cell in answer.cells]
+    empty = {"theory": "-", "": ""}
+    shown = [i for i, name in enumerate(COLUMNS) if any(row[i] != empty.get(name) for row in rows) or name not in empty]
+    return [COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows]
 
 
 GAP = 2
