@@ -13,7 +13,7 @@ from lrscale.estimate.fits import TurnOver, turn_over
 from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import answer_of
 from lrscale.study.claims import in_count, ratio_judgement, verdicts
-from lrscale.study.families import CellAnswer, Family
+from lrscale.study.families import CellAnswer, Family, Ratio
 from lrscale.study.plan import Cell
 from lrscale.study.records import TrialRecord
 from lrscale.study.statements import digits, laws
@@ -102,7 +102,11 @@ def cell(reduction: str, size: int, found: BestLr | None, seeds: int = 8, trials
     params = {"optimizer.lr": 0.1} if tuned else {}
     runs = [TrialRecord(f"r{i}", label, i, params, (1.0,) * seeds, (False,) * seeds, None) for i in range(trials)]
     plain = Cell(label, label, scientific, {**CONFIG, **scientific})
-    return CellAnswer(plain, tuple(runs), float(size) if reduction == "sum" else 1.0, found, 0.1, None)
+    return CellAnswer(plain, tuple(runs), float(size) if reduction == "sum" else 1.0, found, 0.1, None, "")
+
+
+def ratios(slope: Interval | None) -> tuple[Ratio, ...]:
+    return (Ratio("sum", "mean", slope, -1, False),)
 
 
 CONFIG = config()
@@ -111,7 +115,7 @@ CONFIG = config()
 
 def family(ratio: Interval | None, turn: TurnOver | None = None, **changes: Any) -> Family:
     cells = [cell(reduction, size, best(0.1), **changes) for reduction in ("sum", "mean") for size in (4, 16, 64)]
-    return Family({}, tuple(cells), 1.0, ratio, turn, None)
+    return Family({}, tuple(cells), 1.0, ratios(ratio), turn, None)
 
 
 CLAIM = {"name": "falls as 1/B", "measure": "ratio_slope", "expected": -1}
@@ -149,7 +153,7 @@ def test_the_law_and_the_claim_have_one_verdict(
 
 def test_the_law_has_the_smallest_tolerance_of_its_claims_or_the_default() -> None:
     found = family(Interval(-1.0, -1.03, -0.97))
-    assert ratio_judgement(make_plan(), found).verdict == "holds"
+    assert ratio_judgement(make_plan(), found, found.ratios[0]).verdict == "holds"
     claims = [CLAIM | {"tolerance": 0.2}, CLAIM | {"tolerance": 0.01}, CLAIM | {"expected": 0, "tolerance": 0.001}]
     assert ratio_judgement(make_plan(claims=claims), found).reason == f"{WIDER} 0.01"
     elsewhere = CLAIM | {"tolerance": 0.01, "where": {"optimizer": "adam"}}
@@ -175,8 +179,8 @@ def test_why_an_estimate_is_missing() -> None:
 
 def test_why_a_ratio_is_missing() -> None:
     one = [cell(reduction, 1, best(0.1)) for reduction in ("sum", "mean")]
-    assert missing_ratio(Family({}, tuple(one), 1.0, None, None, None)).reason == "at batch size 1 sum and mean are the same"
-    alone = Family({}, (cell("sum", 4, best(0.1)),), 1.0, None, None, None)
+    assert missing_ratio(Family({}, tuple(one), 1.0, (), None, None)).reason == "at batch size 1 sum and mean are the same"
+    alone = Family({}, (cell("sum", 4, best(0.1)),), 1.0, (), None, None)
     assert missing_ratio(alone) == ("cannot tell", "no cell has the reduction mean", "take reduction=sum,mean")
 
 
@@ -190,8 +194,8 @@ def test_the_way_out_asks_for_trials_where_lrs_are_far_apart_and_else_for_seeds(
 
 def test_lrs_more_than_an_octave_apart_tell_nothing() -> None:
     cells = tuple(cell(reduction, 4, best(0.1, spacing=1.4), trials=4) for reduction in ("sum", "mean"))
-    found = Family({}, cells, 1.0, Interval(-1.3, -1.4, -1.2), None, None)
-    judgement = ratio_judgement(make_plan(), found)
+    found = Family({}, cells, 1.0, ratios(Interval(-1.3, -1.4, -1.2)), None, None)
+    judgement = ratio_judgement(make_plan(), found, found.ratios[0])
     assert judgement.verdict == "cannot tell" and "more than an octave apart" in judgement.reason
     assert judgement.way_out == "raise hydra.sweeper.n_trials to 16"
 
@@ -241,8 +245,8 @@ def test_theory_is_told_by_the_intervals_of_all_cells(lr: float, error: float, v
     cells = (cell("sum", 4, best(0.1)), cell("sum", 16, best(lr, error)))
     claim = {"name": "it", "measure": "theory", "expected": 0, "tolerance": 0.2}
     plan = make_plan([c.cell for c in cells], claims=[claim])
-    [found] = verdicts(plan, [Family({}, cells, 1.0, None, None, None)], ())
+    [found] = verdicts(plan, [Family({}, cells, 1.0, (), None, None)], ())
     assert found.verdict == verdict
-    at_edge = Family({}, (cells[0], cell("sum", 64, best(0.1, edge=True))), 1.0, None, None, None)
+    at_edge = Family({}, (cells[0], cell("sum", 64, best(0.1, edge=True))), 1.0, (), None, None)
     [found] = verdicts(plan, [at_edge], ())
     assert Judgement(found.verdict, found.reason).verdict == "cannot tell" and "at an edge" in found.reason

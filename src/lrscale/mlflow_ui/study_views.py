@@ -19,9 +19,9 @@ ESTIMATE_COLUMNS = {"metrics.lr_best": 80, "metrics.lr_low": 80, "metrics.lr_hig
 HIDDEN = (
     "batch_size", "diverged", "examples", "excess_risk", "log10_lr", "log10_objective", "lr_best", "lr_high", "lr_low",
     "lr_theory", "objective", "objective_by_seed", "place", "population_risk", "seeds", "steps", "train_loss", "trial",
-    "claims", "claims_held", "claims_failed", "claims_untold", "ratio_slope", "curve/log10_lr", "final/excess_risk", "final/population_risk",
-    "final/train_loss", "final/minibatch_loss", "final/grad_norm", "final/valid_loss", "final/valid_error",
-    "final/steps_to_target",
+    "claims", "claims_held", "claims_failed", "claims_untold", "ratio_slope", "curve/log10_lr", "final/excess_risk",
+    "final/population_risk", "final/train_loss", "final/minibatch_loss", "final/grad_norm", "final/valid_loss",
+    "final/valid_error", "final/steps_to_target",
 )  # fmt: skip
 """The metrics for which MLflow would draw charts that no view asks for."""
 

@@ -22,13 +22,16 @@ def as_json(answer: Answer) -> dict[str, Any]:
     ratios = [
         {
             "of": dict(family.of),
-            "slope": _value(ratio),
-            "ci": _pair(ratio),
-            "expected": -family.homogeneity,
-            **ratio_judgement(answer.plan, family)._asdict(),
+            "ratio": [ratio.of, ratio.over],
+            "slope": _value(slope),
+            "ci": _pair(slope),
+            "expected": ratio.expected,
+            "same_runs": ratio.same_runs,
+            **ratio_judgement(answer.plan, family, ratio)._asdict(),
         }
         for family in answer.families
-        for ratio in [None if has_one_seed(family.cells) else family.ratio]
+        for ratio in family.ratios
+        for slope in [None if has_one_seed(family.cells) else ratio.slope]
     ]
     slopes = [
         {

@@ -73,9 +73,10 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     verdicts, families = study_answer.verdicts, study_answer.families
     names = {"claims_held": HOLDS, "claims_failed": FAILS, "claims_untold": CANNOT_TELL}
     metrics = {name: float(sum(v.verdict == text for v in verdicts)) for name, text in names.items()}
-    ratios = [family.ratio for family in families if ratio_judgement(study_answer.plan, family).verdict != CANNOT_TELL]
-    if len(families) == 1 and ratios and ratios[0] is not None:
-        metrics["ratio_slope"] = round(ratios[0].value, 4)
+    if len(families) == 1 and families[0].ratios:
+        ratio = families[0].ratios[0]
+        if ratio.slope and ratio_judgement(study_answer.plan, families[0], ratio).verdict != CANNOT_TELL:
+            metrics["ratio_slope"] = round(ratio.slope.value, 4)
     with uninterrupted():
         store.keep_files(study.run_id, folder, {**metrics, "claims": float(len(verdicts))})
         show_study(store, study_answer, trials, [f"figures/{name}.png" for name in figures])

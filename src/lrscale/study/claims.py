@@ -12,7 +12,7 @@ from typing import Any
 from lrscale.errors import Failure, Refusal
 from lrscale.estimate.intervals import Interval
 from lrscale.rules import Rule, check, is_number
-from lrscale.study.families import CellAnswer, Family, Measurement
+from lrscale.study.families import CellAnswer, Family, Measurement, Ratio
 from lrscale.study.measures import MEASURES, PROBE_MEASURES, SCALES, WITHOUT_INTERVAL
 from lrscale.study.plan import Plan, has_value
 from lrscale.study.verdict import (
@@ -170,24 +170,24 @@ def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Meas
     return outcomes
 
 
-def ratio_judgement(plan: Plan, family: Family) -> Judgement:
-    """Returns whether the ratio of sum to mean goes with c as theory says: as c^-p.
+def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
+    """Returns whether a ratio of best lrs goes with c as theory says: as c^-p.
 
     The tolerance is that of the family's claim on the same exponent, so that law and claim never differ; of several
     claims it is the smallest, and without one it is LAW_TOLERANCE.
     """
-    if family.ratio is None:
+    if ratio.slope is None:
         return missing_ratio(family)
     if (unsure := why_unsure(family.cells)) is not None:
         return unsure
-    theory = -family.homogeneity
+    theory = ratio.expected
     bounds = [
         _bound(claim)
         for claim in plan.claims
         if claim["measure"] == "ratio_slope" and claim.get("expected") == theory and _selects(claim, family.of)
     ]
     bound = min(bounds, key=lambda b: b.tolerance or 0, default=Bound(theory, LAW_TOLERANCE))
-    return judge(family.ratio, bound, _apart("ratio_slope", bound), more_runs(family.cells))
+    return judge(ratio.slope, bound, _apart("ratio_slope", bound), more_runs(family.cells))
 
 
 def selected(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> list[Measurement]:

@@ -10,7 +10,7 @@ from lrscale.estimate.best_lr import pooled_slope
 from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import Answer
 from lrscale.study.claims import Verdict, in_count, ratio_judgement, selected
-from lrscale.study.families import Family
+from lrscale.study.families import Family, Ratio
 from lrscale.study.plan import Plan
 from lrscale.study.verdict import (
     CANNOT_TELL,
@@ -21,6 +21,7 @@ from lrscale.study.verdict import (
     Judgement,
     trade_off_judgement,
     turn_over_judgement,
+    why_missing,
     why_unsure,
 )
 
@@ -84,18 +85,22 @@ def _against_expected(answer: Answer, claim: Mapping[str, Any]) -> str:
 def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
     """Returns the laws of each family with their numbers. Families whose ratio cannot be told share a sentence."""
     sentences = []
-    untold: dict[Judgement, list[str]] = {}
+    untold: dict[tuple[str, Judgement], list[str]] = {}
     for family in families:
-        judgement = ratio_judgement(plan, family)
-        if judgement.verdict == CANNOT_TELL:
-            untold.setdefault(judgement, []).append(family.name)
-        parts = (_ratio_law(plan, family, judgement), _turn_over_law(family), _trade_off_law(family))
-        sentences.append(" ".join(filter(None, parts)))
+        parts = []
+        for ratio in family.ratios:
+            judgement = ratio_judgement(plan, family, ratio)
+            if judgement.verdict == CANNOT_TELL:
+                untold.setdefault((f"{lr_name(ratio.of)}/{lr_name(ratio.over)}", judgement), []).append(family.name)
+            parts.append(_ratio_law(family, ratio, judgement))
+        if not family.ratios:
+            parts.append(_slope_law(family))
+        sentences.append(" ".join(filter(None, (*parts, _turn_over_law(family), _trade_off_law(family)))))
     cannot = [
-        f"How lr_sum*/lr_mean* goes with c{f' ({in_few(names)})' if names[0] else ''}, this study {in_words_of(judgement)}."
-        for judgement, names in untold.items()
+        f"How {name} goes with c{f' ({in_few(names)})' if names[0] else ''}, this study {in_words_of(judgement)}."
+        for (name, judgement), names in untold.items()
     ]
-    none_told = sum(map(len, untold.values())) == len(families)
+    none_told = cannot and sum(map(len, untold.values())) == sum(len(family.ratios) for family in families)
     return [text for text in ((*cannot, *sentences) if none_told else (*sentences, *cannot)) if text]
 
 
@@ -109,16 +114,32 @@ def in_few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= NAMED + 1 else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
-def _ratio_law(plan: Plan, family: Family, judgement: Judgement) -> str:
-    """Returns one sentence on the ratio of sum to mean; empty where it cannot be told."""
-    if family.ratio is None or judgement.verdict == CANNOT_TELL:
+def lr_name(of: str) -> str:
+    """Returns the name of a best lr, as in `lr_sum*` or `lr*(mean, accumulation 4)`."""
+    return f"lr*({of})" if "," in of else f"lr_{of}*"
+
+
+def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
+    """Returns the law of a ratio of best lrs, and whether its cells are the same runs; empty where the law cannot be told."""
+    if ratio.slope is None or judgement.verdict == CANNOT_TELL:
         return ""
     where = f" ({family.name})" if family.name else ""
     fits = "as" if judgement.verdict == HOLDS else "not as"
-    number = in_digits(family.ratio, Bound(-family.homogeneity, LAW_TOLERANCE))
-    return (
-        f"lr_sum* = lr_mean* x c^{number}{where}, c the number of summed terms: {fits} theory says (c^{-family.homogeneity:g})."
-    )
+    number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
+    c = "the number of summed terms" if ratio.of == "sum" else "the ratio of their gradient scales"
+    law = f"{lr_name(ratio.of)} = {lr_name(ratio.over)} x c^{number}{where}, c {c}: {fits} theory says (c^{ratio.expected:g})."
+    return f"{law} They are the same runs, trained once and recorded twice." if ratio.same_runs else law
+
+
+def _slope_law(family: Family) -> str:
+    """Returns one sentence on how the best lr of the only reduction of a family goes with B."""
+    of = f"{lr_name(family.reductions()[0])}{f' ({family.name})' if family.name else ''}"
+    sizes = [cell.step_examples for cell in family.cells]
+    slope = family.slope(family.reductions()[0], min(sizes), max(sizes))
+    unsure = why_unsure(family.cells) or (None if slope else why_missing(family.cells))
+    if slope is None or unsure is not None:
+        return f"How {of} goes with B, this study {in_words_of(unsure)}." if unsure else ""
+    return f"{of} goes as B^{in_digits(slope)} over B = {min(sizes)} to {max(sizes)}."
 
 
 def _turn_over_law(family: Family) -> str:

@@ -78,6 +78,19 @@ def knobs_scaled(cells: Sequence[Cell]) -> dict[str, float]:
     return powers
 
 
+def knobs_left(cells: Sequence[Cell]) -> list[str]:
+    """Returns the dotted keys of the knobs that were not scaled in some cell, though the same steps need it."""
+    by_id = {cell.id: cell for cell in cells}
+    left: dict[str, None] = {}
+    for cell in cells:
+        if cell.twin is not None:
+            wanted = _translated(cell, by_id[cell.twin.of]).items()
+            left |= dict.fromkeys(
+                key for key, v in wanted if key not in cell.twin.factors and cell.config["optimizer"][key.partition(".")[2]] != v
+            )
+    return list(left)
+
+
 def _differs(cell: Cell, reference: Cell, key: str) -> bool:
     group, _, name = key.partition(".")
     return bool(key in (cell.twin.factors if cell.twin else ())) or cell.config[group][name] != reference.config[group][name]

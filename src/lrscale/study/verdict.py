@@ -186,11 +186,11 @@ def missing_steps(cells: Sequence[CellAnswer]) -> Judgement:
 def missing_ratio(family: Family) -> Judgement:
     """Returns why a family has no ratio of sum to mean, and the way out."""
     absent = [reduction for reduction in ("sum", "mean") if reduction not in family.reductions()]
-    if absent and any(cell.tuned for cell in family.cells):
+    if absent and not family.ratios and any(cell.tuned for cell in family.cells):
         return Judgement(CANNOT_TELL, f"no cell has the reduction {absent[0]}", "take reduction=sum,mean")
     if family.cells and max(cell.step_examples for cell in family.cells) == 1:
         return Judgement(CANNOT_TELL, "at batch size 1 sum and mean are the same", "add batch sizes above 1")
-    return why_missing([cell for cell in family.cells if cell.training.reduction in ("sum", "mean")])
+    return why_missing(family.cells)
 
 
 def turn_over_obstacle(family: Family) -> Judgement | None:

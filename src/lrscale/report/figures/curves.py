@@ -198,8 +198,9 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
         _set_log_ticks(axes.yaxis)
-        r = family.ratio
-        if r is not None and ratio_judgement(answer.plan, family).verdict != CANNOT_TELL:
+        ratio = next((r for r in family.ratios if (r.of, r.over) == ("sum", "mean")), None)
+        if ratio is not None and ratio.slope and ratio_judgement(answer.plan, family, ratio).verdict != CANNOT_TELL:
+            r = ratio.slope
             law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$"
             axes.set_title(
                 f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_title_end(family)}", loc="left"
