@@ -144,7 +144,7 @@ def test_the_law_and_the_claim_have_one_verdict(
     found = family(ratio, seeds=seeds)
     claim = CLAIM | ({"tolerance": tolerance} if tolerance is not None else {})
     plan = make_plan([c.cell for c in found.cells], claims=[claim])
-    [of_claim], of_law = verdicts(plan, [found], ()), ratio_judgement(plan, found)
+    [of_claim], of_law = verdicts(plan, [found], ()), ratio_judgement(plan, found, found.ratios[0])
     assert (of_claim.verdict, of_claim.reason, of_claim.way_out) == of_law
     assert of_law.verdict == verdict
     [said] = laws(answer_of(make_record(plan.cells, claims=[claim]), (found,), ()))
@@ -155,9 +155,9 @@ def test_the_law_has_the_smallest_tolerance_of_its_claims_or_the_default() -> No
     found = family(Interval(-1.0, -1.03, -0.97))
     assert ratio_judgement(make_plan(), found, found.ratios[0]).verdict == "holds"
     claims = [CLAIM | {"tolerance": 0.2}, CLAIM | {"tolerance": 0.01}, CLAIM | {"expected": 0, "tolerance": 0.001}]
-    assert ratio_judgement(make_plan(claims=claims), found).reason == f"{WIDER} 0.01"
+    assert ratio_judgement(make_plan(claims=claims), found, found.ratios[0]).reason == f"{WIDER} 0.01"
     elsewhere = CLAIM | {"tolerance": 0.01, "where": {"optimizer": "adam"}}
-    assert ratio_judgement(make_plan(claims=[elsewhere]), found).verdict == "holds"
+    assert ratio_judgement(make_plan(claims=[elsewhere]), found, found.ratios[0]).verdict == "holds"
 
 
 def test_why_an_estimate_is_missing() -> None:
