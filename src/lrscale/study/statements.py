@@ -95,8 +95,9 @@ def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
         f"How lr_sum*/lr_mean* goes with c{f' ({in_few(names)})' if names[0] else ''}, this study {in_words_of(judgement)}."
         for judgement, names in untold.items()
     ]
-    none_told = sum(map(len, untold.values())) == len(families)
-    return [text for text in ((*cannot, *sentences) if none_told else (*sentences, *cannot)) if text]
+    asked = all({"sum", "mean"} <= set(family.reductions()) for family in families)
+    is_first = asked and sum(map(len, untold.values())) == len(families)  # else the study answers another question first
+    return [text for text in ((*cannot, *sentences) if is_first else (*sentences, *cannot)) if text]
 
 
 def in_few(names: Sequence[str]) -> str:
@@ -134,7 +135,7 @@ def _turn_over_law(family: Family) -> str:
     if judgement.verdict == HOLDS:
         return f"{of} is at half of its small-batch level at B = {in_digits(turn.b_c)}, {residual}."
     if turn.b_c.low > max(sizes):
-        return f"Up to B = {max(sizes)} {of} stays above half of its small-batch level, {residual}."
+        return f"Up to B = {max(sizes)} {of} stays above half of its small-batch level."
     if turn.b_c.high < min(sizes):
         return f"{of} falls as 1/B over all batch sizes tried, {residual}."
     return f"Where {of} is at half of its small-batch level, this study {in_words_of(judgement)}."
