@@ -155,7 +155,7 @@ def _turn_over_law(family: Family) -> str:
     if judgement.verdict == HOLDS:
         return f"{of} is at half of its small-batch level at B = {in_digits(turn.b_c)}, {residual}."
     if turn.b_c.low > max(sizes):
-        return f"Up to B = {max(sizes)} {of} stays above half of its small-batch level, {residual}."
+        return f"Up to B = {max(sizes)} {of} stays above half of its small-batch level."
     if turn.b_c.high < min(sizes):
         return f"{of} falls as 1/B over all batch sizes tried, {residual}."
     return f"Where {of} is at half of its small-batch level, this study {in_words_of(judgement)}."
