@@ -10,6 +10,7 @@ import yaml
 from lrscale import probes
 from lrscale.probes import PROBES, Probe
 from lrscale.published.files import tables
+from lrscale.report.json import as_json
 from lrscale.rules import integer
 from lrscale.spec import Option, Training
 from lrscale.study.answer import answer_of
@@ -186,6 +187,17 @@ def test_a_claim_on_nothing_cannot_be_told(measure: str) -> None:
     study = make_record([m.cell for m in of_another], claims=[claim])
     [said] = laws(answer_of(study, (), tuple(of_another)))
     assert said.startswith("C is B: cannot tell: ") and said.endswith("0 of 1 claims hold, 1 cannot be told, over 2 cells.")
+
+
+def test_an_infinite_deviation_fails_and_is_no_number_of_json() -> None:
+    claim = {"name": "x is 2", "measure": "log_deviation", "quantity": "x", "at_most": 1}
+    found = measured(-1, expected=2)
+    document = as_json(answer_of(make_record([m.cell for m in found], claims=[claim]), (), tuple(found)))
+    json.dumps(document, allow_nan=False)
+    [told] = document["claims"]
+    assert (
+        told["verdict"] == "fails" and told["measured"] is None and "x is 2: within inf % (fails)" in document["law"][0].lower()
+    )
 
 
 def test_a_slope_through_two_points_has_no_interval_and_cannot_be_told() -> None:

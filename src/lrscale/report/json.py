@@ -134,5 +134,5 @@ def _pair(interval: Interval | None) -> list[float] | None:
 
 
 def _value(interval: Interval | None) -> float | None:
-    """Returns the estimate that an interval belongs to."""
-    return None if interval is None else interval.value
+    """Returns the estimate that an interval belongs to; None where it is infinite, which JSON does not know."""
+    return interval.value if interval is not None and math.isfinite(interval.value) else None
