@@ -64,18 +64,17 @@ class Problem:
             variance = LEVEL**2 + (TILT * x) ** 2 + WAVES**2
             return np.asarray(expected * np.exp((self.shared(x) + own(x)) / 2**0.5 - variance / 2))
 
-        by_sum, by_mean = tuned(objective, trials), tuned(lambda lr: objective(lr / batch_size), trials)
-        return by_sum, by_mean
+        return tuned(objective, trials, batch_size), tuned(lambda lr: objective(lr / batch_size), trials)
 
 
-def tuned(objective: Callable[[float], Array], trials: int) -> BestLr:
-    """Walks a ladder and estimates the best lr from what it tried."""
+def tuned(objective: Callable[[float], Array], trials: int, c: int = 1) -> BestLr:
+    """Walks a ladder and estimates the best lr from what it tried. The lattice is in the units of lr x c."""
     tried: dict[int, Array] = {}
     wanted = first_rungs(1e-4, 2, trials)
     while wanted:
-        tried |= {k: objective(lr_at(k)) for k in wanted}
+        tried |= {k: objective(lr_at(k) / c) for k in wanted}
         left = trials - len(tried)
         wanted = next_rungs([{k: v.tolist() for k, v in tried.items()}], left, 1e-4, 2) if left else []
-    found = best_lr(np.array([lr_at(k) for k in tried]), np.array(list(tried.values())))
+    found = best_lr(np.array([lr_at(k) / c for k in tried]), np.array(list(tried.values())))
     assert found is not None and not found.at_edge
     return found

@@ -69,18 +69,46 @@ def test_where_everything_diverged_there_is_no_estimate() -> None:
 
 
 @pytest.mark.parametrize("losses", [np.zeros((5, 2)), np.ones((5, 2)), np.ones((5, 1))])
-def test_constant_and_zero_losses_and_single_seeds_have_an_estimate(losses: Array) -> None:
+def test_a_level_curve_shows_nothing(losses: Array) -> None:
     found = best_lr(np.array([1.0, 2, 4, 8, 16]), losses)
     assert found is not None and math.isfinite(found.log_lr)
-    assert found.interval.low <= found.interval.value <= found.interval.high
+    assert found.edge == "both" and found.interval is None and found.bound == ""
 
 
-@pytest.mark.parametrize(("place", "edge"), [(0, True), (1, True), (2, False), (3, True), (4, True)])
-def test_fewer_than_two_points_beyond_the_best_mark_an_edge(place: int, edge: bool) -> None:
-    lrs = 2.0 ** np.arange(5)
+def test_one_seed_has_an_estimate_and_no_interval() -> None:
+    lrs = 2.0 ** np.arange(7)
+    found = best_lr(lrs, 1 + np.log2(lrs / 8)[:, None] ** 2)
+    assert found is not None and found.interval is None and not found.at_edge and found.seeds == 1
+    assert_allclose(found.lr, 8)
+    x = np.array([0.0, 1.0])
+    for line in (slope(x, [found, found]), ratio_slope(x, [found, found], [found, found])):
+        assert line is not None and line[1:] == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("place", "edge", "bound"), [(0, "low", "<= "), (1, "", ""), (2, "", ""), (3, "", ""), (4, "high", ">= ")]
+)
+def test_a_best_at_the_last_lr_is_at_an_edge_and_gives_a_bound(place: int, edge: str, bound: str) -> None:
+    lrs = 2.0 ** (np.arange(5) / 2)
     losses = np.abs(np.arange(5) - place)[:, None] + np.ones((5, 2))
     found = best_lr(lrs, losses)
-    assert found is not None and found.at_edge is edge
+    assert found is not None and found.edge == edge and found.bound.startswith(bound)
+    assert (found.interval is None) == bool(edge) == bool(found.bound)
+
+
+def test_the_bound_holds_the_point_where_the_loss_falls_no_more() -> None:
+    lrs = 2.0 ** (np.arange(9) / 8)
+    found = best_lr(lrs, np.repeat(lrs[:, None], 4, 1))
+    assert found is not None
+    sign, value = found.bound.split()
+    assert sign == "<=" and 1 <= float(value) <= 1.1
+
+
+def test_an_edge_that_many_draws_of_the_seeds_reach_is_an_edge() -> None:
+    lrs = 2.0 ** (np.arange(5) / 8)
+    losses = np.abs(np.arange(5)[:, None] - np.array([0, 0, 0, 2, 2, 2, 2])) + 1.0
+    found = best_lr(lrs, losses)
+    assert found is not None and found.edge == "low"
 
 
 def test_a_cliff_above_the_best_is_no_edge() -> None:
@@ -88,8 +116,43 @@ def test_a_cliff_above_the_best_is_no_edge() -> None:
     assert found is not None and not found.at_edge
 
 
+def two_valleys(depth: float, noise: float) -> Array:
+    """Objectives of 8 seeds with valleys at 2^-2 and 2^2, the second shallower by `depth`; seeds disagree by `noise` on it."""
+    x = np.arange(-32, 33) / 8
+    curve = 0.1 + np.minimum((x + 2) ** 2, depth + (x - 2) ** 2)
+    seeds = noise * np.array([-3, -2, -1, -0.5, 0.5, 1, 2, 3])
+    return np.asarray(curve[:, None] + np.where(x[:, None] > 0, seeds, 0) * 0.1)
+
+
+def test_a_second_minimum_within_the_noise_is_a_rival_and_lies_in_the_interval() -> None:
+    lrs = 2.0 ** (np.arange(-32, 33) / 8)
+    near, far = best_lr(lrs, two_valleys(0.01, 0.2)), best_lr(lrs, two_valleys(0.1, 0.2))
+    assert near is not None and near.interval is not None and far is not None and far.interval is not None
+    assert_allclose([near.lr, *near.rivals], [0.25, 4], rtol=0.01)
+    assert near.interval.holds(0.25) and near.interval.holds(4)
+    assert far.rivals == () and far.interval.high < 0.3 and near.remark == "or 4"
+
+
+def test_a_gap_that_may_hide_a_lower_minimum_widens_the_interval() -> None:
+    """Objectives that swing, as momentum's do: between 2^1 and 2^3 there is room for another of the minima."""
+    x = np.arange(-32, 33) / 8
+    losses = np.repeat(0.01 * (1 + np.abs(x[:, None] + 1)) + np.cos(math.pi * x[:, None] / 2) ** 2, 4, 1)
+    is_tried = (x <= 2.01) | (x >= 3.99)
+    whole, part = best_lr(2.0**x, losses), best_lr(2.0 ** x[is_tried], losses[is_tried])
+    assert whole is not None and whole.interval is not None and part is not None and part.interval is not None
+    assert abs(whole.lr - 0.5) < 0.01 and whole.interval.high < 0.52
+    assert part.interval.high > 4
+
+
+def test_lrs_far_apart_around_the_best_are_marked() -> None:
+    for octaves, coarse in ((0.5, False), (1.0, True)):
+        x = octaves * np.arange(-4, 5)
+        found = best_lr(2.0**x, np.repeat(1 + (x[:, None] - 0.1) ** 2, 4, 1))
+        assert found is not None and found.is_coarse is coarse and (found.remark == "coarse") is coarse
+
+
 def made(log_lrs: Array) -> list[BestLr]:
-    return [BestLr(float(x), np.full(1000, x), 0.0, 0.0, False) for x in log_lrs]
+    return [BestLr(float(x), np.full(1000, x), 0.0, 0.0) for x in log_lrs]
 
 
 def test_slopes_of_exact_power_laws_are_exact() -> None:
@@ -113,24 +176,43 @@ def test_the_turn_over_of_an_exact_law_is_found(b_c: float) -> None:
     assert found is not None and not found.at_bound
     assert abs(math.log(found.b_c.value / b_c)) < 0.02
     assert abs(math.log(found.eta_max.value / 0.5)) < 0.02
-    assert found.residual < 0.01
+    assert found.residual < 0.01 and found.fits
 
 
 def test_a_law_without_turn_over_is_marked() -> None:
     sizes = 2.0 ** np.arange(0, 11)
     for exponent in (0.0, -1.0):
         found = turn_over(sizes, made(exponent * np.log(sizes)))
-        assert found is not None and found.at_bound
+        assert found is not None and found.at_bound and not found.fits
 
 
 def test_an_interval_is_widened_by_what_the_grid_leaves_open() -> None:
-    error = grid_error(0.2)
-    found = BestLr(0.0, np.zeros(1000), 0.2, 0.0, False)
+    error = math.hypot(grid_error(0.2), 0.1)
+    found = BestLr(0.0, np.zeros(1000), 0.2, 0.0, disagreement=0.1)
+    assert found.interval is not None
     assert_allclose(np.log(found.interval), [0, -error, error], atol=1e-12)
     x = np.array([0.0, 1.0, 2.0])
-    line = slope(x, [BestLr(v, np.full(1000, v), 0.2, 0.0, False) for v in x])
+    line = slope(x, [BestLr(v, np.full(1000, v), 0.2, 0.0, disagreement=0.1) for v in x])
     assert line is not None
     assert_allclose(line, [1, 1 - error / 2**0.5, 1 + error / 2**0.5], atol=1e-12)
+
+
+def on_lattice(log_lr: float, first: float, c: float = 1.0) -> BestLr:
+    lattice = tuple(first + 0.1 * np.arange(9) - math.log(c))
+    return BestLr(log_lr - math.log(c), np.full(1000, log_lr - math.log(c)), 0.1, 0.0, log_lrs=lattice)
+
+
+def test_the_error_of_a_shared_grid_cancels_in_the_ratio() -> None:
+    log_c = np.log([4.0, 16.0])
+
+    def width(log_lr: float, first: float) -> float:
+        pairs = [(on_lattice(log_lr, first, c), on_lattice(0.4, 0.0)) for c in (4.0, 16.0)]
+        line = ratio_slope(log_c, [s for s, _ in pairs], [m for _, m in pairs])
+        assert line is not None
+        return line.high - line.low
+
+    assert width(0.4, 0.0) < 1e-3 < width(0.405, 0.0) < width(0.42, 0.0) < width(0.45, 0.0)
+    assert width(0.4, 0.05) == pytest.approx(width(0.45, 0.0))
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

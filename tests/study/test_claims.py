@@ -19,7 +19,7 @@ SIZES = 2.0 ** np.arange(10)
 
 def family(task: str, b_c: float, b_crit: float) -> Family:
     """A family whose best lrs and steps are exactly of their forms."""
-    best = [BestLr(float(x), np.full(1000, x), 0.0, 0.0, False) for x in np.log(0.5 / (SIZES + b_c))]
+    best = [BestLr(float(x), np.full(1000, x), 0.0, 0.0) for x in np.log(0.5 / (SIZES + b_c))]
     return Family({"task": task}, (), 1.0, (), turn_over(SIZES, best), trade_off(SIZES, 50 * (1 + b_crit / SIZES)[:, None]))
 
 

@@ -9,53 +9,107 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrscale.estimate.intervals import Array, Interval, log_means, seed_draws, stretched, widened
+from lrscale.estimate.basins import COARSE, Basin, basins, disagreement, minimum
+from lrscale.estimate.intervals import DRAWS, Array, Interval, log_means, seed_draws, stretched, widened
+from lrscale.estimate.lower_bound import lower_bound
+
+RIVAL_SHARE = 0.025
+"""The share of bootstrap draws in which another basin must have the lowest bottom for it to count as a rival."""
+
+DEEPEST = math.log(4)
+"""How much lower than the best that was found an unseen minimum may at most be taken to be, in log objective."""
 
 _TINY = 1e-300
-"""Replaces a loss of exactly 0, because 0 has no logarithm."""
+"""Replaces an objective of 0 or below, which has no logarithm."""
+
+_ROUNDING = 1e-4
+"""Differences of ln lr that rounding of the training may make."""
 
 
 class BestLr(NamedTuple):
     """The estimate of the lr at which the objective is least, in natural logarithms.
 
-    `log_lr` is the estimate, and `draws` [draw] is the estimate from each bootstrap draw of seeds. `spacing` is the
-    distance between the grid's points around it. `log_objective` is the log of the objective there. `at_edge` is True
-    where fewer than two smaller lrs were tried, or fewer than two larger lrs while none of those diverged.
+    `log_lr` is the estimate, and `draws` [draw] is the estimate from each bootstrap draw of seeds: where several minima
+    could be the lowest, the draws lie at all of them. `spacing` is the larger distance between the best point of the grid and
+    its neighbours. `log_objective` is the log of the objective there. `edge` is `low` where the
+    objective may still fall below the smallest lr that was tried, `high` where it may above the largest, `both` where
+    either may be, and else empty.
+    `rivals` are the lrs of other local minima that could be the lowest within the noise of the seeds. `seeds` is their
+    number. `log_lrs` are the logs of the lrs that were tried, increasing. `disagreement` is how far two interpolants are
+    apart; see `lrscale.estimate.basins.disagreement`.
     """
 
     log_lr: float
     draws: Array
     spacing: float
     log_objective: float
-    at_edge: bool
+    edge: str = ""
+    rivals: tuple[float, ...] = ()
+    seeds: int = 2
+    log_lrs: tuple[float, ...] = ()
+    disagreement: float = 0.0
 
     @property
-    def interval(self) -> Interval:
-        """The best lr with its 95 % interval."""
-        log = widened(self.log_lr, self.draws, grid_error(self.spacing))
+    def lr(self) -> float:
+        """The best lr."""
+        return math.exp(self.log_lr)
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best lr is at an edge of the lrs that were tried, so that only a bound is known."""
+        return bool(self.edge)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether the lrs around the best are more than half an octave apart, too far to interpolate between them."""
+        return bool(self.spacing > COARSE)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The best lr with its 95 % interval. None at an edge, where there is a bound, and for one seed, which shows no noise."""
+        return None if self.edge or self.seeds < 2 else self._around()
+
+    @property
+    def bound(self) -> str:
+        """What is known of the best lr at an edge, in words, as in `<= 0.0031`; empty elsewhere, and at both edges."""
+        ends = self._around()
+        return {"low": f"<= {ends.high:.2g}", "high": f">= {ends.low:.2g}"}.get(self.edge, "")
+
+    @property
+    def drawn(self) -> Interval:
+        """The interval as a figure shows it: of width zero where there is none."""
+        return self.interval or Interval(self.lr, self.lr, self.lr)
+
+    @property
+    def remark(self) -> str:
+        """What limits the estimate, in a few words; empty where nothing does."""
+        return "edge" if self.edge else "coarse" if self.is_coarse else f"or {self.rivals[0]:.2g}" if self.rivals else ""
+
+    def _around(self) -> Interval:
+        log = widened(self.log_lr, self.draws, float(grid_errors([self])[0]))
         return Interval(*(float(x) for x in np.exp(log)))
 
 
 def grid_error(spacing: float) -> float:
     """Returns the 95 % error of the interpolant's minimum, in ln lr, for a grid of lrs with this spacing in ln lr.
 
-    The error is 0.22 of the spacing at an eighth of an octave, and half of the spacing from half an octave on. It is
-    about twice the root-mean-square error on noise-free curves of fixed epochs; see
+    The error is an eighth of the spacing at an eighth of an octave, and grows to the whole spacing at an octave. It holds
+    for smooth curves; how far two interpolants disagree is added to it in quadrature. See
     `test_the_grid_leaves_open_what_is_said`.
 
     Example:
-      >>> [round(grid_error(octaves * math.log(2)) / math.log(2), 4) for octaves in (0.125, 0.25, 0.5, 1)]
-      [0.0275, 0.0625, 0.25, 0.5]
+      >>> [round(grid_error(octaves * math.log(2)) / math.log(2), 4) for octaves in (0.125, 0.25, 0.5, 1, 2)]
+      [0.0156, 0.0625, 0.25, 1.0, 2.0]
     """
-    return spacing * min(max(spacing / math.log(2), 0.22), 0.5)
+    return spacing * min(max(spacing / math.log(2), 0.1), 1.0)
 
 
 def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
     """Returns an estimate of the lr at which the mean objective over seeds is least.
 
-    It minimises a local cubic (Akima) interpolant of the log of the mean over log lr, between the two neighbours of the
-    best lr that was tried. A parabola over a wider range would be biased: the loss is a slope on one side and a cliff
-    on the other.
+    It minimises a local interpolant of the mean over log lr; see `lrscale.estimate.basins.minimum`. A parabola over a wider
+    range would be biased: the loss is a slope on one side and a cliff on the other. Each bootstrap draw of seeds chooses
+    the lowest basin anew.
 
     Args:
       lrs: the learning rates that were tried, [trial]; each > 0, all different.
@@ -65,71 +119,107 @@ def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
       The estimate; None where every trial has a run that diverged.
 
     Source:
-      Bias and coverage are measured in `tests/estimate/test_best_lr.py`.
+      Bias and coverage are measured in `tests/estimate/test_best_lr.py` and `tests/benchmarks/coverage.py`.
     """
     order = np.argsort(lrs)
-    x, values = np.log(lrs[order]), np.maximum(objectives[order], _TINY)
+    x, values, seeds = np.log(lrs[order]), objectives[order], objectives.shape[1]
     with np.errstate(over="ignore"):
         means = values.mean(1)
-        means_of_draws = values[:, seed_draws(values.shape[1])].mean(-1)
+        draws = values[:, seed_draws(seeds)].mean(-1) if seeds > 1 else np.repeat(means[:, None], DRAWS, 1)
     if not np.isfinite(means).any():
         return None
-    log_lr, log_objective = minimum(x, np.log(means)[:, None])
-    draws = stretched(log_lr, minimum(x, np.log(means_of_draws))[0], values.shape[1])
-    best = int(np.argmin(means))
-    spacings = np.diff(x[max(best - 1, 0) : best + 2])
-    above = means[best + 1 : best + 3]
-    at_edge = best < 2 or (len(above) < 2 and bool(np.isfinite(above).all()))
-    spacing = float(spacings.mean()) if len(spacings) else 0.0
-    return BestLr(float(log_lr[0]), draws, spacing, float(log_objective[0]), at_edge)
+    found = basins(means, draws, seeds)
+    log_lrs, heights = np.array([minimum(x, means[:, None], basin) for basin in found])[:, :, 0].T
+    log_lrs_of_draws, heights_of_draws = np.array([minimum(x, draws, basin) for basin in found]).transpose(1, 0, 2)
+    places = stretched(log_lrs[:, None], log_lrs_of_draws, seeds)
+    depths, hidden = _unseen(x, means, found, heights)
+    rng = np.random.default_rng(2)
+    heights_of_draws = stretched(heights[:, None], heights_of_draws, seeds) - depths[:, None] * rng.random(heights_of_draws.shape)
+    best = int(heights.argmin())
+    errors = [(grid_error(_spacing(x, basin.lowest)), disagreement(x, means, basin.lowest)) for basin in found]
+    for i in range(len(found)):
+        if i != best:  # the error of the best is in its interval
+            places[i] += rng.normal(size=DRAWS) * np.hypot(*errors[i]) / 1.96
+    for low, high, top, depth in hidden:
+        places = np.vstack([places, rng.uniform(low, high, DRAWS)])
+        heights_of_draws = np.vstack([heights_of_draws, top - depth * rng.random(DRAWS)])
+    lowest = heights_of_draws.argmin(0)
+    shares = np.bincount(lowest, minlength=len(places)) / DRAWS
+    rivals = [i for i in np.argsort(heights) if i != best and shares[i] >= RIVAL_SHARE]
+    return BestLr(
+        float(log_lrs[best]),
+        places[lowest, np.arange(DRAWS)],
+        _spacing(x, found[best].lowest),
+        float(heights[best]),
+        _edge(means, draws, [found[i].lowest for i in (best, *rivals)]),
+        tuple(float(np.exp(log_lrs[i])) for i in rivals),
+        seeds,
+        tuple(x.tolist()),
+        errors[best][1],
+    )
 
 
-def minimum(x: Array, y: Array) -> tuple[Array, Array]:
-    """Returns the minimum of the Akima interpolant of each column, between the neighbours of the column's least point.
+def _unseen(
+    x: Array, means: Array, found: Sequence[Basin], heights: Array
+) -> tuple[Array, list[tuple[float, float, float, float]]]:
+    """Returns how much lower the objective may be than it was seen, in log objective: in basins, and in gaps between points.
 
-    Args:
-      x: increasing values, [point].
-      y: values of each column at x, [point, column]; inf where a run diverged, which makes a cliff of finite height.
+    Only a curve with several deep basins, twice as high at their barriers, may have more in its gaps.
 
     Returns:
-      The x and the y of each column's minimum, each [column].
+      The depth of each basin below its interpolated bottom, [basin]; and of each gap that may hold the best the ends in
+      log lr, the log of the lower objective at an end, and the depth below it.
     """
-    best = np.argmin(y, 0)
-    finite = np.where(np.isfinite(y), y, -np.inf)
-    cliff = np.minimum(y, finite.max(0) + 1)
-    if len(x) < 3:
-        return x[best], np.take_along_axis(y, best[None], 0)[0]
-    best_x, best_y = x[best].copy(), np.take_along_axis(cliff, best[None], 0)[0]
-    for i in np.unique(best):
-        columns = np.flatnonzero(best == i)
-        fine = np.linspace(x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)], 129)
-        dense = _akima(x, cliff[:, columns], fine)
-        least = np.argmin(dense, 0)
-        best_x[columns], best_y[columns] = fine[least], dense[least, np.arange(len(columns))]
-    return best_x, best_y
+    bounds = np.array([lower_bound(x.tolist(), means.tolist(), i) for i in range(len(x) - 1)] or [np.inf])
+    logs = np.maximum(np.log(np.maximum(bounds, _TINY)), heights.min() - DEEPEST)
+    beside = [[i for i in (basin.lowest - 1, basin.lowest) if 0 <= i < len(x) - 1] for basin in found]
+    depths = np.array([height - min(logs[gaps], default=height) for height, gaps in zip(heights, beside, strict=True)])
+    covered = {i for gaps in beside for i in gaps}
+    deep = [basin for basin in found if min(means[basin.first], means[basin.last]) > 2 * means[basin.lowest]]
+    hidden = []
+    for i in range(len(x) - 1):
+        if len(deep) > 1 and i not in covered and logs[i] < heights.min():
+            top = math.log(max(min(means[i], means[i + 1]), _TINY))
+            hidden.append((x[i], x[i + 1], top, top - logs[i]))
+    return np.maximum(depths, 0.0), hidden
 
 
-def _akima(x: Array, y: Array, points: Array) -> Array:
-    """Returns the Akima interpolant of (x, y) at some points, for each column of y."""
-    from scipy.interpolate import Akima1DInterpolator  # takes 0.4 s to import, so it is imported only when it is used
+def _spacing(x: Array, k: int) -> float:
+    """Returns the larger distance from point k to a neighbour; 0 for a single point."""
+    return float(np.diff(x[max(k - 1, 0) : k + 2]).max(initial=0.0))
 
-    return np.asarray(Akima1DInterpolator(x, y, axis=0)(points), dtype=np.float64)
+
+def _edge(means: Array, draws: Array, lowest: Sequence[int]) -> str:
+    """Returns which edge the minimum may lie beyond: where the last point is the lowest of a basin, or of many draws.
+
+    A run that diverged above the best closes the upper edge.
+    """
+    is_least = draws <= draws.min(0)
+    low, high = (
+        bool(np.isfinite(means[k])) and (k in lowest or float(is_least[k].mean()) >= RIVAL_SHARE) for k in (0, len(means) - 1)
+    )
+    return "both" if low and high else "low" if low else "high" if high else ""
 
 
 def slope(log_x: Array, best: list[BestLr]) -> Interval | None:
     """Returns the slope of log lr* over log x, by least squares; None for fewer than two different x.
 
+    The interval is infinite where a best lr has one seed, which shows no noise.
+
     Args:
       log_x: log of the x of each cell, [cell].
       best: the best lr of each cell, [cell].
     """
-    return _slope(log_x, np.array([b.log_lr for b in best]), np.array([b.draws for b in best]), grid_errors(best))
+    found = _slope(log_x, np.array([b.log_lr for b in best]), np.array([b.draws for b in best]), grid_errors(best))
+    return _open(found, best)
 
 
 def ratio_slope(log_c: Array, by_sum: list[BestLr], by_mean: list[BestLr]) -> Interval | None:
     """Returns the slope of log(lr_sum*/lr_mean*) over log c; None for c = 1 alone.
 
-    Where all pairs have the same c, the line goes through ratio 1 at c = 1.
+    Where all pairs have the same c, the line goes through ratio 1 at c = 1. Where both cells of a pair tried the same
+    lrs up to a factor, the error of the grid cancels as far as their minima lie at the same place between the points. The
+    interval is infinite where a best lr has one seed, which shows no noise.
 
     Args:
       log_c: log of c, the gradient scale of sum divided by that of mean, [pair].
@@ -139,15 +229,37 @@ def ratio_slope(log_c: Array, by_sum: list[BestLr], by_mean: list[BestLr]) -> In
     pairs = list(zip(by_sum, by_mean, strict=True))
     ratio = np.array([s.log_lr - m.log_lr for s, m in pairs])
     draws = np.array([s.draws - m.draws for s, m in pairs])
-    error = np.hypot(grid_errors(by_sum), grid_errors(by_mean))
+    error = np.array([_pair_error(s, m) for s, m in pairs])
     if len(set(log_c)) == 1 and log_c[0] != 0:
         log_c, ratio, draws, error = (np.concatenate([a, np.zeros_like(a)]) for a in (log_c, ratio, draws, error))
-    return _slope(log_c, ratio, draws, error)
+    return _open(_slope(log_c, ratio, draws, error), by_sum + by_mean)
 
 
-def grid_errors(best: list[BestLr]) -> Array:
-    """Returns the `grid_error` of each best lr, [cell]."""
-    return np.array([grid_error(b.spacing) for b in best])
+def _pair_error(one: BestLr, other: BestLr) -> float:
+    """Returns the 95 % error of the grid in log(lr/other lr); at least _ROUNDING.
+
+    On a lattice that both share up to a factor, the error of the minimum is a function of its place between two points.
+    It varies over a spacing like a sine, so the difference of two such errors is small where the places are.
+    """
+    apart = math.hypot(grid_error(one.spacing), grid_error(other.spacing))
+    shifts = np.subtract(one.log_lrs, other.log_lrs) if len(one.log_lrs) == len(other.log_lrs) else np.empty(0)
+    if len(shifts) == 0 or np.ptp(shifts) > _ROUNDING:
+        return max(math.hypot(apart, one.disagreement, other.disagreement), _ROUNDING)
+    distance = abs(one.log_lr - other.log_lr - shifts[0]) / max(one.spacing, other.spacing, _ROUNDING)
+    share = min(math.sqrt(2) * math.pi * distance, 1.0)
+    return max(math.hypot(apart * share, one.disagreement - other.disagreement), _ROUNDING)
+
+
+def _open(interval: Interval | None, best: Sequence[BestLr]) -> Interval | None:
+    """Returns an interval without ends where a best lr has one seed."""
+    if interval is None or all(b.seeds > 1 for b in best):
+        return interval
+    return Interval(interval.value, -math.inf, math.inf)
+
+
+def grid_errors(best: Sequence[BestLr]) -> Array:
+    """Returns the 95 % error of the grid in each log lr, [cell]: `grid_error` and `disagreement` in quadrature."""
+    return np.array([math.hypot(grid_error(b.spacing), b.disagreement) for b in best])
 
 
 def _slope(x: Array, y: Array, draws: Array, error: Array) -> Interval | None:

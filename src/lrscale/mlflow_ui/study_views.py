@@ -192,8 +192,9 @@ def _estimates(cell: CellAnswer) -> list[Point]:
     """Returns a cell's best lr with its interval, and the best lr in theory, as far as they are known."""
     points = [] if cell.theory_lr is None else [("lr_theory", cell.theory_lr, 0)]
     if cell.best is not None:
-        interval = cell.best.interval
-        points += [("lr_best", interval.value, 0), ("lr_low", interval.low, 0), ("lr_high", interval.high, 0)]
+        points.append(("lr_best", cell.best.lr, 0))
+        if interval := cell.best.interval:
+            points += [("lr_low", interval.low, 0), ("lr_high", interval.high, 0)]
     return points
 
 
@@ -212,7 +213,7 @@ def _best_lr_points(family: Family) -> list[Point]:
     points: list[Point] = []
     for reduction in family.reductions():
         lrs: dict[str, Callable[[CellAnswer], float | None]] = {
-            key("best_lr", _in_words(family), reduction): lambda c: c.best.interval.value if c.best and c.fits else None,
+            key("best_lr", _in_words(family), reduction): lambda c: c.best.lr if c.best and c.fits else None,
             key("best_lr", _in_words(family), f"{reduction} theory"): lambda c: c.theory_lr,
         }
         for cell in family.cells:

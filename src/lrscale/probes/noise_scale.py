@@ -148,7 +148,7 @@ def one_step_lr(task: Task, weights: Parameters, size: int, steps: int, seeds: t
     fine_lrs = coarse_lrs[centre] * 2.0 ** (np.arange(-8, 9) / 8)
     best = best_lr(fine_lrs, _losses_after_one_step(task, weights, size, steps, seeds, fine_lrs))
     assert best is not None
-    return best.interval
+    return best.interval or Interval(best.lr, 0.0, math.inf)
 
 
 def _losses_after_one_step(task: Task, weights: Parameters, size: int, steps: int, seeds: tuple[int, ...], lrs: Array) -> Array:

@@ -83,12 +83,15 @@ def _cell_json(cell: CellAnswer) -> dict[str, Any]:
         **cell.cell.scientific,
         "label": cell.cell.label,
         "c": cell.c,
-        "lr_best": _value(best.interval if best else None),
+        "lr_best": best.lr if best else None,
         "lr_best_ci": _pair(best.interval if best else None),
         "objective": least_objective(cell),
         "lr_theory": cell.theory_lr,
         "theory_note": cell.theory_note,
         "at_edge": best.at_edge if best else None,
+        "bound": best.bound if best else None,
+        "rivals": list(best.rivals) if best else None,
+        "coarse": best.is_coarse if best else None,
         "n_trials": len(cell.trials),
         "n_runs": sum(len(t.objectives) for t in cell.trials),
         "n_diverged": sum(sum(t.diverged) for t in cell.trials),
@@ -129,8 +132,8 @@ def _trade_off_json(family: Family) -> dict[str, Any]:
 
 
 def _pair(interval: Interval | None) -> list[float] | None:
-    """Returns the ends of an interval as [low, high]."""
-    return None if interval is None else [interval.low, interval.high]
+    """Returns the ends of an interval as [low, high]; None where it has none, as with one seed."""
+    return [interval.low, interval.high] if interval is not None and all(map(math.isfinite, interval)) else None
 
 
 def _value(interval: Interval | None) -> float | None:

@@ -135,19 +135,16 @@ def cell_row(cell: CellAnswer) -> list[str]:
     interval = best.interval if best else None
     diverged = sum(sum(t.diverged) for t in cell.trials)
     runs = sum(len(t.objectives) for t in cell.trials)
-    if best is None:
-        remark = "no trials" if not cell.trials else "diverged" if cell.tuned else "not tuned"
-    else:
-        remark = "edge" if best.at_edge else ""
+    unknown = "no trials" if not cell.trials else "diverged" if cell.tuned else "not tuned"
     return [
         cell.cell.label,
-        number(interval.value if interval else None),
-        f"{number(interval.low)} - {number(interval.high)}" if interval else "-",
+        number(best.lr if best else None),
+        f"{number(interval.low)} - {number(interval.high)}" if interval else (best and best.bound) or "-",
         number(cell.theory_lr),
         number(least_objective(cell)),
         str(len(cell.trials)),
         f"{diverged}/{runs}",
-        remark,
+        best.remark if best else unknown,
     ]
 
 

@@ -12,6 +12,8 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, pairwise, zip_longest
 
+from lrscale.estimate.lower_bound import lower_bound
+
 OCTAVE = 8
 """The number of lattice points in a factor of two (an octave)."""
 WIDENING = 20
@@ -155,14 +157,14 @@ def _outside(points: list[int], i: int, means: Mapping[int, float], ends: tuple[
 def _is_rival(curve: Tried, means: Mapping[int, float], points: list[int], i: int, best: int) -> bool:
     """Returns whether points[i] is the lowest point of a basin whose bottom could be lower than the best.
 
-    A basin that has not been refined may be deeper than its lowest point: by as much again as that is below its neighbours.
+    A basin that has not been refined may be deeper than its lowest point; see `lower_bound`.
     """
     k, around = points[i], [points[n] for n in (i - 1, i + 1) if 0 <= n < len(points)]
     if math.isinf(means[k]) or any(means[n] < means[k] or (n < k and means[n] == means[k]) for n in around):
         return False
-    is_coarse = any(abs(n - k) > 1 for n in around)
-    deeper = min([means[n] - means[k] for n in around if math.isfinite(means[n])], default=0.0) if is_coarse else 0.0
-    return means[k] - deeper <= means[best] or _is_within_noise(curve[k], curve[best])
+    gaps = [n for n in (i - 1, i) if 0 <= n < len(points) - 1 and points[n + 1] - points[n] > 1]
+    lowest = min([lower_bound(points, list(means.values()), n) for n in gaps], default=means[k])
+    return lowest <= means[best] or _is_within_noise(curve[k], curve[best])
 
 
 def _is_within_noise(objectives: Sequence[float], best: Sequence[float]) -> bool:
@@ -206,7 +208,8 @@ def _further(means: Mapping[int, float], ends: tuple[int, int]) -> list[int]:
     """Returns what to try where all basins are refined: up to the third neighbours of the best, then gaps.
 
     Evenly spaced points around the best reduce the error of the estimate by a third (`tests/simulated.py`). The middle of
-    each gap follows: gaps above half an octave first, then those with the lowest objective at an end.
+    each gap follows: gaps that may hide a lower objective first, then gaps above half an octave, then those with the
+    lowest objective at an end.
     """
     points = list(means)
     best = min(points, key=lambda k: (means[k], k))
@@ -218,4 +221,9 @@ def _further(means: Mapping[int, float], ends: tuple[int, int]) -> list[int]:
         gaps.append((points[-1], ends[1] + 1))
     gaps = [(a, b) for a, b in gaps if b - a > 1]
     gaps.sort(key=lambda gap: (gap[1] - gap[0] <= OCTAVE // 2, min(means.get(n, math.inf) for n in gap), gap))
-    return [*near, *((a + b) // 2 for a, b in gaps)]
+    hidden = [(a, b) for a, b in gaps if a in means and b in means and _bound(means, points, a) <= means[best]]
+    return [*near, *((a + b) // 2 for a, b in (*hidden, *gaps))]
+
+
+def _bound(means: Mapping[int, float], points: list[int], a: int) -> float:
+    return lower_bound(points, list(means.values()), points.index(a))

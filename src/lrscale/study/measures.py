@@ -60,10 +60,15 @@ def _slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | J
 
 
 def _theory(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
-    cells = [cell for cell in _within(family, *batch_ranges(plan)[claim.get("range", "all")]) if cell.theory_lr]
-    logs = [[math.log(lr / (cell.theory_lr or 1)) for lr in cell.best.interval] for cell in cells if cell.best and cell.fits]
-    if len(logs) < len(cells) or not logs:  # of a cell without a best lr, the distance from theory is not known
-        return why_missing(cells) if cells else Judgement(CANNOT_TELL, "theory makes no statement", "take SGD on least squares")
+    within = _within(family, *batch_ranges(plan)[claim.get("range", "all")])
+    cells = [cell for cell in within if cell.theory_lr]
+    intervals = [(cell.best.interval, cell.theory_lr) for cell in cells if cell.best]
+    logs = [[math.log(lr / theory) for lr in interval] for interval, theory in intervals if interval and theory]
+    if not cells:
+        note = next((cell.theory_note for cell in within if cell.theory_note), "")
+        return Judgement(CANNOT_TELL, f"theory makes no statement: {note}".rstrip(".: "), "take SGD on least squares")
+    if len(logs) < len(cells):  # of a cell without an interval, the distance from theory is not known
+        return why_missing(cells)
     values = [abs(value) for value, _, _ in logs]
     nearest = [max(low, -high, 0.0) for _, low, high in logs]
     farthest = [max(-low, high) for _, low, high in logs]

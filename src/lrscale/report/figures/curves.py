@@ -155,7 +155,7 @@ def _draw_objective(axes: Axes, cell: CellAnswer, colour: str, top: float) -> No
     axes.plot(diverged, [top] * len(diverged), "x", color=colour, ms=6)
     if cell.best is not None:
         axes.plot(
-            cell.best.interval.value,
+            cell.best.lr,
             drawable(math.exp(cell.best.log_objective)),
             "*",
             color=colour,
@@ -185,7 +185,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
             if theory:
                 axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.4, alpha=0.6, label=f"{reduction}, theory")
             for fits, face, name in ((True, colour, reduction), (False, "white", f"{reduction}, at an edge")):
-                best = [(shift * c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits == fits]
+                best = [(shift * c.step_examples, c.best.drawn) for c in cells if c.best is not None and c.fits == fits]
                 if best:
                     sizes, intervals = zip(*best, strict=True)
                     lrs = [interval.value for interval in intervals]

@@ -138,7 +138,7 @@ def _best(family: Family, reduction: str, panel: int) -> list[dict[str, Any]]:
     colour, _ = reduction_look(reduction)
     cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
     theory = [(c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
-    best = [(c.step_examples, c.best.interval) for c in cells if c.best is not None and c.fits]
+    best = [(c.step_examples, c.best.drawn) for c in cells if c.best is not None and c.fits]
     return [
         {
             "type": "scatter", "mode": "lines", "showlegend": False, **_axes_of(panel), "line": {"color": colour, "width": 1.4},
