@@ -24,7 +24,7 @@ def train_plainly(
     module = make_module(task, seed)
     options = {k: v[trial] if isinstance(v, tuple) else v for k, v in training.optimizer.options.items()}
     optimizer = CLASSES[training.optimizer.name](module.parameters(), **options)
-    data, size = task.data, training.batch_size
+    data, size = task.data_of(training.seeds.index(seed)), training.batch_size
 
     def whole() -> float:
         with torch.no_grad():

@@ -38,7 +38,8 @@ class Training:
 
     `optimizer.options["lr"]` is a tuple with one value per trial, and so is every other tuned hyperparameter.
     `probe` names the measurement that replaces training, and is None for a training. `examples` is the number of
-    training examples, N. `lrscale.make_training` checks every value and makes the description.
+    training examples, N. `data_seeds` is `shared` where all seeds train on one data draw, and `own` where each seed has a
+    draw of its own. `lrscale.make_training` checks every value and makes the description.
     """
 
     task: Choice
@@ -54,6 +55,7 @@ class Training:
     dtype: str
     points: int
     examples: int
+    data_seeds: str = "shared"
 
     @property
     def step_examples(self) -> int:

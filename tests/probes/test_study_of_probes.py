@@ -10,11 +10,12 @@ import yaml
 from lrscale import probes
 from lrscale.probes import PROBES, Probe
 from lrscale.published.files import tables
+from lrscale.report.json import as_json
 from lrscale.rules import integer
 from lrscale.spec import Option, Training
 from lrscale.study.answer import answer_of
-from lrscale.study.claims import PROBE_MEASURES, Verdict
 from lrscale.study.families import Measurement
+from lrscale.study.measures import PROBE_MEASURES
 from lrscale.study.statements import laws
 from lrscale.tasks.task import Task
 from lrscale.tracking.store import Store
@@ -81,13 +82,13 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
     said = here(study, "run", "-m", "sweeps=double")
     found = json.loads(here(study, "report", "double", "--format", "json"))
     assert [(q["probe.number"], q["value"], q["expected"]) for q in found["quantities"][::2]] == [(1, 2, 2), (2, 4, 4), (4, 8, 8)]
-    assert [claim["holds"] for claim in found["claims"]] == [True, True, False]
+    assert [claim["verdict"] for claim in found["claims"]] == ["holds", "holds", "fails"]
     assert found["law"] == [
-        "It is: twice within 0. It grows as the number: 1.0000 [1.0000, 1.0000]. It is large: 2 (FAILS). "
-        "2 of 3 claims hold, over 6 cells."
+        "It is: twice within 0. It grows as the number: 1.0000 [1.0000, 1.0000]. It is large: 2 (fails). "
+        "2 of 3 claims hold, 1 fails, over 6 cells."
     ]
     assert found["law"][0] in " ".join(said.split())
-    assert "2 [1.9, 2.1]" in said and ">= 3" in said and "FAILS" in said
+    assert "2 [1.9, 2.1]" in said and ">= 3" in said and "fails" in said
     assert (study / "studies/double/figures/quantities.png").stat().st_size > 10_000
     assert "twice" in here(study, "report", "double", "--format", "html")
     store = Store("sqlite:///mlflow.db")
@@ -179,10 +180,34 @@ def test_the_answer_says_how_what_was_measured_goes_with_what_is_expected() -> N
 
 
 @pytest.mark.parametrize("measure", PROBE_MEASURES)
-def test_a_claim_on_nothing_fails(measure: str) -> None:
-    interval = PROBE_MEASURES[measure]([], {"against": "batch_size"})
-    assert interval is None
-    assert not Verdict("nothing", None, None, None, 1.0, None, interval).holds
+def test_a_claim_on_nothing_cannot_be_told(measure: str) -> None:
+    assert PROBE_MEASURES[measure]([], {"against": "batch_size"}) is None
+    claim = {"name": "c is B", "measure": measure, "quantity": "c", "against": "batch_size", "at_least": 0.0}
+    of_another = measured(1, 2)
+    study = make_record([m.cell for m in of_another], claims=[claim])
+    [said] = laws(answer_of(study, (), tuple(of_another)))
+    assert said.startswith("C is B: cannot tell: ") and said.endswith("0 of 1 claims hold, 1 cannot be told, over 2 cells.")
+
+
+def test_an_infinite_deviation_fails_and_is_no_number_of_json() -> None:
+    claim = {"name": "x is 2", "measure": "log_deviation", "quantity": "x", "at_most": 1}
+    found = measured(-1, expected=2)
+    document = as_json(answer_of(make_record([m.cell for m in found], claims=[claim]), (), tuple(found)))
+    json.dumps(document, allow_nan=False)
+    [told] = document["claims"]
+    assert (
+        told["verdict"] == "fails" and told["measured"] is None and "x is 2: within inf % (fails)" in document["law"][0].lower()
+    )
+
+
+def test_a_slope_through_two_points_has_no_interval_and_cannot_be_told() -> None:
+    claim = {"name": "x grows", "measure": "slope_of", "quantity": "x", "against": "batch_size", "expected": 1, "tolerance": 0.1}
+    found = measured(1, 2)
+    [verdict] = answer_of(make_record([m.cell for m in found], claims=[claim]), (), tuple(found)).verdicts
+    assert (verdict.verdict, verdict.reason) == ("cannot tell", "too few cells were measured")
+    found = measured(1, 2, 4)
+    [verdict] = answer_of(make_record([m.cell for m in found], claims=[claim]), (), tuple(found)).verdicts
+    assert verdict.verdict == "holds"
 
 
 def test_every_probe_has_rules_options_and_a_sweep() -> None:

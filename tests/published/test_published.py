@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lrscale.published.compare import verdict_of
 from lrscale.published.studies_table import MARKERS, REASONS, studies_page
 from tests.configs import ROOT
 
@@ -28,6 +29,8 @@ FAILING: dict[str, set[str]] = {
     },
 }
 """Claims that are published as failing, by study."""
+UNTOLD: dict[str, set[str]] = {}
+"""Claims that are published as ones that cannot be told, by study."""
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:×10<sup>-\d+</sup>)?)( %)?")
 
 
@@ -50,7 +53,7 @@ def row_of(study: str) -> list[str]:
 
 
 def items_of(study: str) -> list[str]:
-    """The study's items in the list of failing claims."""
+    """The study's items in the lists of claims that fail and of those that cannot be told."""
     return [line for line in PAGE.splitlines() if line.startswith(f"- **`{study}`**")]
 
 
@@ -74,14 +77,20 @@ def test_the_page_is_made_from_the_files() -> None:
     assert len([line for line in found[0].splitlines() if "`lrscale reproduce " in line]) == len(PUBLISHED)
 
 
+def claims_of(study: str, verdict: str) -> list[dict[str, Any]]:
+    """The claims of a study with a verdict."""
+    return [claim for claim in report_of(study)["claims"] if verdict_of(claim) == verdict]
+
+
 @pytest.mark.parametrize("study", PUBLISHED)
-def test_every_claim_that_fails_is_known_and_listed(study: str) -> None:
-    claims = report_of(study)["claims"]
-    failing = {claim["name"] for claim in claims if not claim["holds"]}
-    assert claims and failing == FAILING.get(study, set())
-    assert len(items_of(study)) == len(failing)
-    assert row_of(study)[3].strip().startswith(f"{len(claims) - len(failing)} of {len(claims)}")
+def test_every_claim_that_does_not_hold_is_known_and_listed(study: str) -> None:
+    claims, held, failing, untold = report_of(study)["claims"], *(claims_of(study, v) for v in ("holds", "fails", "cannot tell"))
+    assert claims and {claim["name"] for claim in failing} == FAILING.get(study, set())
+    assert {claim["name"] for claim in untold} == UNTOLD.get(study, set())
+    assert len(items_of(study)) == len(failing) + len(untold)
+    assert row_of(study)[3].strip().startswith(f"{len(held)} of {len(claims)}")
     assert f"{len(failing)} fail" in row_of(study)[3] or not failing
+    assert f"{len(untold)} cannot be told" in row_of(study)[3] or not untold
 
 
 @pytest.mark.parametrize("study", PUBLISHED)
@@ -90,19 +99,22 @@ def test_a_row_quotes_the_first_claim_and_the_time(study: str) -> None:
     verdicts = [v for v in report_of(study)["claims"] if v["name"] == first or v["name"].startswith(f"{first} (")]
     measured, _, cases = row_of(study)[2].strip().partition(", ") if len(verdicts) > 1 else (row_of(study)[2].strip(), "", "")
     assert cases == (f"{len(verdicts)} cases" if len(verdicts) > 1 else "")
-    assert verdicts and quotes(measured, [value for v in verdicts for value in (v["measured"], *v["ci"])])
+    assert verdicts and quotes(measured, [value for v in verdicts for value in (v["measured"], *(v["ci"] or ()))])
     assert NUMBER.search(measured) or (measured == "exact" and verdicts[0]["measured"] == 0)
     number, unit = row_of(study)[0].strip().split()[-1].split("&nbsp;")
     assert float(number) == round(record_of(study)["seconds"] / {"s": 1, "min": 60}[unit])
 
 
-@pytest.mark.parametrize("study", FAILING)
+@pytest.mark.parametrize("study", [*FAILING, *(set(UNTOLD) - set(FAILING))])
 def test_the_list_quotes_what_was_measured_and_expected(study: str) -> None:
-    failing = [v for v in report_of(study)["claims"] if not v["holds"]]
-    for item, verdict in zip(items_of(study), failing, strict=True):
+    listed = [claim for verdict in ("fails", "cannot tell") for claim in claims_of(study, verdict)]
+    for item, verdict in zip(items_of(study), listed, strict=True):
         _, numbers, _ = item.split("<br>")
         measured, expected = numbers.split("Expected: ")
-        assert NUMBER.search(measured) and quotes(measured, [verdict["measured"], *verdict["ci"]])
+        if verdict["measured"] is None:
+            assert measured == "Measured: nothing measured. "
+        else:
+            assert NUMBER.search(measured) and quotes(measured, [verdict["measured"], *(verdict["ci"] or ())])
         bounds = [verdict[key] for key in ("expected", "tolerance", "at_least", "at_most") if verdict[key] is not None]
         assert [float(number) for number, _ in NUMBER.findall(expected.removesuffix("."))] == bounds
 
@@ -156,9 +168,10 @@ def test_the_first_lines_quote_the_quickstart() -> None:
     assert f"(slope {small['slope']:.2f} [{small['ci'][0]:.2f}, {small['ci'][1]:.2f}])" in first
     assert f"{sum(cell['n_trials'] for cell in found['cells'])} lrs of 8 seeds each" in first
     output = README.partition("\n## Try it\n")[2].partition("\n## ")[0]
-    for claim in found["claims"]:
-        (line,) = (line for line in output.splitlines() if line.startswith(claim["name"]))
-        assert line.split()[-2:] == [f"{claim['measured']:.3g}", "holds"]
+    rows = [line for line in output.splitlines() if line.endswith("holds")]  # the name of a claim may go on in the next line
+    for claim, line in zip(found["claims"], rows, strict=True):
+        assert claim["name"].startswith(line.split("  ")[0])
+        assert quotes(line.split()[-5], [claim["measured"]]) and verdict_of(claim) == "holds"
 
 
 def test_the_limits_quote_the_headline() -> None:

@@ -107,7 +107,7 @@ def test_elsewhere_intervals_and_claims_must_agree(folder: Path, place: Path) ->
 
 def test_what_agrees_within_intervals() -> None:
     report = {"cells": [{"label": "b4", "lr_best_ci": [0.1, 0.2]}], "ratios": [], "slopes": [], "turn_over": []}
-    report |= {"claims": [{"name": "level", "holds": True}]}
+    report |= {"claims": [{"name": "level", "verdict": "holds"}]}
 
     def found(how: Change) -> list[compare.Difference]:
         other = copy.deepcopy(report)
@@ -118,7 +118,11 @@ def test_what_agrees_within_intervals() -> None:
     (beside,) = found(lambda r: r["cells"][0].update(lr_best_ci=[0.21, 0.3]))
     assert beside == ("lr* of b4", "[0.1, 0.2]", "[0.21, 0.3]")
     assert found(lambda r: r["cells"][0].update(lr_best_ci=None))
-    assert found(lambda r: r["claims"][0].update(holds=False)) == [("claim level", "holds", "fails")]
+    for verdict in ("fails", "cannot tell"):
+        differing = found(lambda r, verdict=verdict: r["claims"][0].update(verdict=verdict))
+        assert differing == [("claim level", "holds", verdict)]
+    older = [{"name": "level", "holds": True}]
+    assert not found(lambda r: r.update(claims=older)) and found(lambda r: r.update(claims=[{**older[0], "holds": False}]))
     assert found(lambda r: r["cells"].clear())
     with pytest.raises(Refusal, match=r"report\.json"):
         compare.within("[]", json.dumps(report))

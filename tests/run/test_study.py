@@ -57,7 +57,7 @@ def test_the_quickstart_states_the_law(quickstart: Path) -> None:
     assert abs(found["ratio"]["slope"] + 1) < 0.02
     low, high = found["ratio"]["ci"]
     assert low < -1 < high
-    assert len(found["claims"]) == 4 and all(claim["holds"] for claim in found["claims"])
+    assert len(found["claims"]) == 4 and all(claim["verdict"] == "holds" for claim in found["claims"])
     assert len(found["cells"]) == 10
     for cell in found["cells"]:
         assert cell["n_trials"] == 16 and cell["n_runs"] == 128 and cell["at_edge"] is False
@@ -218,7 +218,7 @@ def test_other_samplers_run_by_name(folder: Path, sampler: str) -> None:
 def test_a_study_in_which_everything_diverges_says_so(folder: Path) -> None:
     wild = ["optimizer.lr=tag(log,interval(1e20,1e25))", "batch_size=16,32", "reduction=sum,mean", "seeds=1"]
     said = here(folder, "run", "-m", *wild, "hydra.sweeper.n_trials=4")
-    assert "4/4  diverged" in said and "No ratio" in said
+    assert "4/4  diverged" in said and "a run diverged at every lr that was tried" in " ".join(said.split())
     assert all(cell["n_diverged"] == 4 for cell in report(folder, STUDY)["cells"])
 
 

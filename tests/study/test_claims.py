@@ -7,8 +7,9 @@ import pytest
 
 from lrscale.estimate.best_lr import BestLr
 from lrscale.estimate.fits import trade_off, turn_over
-from lrscale.study.claims import PROBE_MEASURES, Verdict, verdicts
+from lrscale.study.claims import Verdict, verdicts
 from lrscale.study.families import Family, Measurement
+from lrscale.study.measures import PROBE_MEASURES
 from lrscale.training.quantity import Quantity
 from tests.program import here
 from tests.studies import make_plan, probe_cell
@@ -19,7 +20,7 @@ SIZES = 2.0 ** np.arange(10)
 def family(task: str, b_c: float, b_crit: float) -> Family:
     """A family whose best lrs and steps are exactly of their forms."""
     best = [BestLr(float(x), np.full(1000, x), 0.0, 0.0) for x in np.log(0.5 / (SIZES + b_c))]
-    return Family({"task": task}, (), 1.0, None, turn_over(SIZES, best), trade_off(SIZES, 50 * (1 + b_crit / SIZES)[:, None]))
+    return Family({"task": task}, (), 1.0, (), turn_over(SIZES, best), trade_off(SIZES, 50 * (1 + b_crit / SIZES)[:, None]))
 
 
 def held(measure: str, **claim: object) -> list[Verdict]:
@@ -28,16 +29,17 @@ def held(measure: str, **claim: object) -> list[Verdict]:
 
 
 def test_forms_are_measured_in_each_family() -> None:
-    assert [round(v.measured or 0) for v in held("b_c", at_least=1)] == [20, 60]
-    assert [round(v.measured or 0) for v in held("b_crit", at_least=1)] == [5, 9]
+    assert [round(v.measured.value) for v in held("b_c", at_least=1) if v.measured] == [20, 60]
+    assert [round(v.measured.value) for v in held("b_crit", at_least=1) if v.measured] == [5, 9]
     for measure in ("form_residual", "trade_off_residual"):
-        assert all(v.holds and (v.measured or 0) < 0.01 for v in held(measure, at_most=0.01))
+        found = held(measure, at_most=0.01)
+        assert all(v.verdict == "holds" and v.measured and v.measured.value < 0.01 and v.interval is None for v in found)
 
 
 @pytest.mark.parametrize("where", [{"task": "digits_mlp"}, {"task": ["digits_mlp", "other"]}])
 def test_where_selects_families(where: dict[str, object]) -> None:
     (verdict,) = held("b_c", at_least=50, where=where)
-    assert verdict.name == "it (digits_mlp)" and verdict.holds
+    assert verdict.name == "it (digits_mlp)" and verdict.verdict == "holds"
 
 
 def cells(shape: float, scale: float, task: str) -> list[Measurement]:

@@ -38,6 +38,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"objective": "valid_error"}, "needs a task with classes"),
     ({"objective": "steps_to_target"}, "belong together"),
     ({"task": "digits", "objective": "excess_risk"}, "whose optimum is known"),
+    ({"task": "digits", "objective": "population_risk"}, "whose optimum is known"),
+    ({"data_seeds": 2}, "`data_seeds` must be one of shared, own"),
+    ({"task": "digits", "data_seeds": "own"}, "whose data are drawn (d2l, linear), got task digits"),
+    ({"data_seeds": "own", "probe": {**GROUPS["probe"].config("last_batch")["probe"]}}, "got own with probe=last_batch"),
     ({"budget": "target"}, "belong together"),
     ({"budget__steps": 100}, "got epochs and steps"),
     ({"budget__epochs": None}, "got none"),
@@ -148,6 +152,13 @@ def test_the_identity_of_a_cell_is_its_config_without_what_is_tuned() -> None:
     others = [config(seeds=2), config(batch_size=11), config(points=7), config(optimizer__momentum=0.5)]
     assert len({identity(c, tuned) for c in [config(), *others]}) == 5
     assert {identity({**config(), key: 7}, tuned) for key in COMPUTE_RULES} == {identity(config(), tuned)}
+
+
+def test_a_record_without_data_seeds_is_of_one_draw_for_all_seeds() -> None:
+    now, own = config(), config(data_seeds="own")
+    before = {key: value for key, value in now.items() if key != "data_seeds"}
+    assert make_training(before) == make_training(now) and make_training(now).data_seeds == "shared"
+    assert identity(before) == identity(now) != identity(own)
 
 
 def test_a_refusal_is_one_line_whatever_it_quotes() -> None:

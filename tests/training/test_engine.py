@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from lrscale.errors import Refusal
 from lrscale.spec import Training
 from lrscale.tasks.registry import make_task
-from lrscale.training.engine import Curves, recording_steps, train, trials_in_memory
+from lrscale.training.engine import Curves, recording_steps, train, trials_in_memory, weights_after
 from lrscale.training.minibatches import batch_order, minibatches
 from lrscale.training.optimizers import OPTIMIZERS as OPTIMIZER_TABLE
 from lrscale.training.results import results
@@ -87,6 +88,40 @@ def test_short_last_batches_equal_a_plain_loop(drop_last: bool) -> None:
     curves = run(made)
     assert curves.steps[-1] == made.steps == len(losses) - 1 == (6 if drop_last else 8)
     assert_allclose(curves.train_loss[:, 0], np.array(losses)[curves.steps], rtol=PLAIN)
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "strides": {"batch_size": 16},
+    "short last batch": {"batch_size": 48, "accumulation": 2},
+    "adam": {"batch_size": 16, "optimizer": "adam", "task__bias": True, "task__spectrum": "power_law"},
+    "memory for one lr": {"batch_size": 16, "points": 250},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_runs_on_data_of_their_own_equal_a_plain_loop(name: str) -> None:
+    common: dict[str, Any] = {"task": "linear", "task__examples": 200, "data_seeds": "own", "seeds": [0, 5, 3]}
+    made = make(**common, **OWN[name], optimizer__lr=[0.01, 0.02])
+    task = make_task(made)
+    curves = train(made, task, 1 if name == "memory for one lr" else 1024)
+    population = task.population
+    assert population is not None
+    for trial, place in itertools.product(range(2), range(3)):
+        column = 3 * trial + place
+        losses, _ = train_plainly(made, task, made.seeds[place], trial)
+        assert_allclose(curves.train_loss[:, column], np.array(losses)[curves.steps], rtol=PLAIN)
+        weights = weights_after(made, task, made.steps)[0][place, trial]
+        x, y = task.data_of(place).x_valid, task.data_of(place).y_valid
+        assert_allclose(curves.valid_loss[column], (x @ weights - y).square().mean() / 2, rtol=PLAIN)
+        assert_allclose(curves.population_risk[-1, column], population.excess([weights]), rtol=PLAIN)
+    assert len(set(curves.minibatch_loss[0])) == 3  # all lrs of a seed have one draw
+
+
+def test_a_task_with_other_data_draws_is_refused() -> None:
+    shared, own = make(seeds=2), make(seeds=2, data_seeds="own")
+    for training, task in ((shared, make_task(own)), (own, make_task(shared)), (make(seeds=3, data_seeds="own"), make_task(own))):
+        with pytest.raises(Refusal, match="`task` must have the data draws"):
+            train(training, task)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -187,6 +222,21 @@ def test_an_objective_is_that_of_each_seed() -> None:
         assert result.objectives == tuple(curves.excess_risk[-1, 3 * trial : 3 * trial + 3])
         assert result.objective == pytest.approx(np.mean(result.objectives))
         assert result.examples[-1] == 3000
+        assert result.ends["population_risk"] == pytest.approx(curves.population_risk[-1, 3 * trial : 3 * trial + 3].mean())
+        assert len(result.curves["population_risk"]) == len(result.curves["excess_risk"]) == len(result.steps)
+
+
+def test_risks_are_left_out_where_they_are_unknown() -> None:
+    made = make(task="digits", budget="steps", budget__steps=2)
+    (result,) = results(made, run(made))
+    assert not {"population_risk", "excess_risk"} & {*result.curves, *result.ends}
+
+
+def test_the_population_risk_can_be_the_objective() -> None:
+    made = make(optimizer__lr=0.03, seeds=2, objective="population_risk", data_seeds="own")
+    curves = run(made)
+    (result,) = results(made, curves)
+    assert result.objectives == tuple(curves.population_risk[-1])
 
 
 def test_each_seed_and_epoch_has_an_order_of_its_own_and_all_batch_sizes_share_it() -> None:

@@ -31,3 +31,8 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     """Adds the option for the URI of the MLflow store."""
     default = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     parser.add_argument("--tracking-uri", default=default, metavar="URI", help=f"URI of the MLflow store (default: {default})")
+
+
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that makes claims decide the exit status."""
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if a claim fails or cannot be told")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from lrscale.commands import Command, add_store
+from lrscale.commands import Command, add_store, add_strict
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -11,6 +11,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--from", dest="run_id", metavar="RUN_ID", help="id of an MLflow run: of a study, a trial or a single training"
     )
+    add_strict(parser)
     add_store(parser)
 
 
@@ -18,9 +19,9 @@ def _run(options: argparse.Namespace) -> None:
     from lrscale.published.reproduce import reproduce, reproduce_from
 
     if options.run_id is None:
-        reproduce(options.study)
+        reproduce(options.study, options.strict)
     else:
-        reproduce_from(options.run_id, options.tracking_uri)
+        reproduce_from(options.run_id, options.tracking_uri, options.strict)
 
 
 COMMAND = Command(4, "run a published study again and compare all its numbers", _add, _run)

@@ -256,19 +256,19 @@ def pooled_slope(x: Array, y: Array, groups: Sequence[str]) -> Interval | None:
       groups: name of each point's group, [point].
 
     Returns:
-      The slope; None where no group has two different x.
+      The slope; None where no group has two different x, or where nothing is left over to estimate an interval from.
     """
     from scipy.special import stdtrit  # takes 0.2 s to import, so it is imported only when it is used
 
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     centred_x, centred_y = (v - (np.bincount(group, v) / np.bincount(group))[group] if len(v) else v for v in (x, y))
     spread = float(centred_x @ centred_x)
-    if spread == 0:
+    freedom = len(x) - len(set(groups)) - 1
+    if spread == 0 or freedom < 1:
         return None
     value = float(centred_x @ centred_y) / spread
-    freedom = len(x) - len(set(groups)) - 1
     residuals = centred_y - value * centred_x
-    margin = float(stdtrit(freedom, 0.975)) * math.sqrt(float(residuals @ residuals) / freedom / spread) if freedom > 0 else 0.0
+    margin = float(stdtrit(freedom, 0.975)) * math.sqrt(float(residuals @ residuals) / freedom / spread)
     return Interval(value, value - margin, value + margin)
 
 

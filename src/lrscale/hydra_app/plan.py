@@ -15,7 +15,7 @@ from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_numb
 from lrscale.run.setup import Setup
 from lrscale.study.config import KEYS, identity, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
-from lrscale.study.twins import COMPANIONS, LR, scaled_companions, with_twins
+from lrscale.study.twins import COMPANIONS, LR_KEY, scaled_companions, with_twins
 from lrscale.tasks.registry import check_files
 
 TOP_LEVEL = (*KEYS, "compute", "tracking", "study", "cells")
@@ -89,7 +89,7 @@ def make_plan(
     axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
     companions = settings["companions"]
-    if companions == "scaled" and LR in intervals and cells[0].training.probe is None:
+    if companions == "scaled" and LR_KEY in intervals and cells[0].training.probe is None:
         cells = scaled_companions(cells, intervals)
     sweep = config.hydra.runtime.choices.get("sweeps")
     name = settings.get("study_name")

@@ -9,7 +9,7 @@ from lrscale.study.config import KEYS, MOVED
 
 CHOSEN_BY_NAME = ("task", "optimizer", "budget", "probe")
 SECTIONS = ("defaults", "study", "compute", "hydra")
-SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "profile", "params")
+SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "companions", "widen", "profile", "params")
 CHOICE, CHOICES, DOTTED_KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
 WAY_OUT = "A sweep file can hold values only. Put other settings on the command line."
 

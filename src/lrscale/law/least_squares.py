@@ -192,7 +192,7 @@ def best_lr_after_epochs(batch_size: int, epochs: int, examples: int, features: 
 
         lr_sum* = (1 - exp(-s* B)) / B,   s* = ln(2 E N L0 / f) / (2 E N),   f = sigma^2 (d + 1) / 4
 
-    This is an approximation for isotropic features, a bias and B << N. It is level up to B ~ 1/s*, and falls as 1/B
+    This is an approximation for isotropic features, a bias and B << N. It is level far below B ~ 1/s*, and falls as 1/B
     beyond.
 
     Args:

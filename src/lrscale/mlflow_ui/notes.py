@@ -5,11 +5,13 @@ from urllib.parse import quote
 
 from lrscale.mlflow_ui.saved_views import View, link
 from lrscale.study.answer import Answer
+from lrscale.study.claims import Verdict, in_count
 from lrscale.study.statements import laws
+from lrscale.study.verdict import HOLDS
 from lrscale.tracking.trial_note import DASHBOARD, escape_markdown
 
 MOST_SHOWN = 20
-"""The largest number of laws, and of figures, in a note. MLflow accepts at most 20,000 characters."""
+"""The largest number of laws, of claims, and of figures in a note. MLflow accepts at most 20,000 characters."""
 
 
 def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) -> str:
@@ -33,6 +35,7 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
     lines = [
         " ".join([*map(escape_markdown, sentences[:MOST_SHOWN]), more]).rstrip(),
         f"**{escape_markdown(plan.question)}**" if plan.question else "",
+        _claims(answer.verdicts) if answer.families else "",
         f"{len(answer.cells)} cells, {trials} trials, {runs} runs; objective {escape_markdown(plan.objective)}."
         if trials
         else "",
@@ -46,6 +49,15 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
         "(the link is for port 8080; if another program uses that port, the command prints another link).",
     ]
     return "\n\n".join(line for line in lines if line)
+
+
+def _claims(verdicts: Sequence[Verdict]) -> str:
+    """Returns how many claims have each verdict, and the first few that do not hold; empty for no claims."""
+    if not verdicts:
+        return ""
+    others = [f"{escape_markdown(v.name)} ({v.verdict})" for v in verdicts if v.verdict != HOLDS]
+    more = [f"and {len(others) - MOST_SHOWN} more"] if len(others) > MOST_SHOWN else []
+    return ": ".join(filter(None, (in_count([v.verdict for v in verdicts]), ", ".join(others[:MOST_SHOWN] + more)))) + "."
 
 
 def image(run_id: str, path: str) -> str:

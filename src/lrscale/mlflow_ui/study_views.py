@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from lrscale.mlflow_ui.probe_views import probe_view
 from lrscale.mlflow_ui.saved_views import BEST, BEST_TRIALS, LIMIT, SUMMARY, TRIALS, Chart, Point, Section, View, bound, key
+from lrscale.report.draw import loss_name
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer, Family
 from lrscale.study.plan import in_words
@@ -17,9 +18,10 @@ ESTIMATE_COLUMNS = {"metrics.lr_best": 80, "metrics.lr_low": 80, "metrics.lr_hig
 """Columns of the views, with their widths in pixels: a trial's result, checks of it, and the estimates of its cell."""
 HIDDEN = (
     "batch_size", "diverged", "examples", "excess_risk", "log10_lr", "log10_objective", "lr_best", "lr_high", "lr_low",
-    "lr_theory", "objective", "objective_by_seed", "place", "seeds", "steps", "train_loss", "trial", "claims", "claims_held",
-    "ratio_slope", "curve/log10_lr", "final/excess_risk", "final/train_loss", "final/minibatch_loss", "final/grad_norm",
-    "final/valid_loss", "final/valid_error", "final/steps_to_target",
+    "lr_theory", "objective", "objective_by_seed", "place", "population_risk", "seeds", "steps", "train_loss", "trial",
+    "claims", "claims_held", "claims_failed", "claims_untold", "ratio_slope", "curve/log10_lr", "final/excess_risk",
+    "final/population_risk", "final/train_loss", "final/minibatch_loss", "final/grad_norm", "final/valid_loss",
+    "final/valid_error", "final/steps_to_target",
 )  # fmt: skip
 """The metrics for which MLflow would draw charts that no view asks for."""
 
@@ -65,8 +67,8 @@ def _reductions(answer: Answer) -> list[str]:
 
 
 def _loss_section(answer: Answer) -> Section:
-    """Returns the section with loss curves: the excess risk if it is the objective, or else the training loss."""
-    name = "excess_risk" if answer.plan.objective == "excess_risk" else "train_loss"
+    """Returns the section with loss curves: the objective if it is a risk, or else the training loss."""
+    name = loss_name(answer)
     title = name.replace("_", " ").capitalize()
     return Section(f"{title} against steps, and against examples", (Chart((name,)), Chart((name,), "examples")))
 

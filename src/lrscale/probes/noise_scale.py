@@ -171,16 +171,9 @@ def _loss(task: Task, weights: Parameters) -> Array:
     """
     source = task.population
     if source is not None:
-        errors = weights[0].double() - source.weights
-        return np.asarray((errors.square() @ _eigenvalues(task) / 2).numpy())
-    x, y = task.data.x[:JUDGED], task.data.y[:JUDGED]
+        return np.asarray(source.excess([weights[0].unsqueeze(0)])[0].numpy())
+    x, y = task.data.x[:JUDGED].unsqueeze(0), task.data.y[:JUDGED].unsqueeze(0)
     return np.asarray(full_data_mean(task.model.losses, [w.unsqueeze(0) for w in weights], x, y, task.model.width)[0].numpy())
-
-
-def _eigenvalues(task: Task) -> Tensor:
-    """Returns the eigenvalues of the Hessian of least squares, [weight]; 1 for a bias, which is last."""
-    assert task.population is not None
-    return torch.cat([task.population.spectrum, torch.ones(int(task.population.bias), dtype=torch.float64)])
 
 
 def _scales(task: Task, weights: Parameters) -> list[tuple[float, theory.NoiseScales]]:
@@ -189,7 +182,7 @@ def _scales(task: Task, weights: Parameters) -> list[tuple[float, theory.NoiseSc
     if source is None:
         return []
     errors = (weights[0][:, 0].double() - source.weights).numpy()
-    squares = ((errors * _eigenvalues(task).numpy()) ** 2).sum(1)
+    squares = ((errors * source.eigenvalues.numpy()) ** 2).sum(1)
     return [
         (float(square), theory.noise_scales(source.spectrum.numpy(), source.bias, error, source.noise))
         for square, error in zip(squares, errors, strict=True)

@@ -92,7 +92,7 @@ def _run(task: Task, seed: int, case: Case, values: Mapping[str, float], batch: 
     module = make_module(task, seed)
     optimizer_values = {name: value for name, value in values.items() if name in ("lr", "weight_decay", "eps")}
     optimizer = getattr(torch.optim, case.optimizer)(module.parameters(), **optimizer_values, **case.options)
-    return trajectory(module, optimizer, whole_batches(task, seed, batch.size, TRAJECTORY_STEPS), batch, values)
+    return trajectory(module, optimizer, whole_batches(task.data, seed, batch.size, TRAJECTORY_STEPS), batch, values)
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lrscale.errors import Refusal
+from lrscale.study.verdict import FAILS, HOLDS
 
 ROUNDING = 1e-6
 """Relative difference that rounding may cause in a number without an interval, on another processor or version."""
@@ -62,7 +63,7 @@ def exact(published: Mapping[str, str], here: Mapping[str, str]) -> list[Differe
 def within(published: str, here: str) -> tuple[int, list[Difference]]:
     """Compares the estimates and the claims of two reports.
 
-    Two estimates agree where their intervals overlap. Two claims agree where both hold or both fail.
+    Two estimates agree where their intervals overlap. Two claims agree where their verdicts are the same.
 
     Args:
       published: the published report, as JSON text.
@@ -122,8 +123,13 @@ def _csv_numbers(text: str) -> Iterator[tuple[str, str]]:
             yield f"{names}: {key}", row[key]
 
 
-Estimate = tuple[float, float] | bool | None
-"""The ends of an interval, or whether a claim holds, or None where nothing could be estimated."""
+Estimate = tuple[float, float] | str | None
+"""The ends of an interval, or the verdict on a claim, or None where nothing could be estimated."""
+
+
+def verdict_of(claim: Mapping[str, Any]) -> str:
+    """Returns the verdict on a claim in a report. A report made before there were three verdicts tells only whether it holds."""
+    return str(claim["verdict"]) if "verdict" in claim else HOLDS if claim["holds"] else FAILS
 
 
 def _estimates(report: Mapping[str, Any]) -> Iterator[tuple[str, Estimate]]:
@@ -140,7 +146,7 @@ def _estimates(report: Mapping[str, Any]) -> Iterator[tuple[str, Estimate]]:
         ends = [q["low"], q["high"]] if q["low"] is not None else sorted(q["value"] * (1 + s * ROUNDING) for s in (-1, 1))
         yield f"{q['name']} of {q['label']}", _ends(ends)
     for claim in report["claims"]:
-        yield f"claim {claim['name']}", bool(claim["holds"])
+        yield f"claim {claim['name']}", verdict_of(claim)
 
 
 def _read_estimates(report: str) -> dict[str, Estimate]:
@@ -168,4 +174,4 @@ def _agree(a: Estimate, b: Estimate) -> bool:
 def _estimate_text(value: Estimate) -> str:
     if isinstance(value, tuple):
         return f"[{value[0]:.6g}, {value[1]:.6g}]"
-    return "none" if value is None else "holds" if value else "fails"
+    return "none" if value is None else value

@@ -5,6 +5,7 @@ compared bit for bit. Elsewhere sums round differently. Then a study is compared
 interval, as of lr*, must overlap the recorded one. A trial or a single training is compared up to rounding.
 """
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lrscale.errors import Failure, printable
+from lrscale.errors import Failure, Refusal, printable
 from lrscale.files import safe_name
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import compare
@@ -22,7 +23,7 @@ from lrscale.run.job import Outcome, work, work_all
 from lrscale.run.setup import Setup
 from lrscale.run.study import run_study
 from lrscale.search.samplers import make_sampler
-from lrscale.study.claims import check_claims
+from lrscale.study.claims import check_claims, in_count, require_held
 from lrscale.study.config import make_training
 from lrscale.study.document import check_maker
 from lrscale.study.plan import Plan, Share, with_values
@@ -35,39 +36,45 @@ SHOWN = 20
 """The largest number of differences that are printed."""
 
 
-def reproduce(study: str) -> None:
+def reproduce(study: str, strict: bool = False) -> None:
     """Runs a published study again, in new stores, and compares.
 
     Args:
       study: the name of the study.
+      strict: whether every claim must hold here.
 
     Raises:
       Refusal: the study is not published, or its record cannot be used; nothing has been written.
-      Failure: the study did not reproduce.
+      Failure: the study did not reproduce; or `strict`, and a claim fails or cannot be told.
     """
-    _reproduce(study, read(study))
+    _reproduce(study, read(study), strict)
 
 
-def reproduce_from(run_id: str, uri: str) -> None:
+def reproduce_from(run_id: str, uri: str, strict: bool = False) -> None:
     """Runs a study, a trial or a single training from an MLflow store again, and compares.
 
     Args:
       run_id: the id of its MLflow run.
       uri: the URI of the MLflow store.
+      strict: whether every claim of the study must hold here.
 
     Raises:
       Refusal: the store has no such run, or the run cannot be repeated; nothing has been written.
-      Failure: the run did not reproduce.
+      Failure: the run did not reproduce; or `strict`, and a claim fails or cannot be told.
     """
     store = Store.existing(uri)
     if store.kind(run_id) == "study":
         answer = finished(store, store.study_of(run_id))
-        _reproduce(answer.plan.study, Published(answer.study, number_files(answer)))
+        _reproduce(answer.plan.study, Published(answer.study, number_files(answer)), strict)
+    elif strict:
+        raise Refusal(
+            "`--strict` must be used with a study, as only studies make claims, got the run of a training. Leave it out."
+        )
     else:
         _reproduce_work(run_id, store.work(run_id))
 
 
-def _reproduce(name: str, published: Published) -> None:
+def _reproduce(name: str, published: Published, strict: bool) -> None:
     """Checks a published study, runs it again in `studies/reproduce/`, and compares."""
     folder = Path("studies") / "reproduce" / safe_name(name)
     plan = published.study.plan.renewed()
@@ -90,7 +97,12 @@ def _reproduce(name: str, published: Published) -> None:
     else:
         ours = compare.numbers(files)
         _print_verdict(console, name, compare.exact(theirs, ours), f"{len(ours)} numbers compared bit for bit; {agreement}")
+    verdicts = [compare.verdict_of(claim) for claim in json.loads(files["report.json"])["claims"]]
+    if verdicts:
+        console.print(f"claims   {in_count(verdicts)}")
     console.print(f"browse   lrscale ui --tracking-uri {setup.uri}", soft_wrap=True)
+    if strict:
+        require_held(name, verdicts)
 
 
 def _conduct(plan: Plan, setup: Setup) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The page of published studies, sweeps/README.md: its tables and its list of failing claims, made from their files."""
+"""The page of published studies, sweeps/README.md: its tables and its lists of claims that do not hold, made from their files."""
 
 import json
 import re
@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrscale.estimate.intervals import Interval
 from lrscale.files import write_whole
+from lrscale.published.compare import verdict_of
 from lrscale.published.markdown import in_code, in_markdown
-from lrscale.study.claims import Verdict
 from lrscale.study.statements import measured_in_words
+from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound
 
 MARKERS = re.compile(r"(<!-- studies -->\n).*?(<!-- /studies -->)", re.S)
 HEAD = (
@@ -27,8 +29,9 @@ THEMES: dict[str, tuple[str, ...]] = {
 """The headings, and the studies below each."""
 OTHERS = "Other studies"
 """The heading for studies that no theme names."""
-FAILING = "Claims that fail"
-NONE_FAILS = "Every claim holds.\n"
+LISTS = {FAILS: "Claims that fail", CANNOT_TELL: "Claims that cannot be told"}
+"""The headings of the lists of claims that do not hold, by their verdict."""
+NONE_FAILS = "No claim fails.\n"
 NUMBER_NAMES: dict[str, str] = {
     "ratio_slope": "exponent",
     "slope": "exponent",
@@ -76,10 +79,9 @@ class PublishedFiles(NamedTuple):
     record: Mapping[str, Any]
     report: Mapping[str, Any]
 
-    @property
-    def failing(self) -> list[Mapping[str, Any]]:
-        """The verdicts of the claims that fail."""
-        return [verdict for verdict in self.report["claims"] if not verdict["holds"]]
+    def claims(self, verdict: str) -> list[Mapping[str, Any]]:
+        """Returns the claims with this verdict, as the report has them."""
+        return [claim for claim in self.report["claims"] if verdict_of(claim) == verdict]
 
 
 def write_table(readme: Path, results: Path) -> bool:
@@ -92,11 +94,15 @@ def write_table(readme: Path, results: Path) -> bool:
 
 
 def studies_page(results: Path) -> str:
-    """Returns the generated part of the page: a table for each theme, then the claims that fail."""
+    """Returns the generated part of the page: a table for each theme, then the claims that fail or cannot be told."""
     themes = [(theme, studies) for theme, studies in _by_theme(_read_studies(results)) if studies]
     tables = "".join(f"### {theme}\n\n{HEAD}{''.join(map(row, studies))}\n" for theme, studies in themes)
-    items = "".join(failing_item(study, verdict) for _, studies in themes for study in studies for verdict in study.failing)
-    return f"\n{tables}## {FAILING}\n\n{items or NONE_FAILS}\n"
+    published = [study for _, studies in themes for study in studies]
+    items = {
+        verdict: "".join(listed_item(study, claim) for study in published for claim in study.claims(verdict)) for verdict in LISTS
+    }
+    lists = "".join(f"## {LISTS[name]}\n\n{text or NONE_FAILS}\n" for name, text in items.items() if text or name == FAILS)
+    return f"\n{tables}{lists}"
 
 
 def _read_studies(results: Path) -> dict[str, PublishedFiles]:
@@ -142,7 +148,7 @@ def measured_cell(study: PublishedFiles) -> str:
 def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
     """Returns what was measured and its name, given a claim's verdicts from the least to the most."""
     measure = claim["measure"]
-    least, most = (measured_in_words(measure, verdict) for verdict in (verdicts[0], verdicts[-1]))
+    least, most = (_measured_words(measure, verdict) for verdict in (verdicts[0], verdicts[-1]))
     if measure in ("deviation", "log_deviation") and verdicts[-1]["measured"] == 0:
         return "exact"
     name = NUMBER_NAMES.get(measure) or _quantity_in_words(str(claim["quantity"]))
@@ -152,6 +158,12 @@ def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> 
         return f"{name} {most}"
     number = most if measure == "theory" else f"{least.partition(' [')[0]} to {most.partition(' [')[0]}"
     return f"{name} {number}, {len(verdicts)} cases"
+
+
+def _measured_words(measure: str, claim: Mapping[str, Any]) -> str:
+    """Returns what was measured for a claim in words."""
+    value = claim["measured"]
+    return measured_in_words(measure, None if value is None else Interval(value, *(claim["ci"] or (value, value))), _bound(claim))
 
 
 def _quantity_in_words(name: str) -> str:
@@ -165,24 +177,32 @@ def _verdicts_of(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]
 
 
 def _held(study: PublishedFiles) -> str:
-    """Returns how many claims hold, as in `4 of 4`, with a link to the list below where one fails."""
-    verdicts, failing = len(study.report["claims"]), len(study.failing)
-    anchor = FAILING.lower().replace(" ", "-")
-    link = f"<br>[{failing} fail{'s' if failing == 1 else ''}](#{anchor})" if failing else ""
-    return f"{verdicts - failing} of {verdicts}{link}"
+    """Returns how many claims hold, as in `4 of 4`, with links to the lists below where some do not."""
+    links = ""
+    for verdict, heading in LISTS.items():
+        if count := len(study.claims(verdict)):
+            words = {FAILS: "fails" if count == 1 else "fail", CANNOT_TELL: "cannot be told"}[verdict]
+            links += f"<br>[{count} {words}](#{heading.lower().replace(' ', '-')})"
+    return f"{len(study.claims(HOLDS))} of {len(study.report['claims'])}{links}"
 
 
-def failing_item(study: PublishedFiles, verdict: Mapping[str, Any]) -> str:
-    """Returns an item of the list of failing claims: study, family, claim, what was measured and expected, and the reason."""
+def listed_item(study: PublishedFiles, verdict: Mapping[str, Any]) -> str:
+    """Returns an item of a list: study, family, claim, what was measured and expected, and the reason.
+
+    The reason of a claim that fails is written by hand, in REASONS. That of a claim that cannot be told is in the report.
+    """
     claim = next(c for c in study.record["claims"] if _verdicts_of(c, [verdict]))
     family = verdict["name"].removeprefix(claim["name"]).removeprefix(" (").removesuffix(")")
     where = f"**{in_code(study.folder)}**{f', {in_markdown(family)}' if family else ''}"
-    measured, expected = in_markdown(measured_in_words(claim["measure"], verdict)), in_markdown(_bound(verdict))
-    reason = in_markdown(REASONS.get((study.folder, verdict["name"]), UNKNOWN))
+    measured, expected = in_markdown(_measured_words(claim["measure"], verdict)), in_markdown(_bound(verdict).words)
+    if verdict_of(verdict) == CANNOT_TELL:
+        reason = f"{verdict['reason']}; {verdict['way_out']}"
+    else:
+        reason = REASONS.get((study.folder, verdict["name"]), UNKNOWN)
     numbers = f"Measured: {measured}. Expected: {expected}."
-    return f"- {where}: {in_markdown(claim['name'])}.<br>{numbers}<br>*Reason:* {reason}\n"
+    return f"- {where}: {in_markdown(claim['name'])}.<br>{numbers}<br>*Reason:* {in_markdown(reason)}\n"
 
 
-def _bound(verdict: Mapping[str, Any]) -> str:
-    bounds = {key: verdict[key] for key in ("expected", "tolerance", "at_least", "at_most")}
-    return Verdict(verdict["name"], **bounds, measured=None, interval=None).bound
+def _bound(verdict: Mapping[str, Any]) -> Bound:
+    """Returns the bound of a claim in a report."""
+    return Bound(*(verdict[key] for key in Bound._fields))

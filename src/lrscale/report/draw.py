@@ -50,5 +50,5 @@ def main_figures(answer: Answer) -> dict[str, bytes]:
 
 
 def loss_name(answer: Answer) -> str:
-    """Returns the name of the loss whose curves are drawn: `excess_risk` if it is the objective, or else `train_loss`."""
-    return "excess_risk" if answer.plan.objective == "excess_risk" else "train_loss"
+    """Returns the name of the loss whose curves are drawn: the objective if it is a risk, or else `train_loss`."""
+    return answer.plan.objective if answer.plan.objective in ("excess_risk", "population_risk") else "train_loss"

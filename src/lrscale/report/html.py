@@ -3,9 +3,10 @@
 import base64
 from collections.abc import Mapping
 
-from lrscale.report.text import cell_table, claim_row, slope_rows
+from lrscale.report.text import CLAIM_COLUMNS, cell_table, claim_remarks, claim_row, slope_rows
 from lrscale.study.answer import Answer
 from lrscale.study.plan import Plan
+from lrscale.study.remarks import companion_remarks, coverage, theory_remarks
 from lrscale.study.statements import laws
 
 FIGURE_TEXTS = {
@@ -53,10 +54,14 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         study=answer.plan,
         made_by=answer.study.made_by,
         laws=laws(answer),
+        remarks=[*companion_remarks(answer.plan, answer.cells), *theory_remarks(answer.cells)],
+        coverage=coverage(answer.cells),
         columns=columns,
         cells=rows,
         slopes=slope_rows(answer),
+        claim_columns=CLAIM_COLUMNS,
         claims=[claim_row(verdict) for verdict in answer.verdicts],
+        claim_remarks=claim_remarks(answer.verdicts),
         figures=images,
         runs=sum(len(t.objectives) for cell in answer.cells for t in cell.trials),
         trials=sum(len(cell.trials) for cell in answer.cells),
@@ -66,13 +71,15 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
 
 
 def training_in_words(plan: Plan) -> str:
-    """Returns a sentence on how a study trains: its tasks, optimizers, budget, seeds and dtype.
+    """Returns a sentence on how a study trains: its tasks, optimizers, budget, seeds, data draws and dtype.
 
-    Budget, seeds and dtype are those of the first cell.
+    Budget, seeds, data draws and dtype are those of the first cell.
     """
     configs = [cell.config for cell in plan.cells]
     names = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
     parts = [f"{key} {', '.join(values)}" for key, values in names.items()]
     parts += [f"{key} {value}" for key, value in configs[0]["budget"].items() if value is not None]
     seeds = configs[0]["seeds"]
-    return f"{', '.join(parts)}; seeds: {seeds if isinstance(seeds, int) else len(seeds)} per trial; dtype {configs[0]['dtype']}."
+    draws = ", each with a data draw of its own" if plan.cells[0].training.data_seeds == "own" else ""
+    count = seeds if isinstance(seeds, int) else len(seeds)
+    return f"{', '.join(parts)}; seeds: {count} per trial{draws}; dtype {configs[0]['dtype']}."

@@ -6,21 +6,32 @@ from typing import Any
 
 from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import Answer
+from lrscale.study.claims import ratio_judgement
 from lrscale.study.families import CellAnswer, Family
+from lrscale.study.remarks import coverage
 from lrscale.study.statements import laws
+from lrscale.study.verdict import has_one_seed, trade_off_judgement, turn_over_judgement
 from lrscale.training.results import mean_objective
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """Returns an answer as one document. Other programs rely on its keys."""
+    """Returns an answer as one document. Other programs rely on its keys.
+
+    Claims, ratios and fitted forms have a `verdict`, and a `reason` and a `way_out` where it is not `holds`.
+    """
     ratios = [
         {
             "of": dict(family.of),
-            "slope": _value(family.ratio),
-            "ci": _pair(family.ratio),
-            "expected": -family.homogeneity,
+            "ratio": [ratio.of, ratio.over],
+            "slope": _value(slope),
+            "ci": _pair(slope),
+            "expected": ratio.expected,
+            "same_runs": ratio.same_runs,
+            **ratio_judgement(answer.plan, family, ratio)._asdict(),
         }
         for family in answer.families
+        for ratio in family.ratios
+        for slope in [None if has_one_seed(family.cells) else ratio.slope]
     ]
     slopes = [
         {
@@ -39,6 +50,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "question": answer.plan.question,
         "objective": answer.plan.objective,
         "law": laws(answer),
+        "intervals_cover": coverage(answer.cells),
         "cells": [_cell_json(cell) for cell in answer.cells],
         "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in answer.measurements],
         "ratio": ratios[0] if len(ratios) == 1 else None,
@@ -49,13 +61,13 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "claims": [
             {
                 "name": verdict.name,
-                "expected": verdict.expected,
-                "measured": verdict.measured,
+                "measure": verdict.measure,
+                "measured": _value(verdict.measured),
                 "ci": _pair(verdict.interval),
-                "tolerance": verdict.tolerance,
-                "at_least": verdict.at_least,
-                "at_most": verdict.at_most,
-                "holds": verdict.holds,
+                **verdict.bound._asdict(),
+                "verdict": verdict.verdict,
+                "reason": verdict.reason,
+                "way_out": verdict.way_out,
             }
             for verdict in answer.verdicts
         ],
@@ -75,6 +87,7 @@ def _cell_json(cell: CellAnswer) -> dict[str, Any]:
         "lr_best_ci": _pair(best.interval if best else None),
         "objective": least_objective(cell),
         "lr_theory": cell.theory_lr,
+        "theory_note": cell.theory_note,
         "at_edge": best.at_edge if best else None,
         "bound": best.bound if best else None,
         "rivals": list(best.rivals) if best else None,
@@ -92,10 +105,10 @@ def least_objective(cell: CellAnswer) -> float | None:
 
 
 def _turn_over_json(family: Family) -> dict[str, Any]:
-    """Returns the fit of lr_sum* = eta_max / (B + B_c) of a family; its numbers are None where it could not be fitted."""
-    turn = family.turn_over
-    if turn is None:
-        return {"of": dict(family.of), "b_c": None, "ci": None}
+    """Returns the fit of lr_sum* = eta_max / (B + B_c) of a family; its numbers are None where there is none."""
+    turn, judgement = family.turn_over, turn_over_judgement(family)._asdict()
+    if turn is None or has_one_seed(family.cells):
+        return {"of": dict(family.of), "b_c": None, "ci": None, **judgement}
     return {
         "of": dict(family.of),
         "b_c": turn.b_c.value,
@@ -103,6 +116,7 @@ def _turn_over_json(family: Family) -> dict[str, Any]:
         "eta_max": turn.eta_max.value,
         "residual": turn.residual,
         "at_bound": turn.at_bound,
+        **judgement,
     }
 
 
@@ -113,7 +127,8 @@ def _trade_off_json(family: Family) -> dict[str, Any]:
     intervals = {"s_min": fit.s_min, "e_min": fit.e_min, "b_crit": fit.b_crit}
     numbers = {name: interval.value for name, interval in intervals.items()}
     pairs = {f"{name}_ci": _pair(interval) for name, interval in intervals.items()}
-    return {"of": dict(family.of), **numbers, **pairs, "residual": fit.residual, "at_bound": fit.at_bound}
+    fitted = {**numbers, **pairs, "residual": fit.residual, "at_bound": fit.at_bound}
+    return {"of": dict(family.of), **fitted, **trade_off_judgement(family)._asdict()}
 
 
 def _pair(interval: Interval | None) -> list[float] | None:
@@ -122,5 +137,5 @@ def _pair(interval: Interval | None) -> list[float] | None:
 
 
 def _value(interval: Interval | None) -> float | None:
-    """Returns the estimate that an interval belongs to."""
-    return None if interval is None else interval.value
+    """Returns the estimate that an interval belongs to; None where it is infinite, which JSON does not know."""
+    return interval.value if interval is not None and math.isfinite(interval.value) else None

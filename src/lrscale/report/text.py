@@ -8,12 +8,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lrscale.estimate.intervals import Interval
 from lrscale.report.json import least_objective
 from lrscale.study.answer import Answer
 from lrscale.study.claims import Verdict
 from lrscale.study.families import CellAnswer, Measurement
 from lrscale.study.plan import in_words
-from lrscale.study.statements import laws
+from lrscale.study.remarks import companion_remarks, coverage, theory_remarks
+from lrscale.study.statements import digits, in_few, in_words_of, laws
+from lrscale.study.verdict import CANNOT_TELL, FAILS, Bound, Judgement
 from lrscale.training.quantity import Quantity
 
 
@@ -29,7 +32,8 @@ def show(answer: Answer, console: Console) -> None:
         _print_table(console, title, [columns[i] for i in group], [[row[i] for i in group] for row in rows])
         title = None
     if answer.families:
-        console.print(f"objective: {plan.objective}", style="dim italic" if console.is_terminal else None)
+        for line in (f"objective: {plan.objective}", *companion_remarks(plan, answer.cells), *theory_remarks(answer.cells)):
+            console.print(line, style="dim italic" if console.is_terminal else None)
     for heading, headers, table_rows in (
         ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),
         (None, CLAIM_COLUMNS, [claim_row(verdict) for verdict in answer.verdicts]),
@@ -37,18 +41,20 @@ def show(answer: Answer, console: Console) -> None:
         if table_rows:
             console.print()
             _print_table(console, heading, headers, table_rows)
+    for remark in claim_remarks(answer.verdicts):
+        console.print(f"- {remark}")
     console.print()
     for sentence in laws(answer):
         console.print(sentence, style="bold" if console.is_terminal else None)
-    seeds = {len(t.objectives) for cell in answer.cells for t in cell.trials}
-    if seeds == {1}:
-        console.print("One seed was run: the intervals hold only the error of the grid of lrs. Take seeds=8.")
+    if sentence := coverage(answer.cells):
+        console.print(sentence)
 
 
 def _print_table(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table. Words are aligned left and numbers right. Names of claims may wrap; other values may not.
 
-    Headers wrap only where the table would be wider than the console. The row of a claim that fails is red.
+    Headers wrap only where the table would be wider than the console. The row of a claim that does not hold is bold, and
+    red where it fails.
     """
     style = "bold" if console.is_terminal else ""
     table = Table(
@@ -68,7 +74,7 @@ def _print_table(console: Console, title: str | None, columns: Sequence[str], ro
         header = "\n".join(wrapped)
         table.add_column(header, justify="left" if column in LEFT_COLUMNS else "right", no_wrap=column != CLAIM_COLUMNS[0])
     for row in rows:
-        table.add_row(*row, style="bold red" if console.is_terminal and row[-1] == FAILS else None)
+        table.add_row(*row, style=ROW_STYLES.get(row[-1]) if console.is_terminal else None)
     console.print(table)
 
 
@@ -101,23 +107,24 @@ def column_groups(columns: Sequence[str], rows: Sequence[Sequence[str]], width: 
 def cell_table(answer: Answer) -> tuple[list[str], list[list[str]]]:
     """Returns the columns and the rows of the table of cells; for a probe, those of the table of quantities.
 
-    The last column holds remarks. It is left out where no cell has a remark.
+    The last column holds remarks. It is left out where no cell has a remark, and so is the column of theory.
     """
     if not answer.families:
         return quantity_table(answer.measurements)
-    columns, rows = list(COLUMNS), [cell_row(cell) for cell in answer.cells]
-    count = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    return columns[:count], [row[:count] for row in rows]
+    rows = [cell_row(cell) for cell in answer.cells]
+    empty = {"theory": "-", "": ""}
+    shown = [i for i, name in enumerate(COLUMNS) if any(row[i] != empty.get(name) for row in rows) or name not in empty]
+    return [COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows]
 
 
 GAP = 2
 """Number of spaces between two columns."""
 SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
-CLAIM_COLUMNS = ("claim", "expected", "measured", "")
+CLAIM_COLUMNS = ("claim", "expected", "measured", "95 % interval", "")
 LEFT_COLUMNS = ("cell", "cells", "batch sizes", "claim", "")
 """The columns that are aligned left."""
-FAILS = "FAILS"
-"""The verdict on a claim that does not hold."""
+ROW_STYLES = {FAILS: "bold red", CANNOT_TELL: "bold"}
+"""The style of the rows of claims, by their verdict."""
 COLUMNS = ("cell", "best lr", "95 % interval", "theory", "objective", "lrs", "diverged", "")
 """The columns of the table of cells: `lrs` counts trials, `diverged` counts runs, and the last one holds remarks."""
 
@@ -173,13 +180,35 @@ def slope_rows(answer: Answer) -> list[list[str]]:
         if line.slope is not None:
             batch_sizes = "all" if line.range == "all" else f"{line.range} (B {line.low:g} to {line.high:g})"
             name = " ".join(filter(None, (", ".join(in_words(line.of)), line.reduction)))
-            rows.append([name, batch_sizes, number(line.slope.value), f"{number(line.slope.low)} to {number(line.slope.high)}"])
+            rows.append([name, batch_sizes, *_in_columns(line.slope)])
     return rows
 
 
 def claim_row(verdict: Verdict) -> list[str]:
-    """Returns the row of a claim: its name, its bound, the measured value, and `holds` or FAILS."""
-    return [verdict.name, verdict.bound, number(verdict.measured), "holds" if verdict.holds else FAILS]
+    """Returns the row of a claim: its name, its bound, the measured value with its interval, and its verdict."""
+    measured, interval = verdict.measured, verdict.interval
+    if measured is None or interval is None:
+        return [verdict.name, verdict.bound.words, number(measured.value if measured else None), "-", verdict.verdict]
+    return [verdict.name, verdict.bound.words, *_in_columns(interval, verdict.bound), verdict.verdict]
+
+
+def _in_columns(interval: Interval, bound: Bound | None = None) -> list[str]:
+    """Returns the texts of two columns, a value and its interval, in the digits that its bound or its width justifies."""
+    count = digits(interval, bound)
+    value, low, high = (f"{end:z.{count}f}" for end in interval)
+    return [value, f"{low} to {high}"]
+
+
+def claim_remarks(verdicts: Sequence[Verdict]) -> list[str]:
+    """Returns why claims cannot be told, with the way out. Claims with the same reason share a sentence."""
+    names: dict[Judgement, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.verdict == CANNOT_TELL:
+            judgement = Judgement(verdict.verdict, verdict.reason, verdict.way_out)
+            names.setdefault(judgement, []).append(verdict.name)
+    if len(names) == 1:
+        return [f"{in_words_of(judgement)}." for judgement in names]
+    return [f"{in_few(claims)}: {in_words_of(judgement)}." for judgement, claims in names.items()]
 
 
 def number(value: float | None) -> str:

@@ -17,22 +17,25 @@ from lrscale.report.json import as_json
 from lrscale.report.text import show
 from lrscale.signals import uninterrupted
 from lrscale.study.answer import Answer, answer
-from lrscale.study.claims import check_claims
+from lrscale.study.claims import check_claims, ratio_judgement, require_held
 from lrscale.study.records import Curve, StudyRecord
+from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS
 from lrscale.tracking.store import Store
 from lrscale.training.results import examples_seen
 
 
-def print_report(study: str | None, uri: str, form: str) -> None:
+def print_report(study: str | None, uri: str, form: str, strict: bool = False) -> None:
     """Prints the report of a study. The form `text` also refreshes what MLflow's screens show of the study.
 
     Args:
       study: the name of the study; None for the latest.
       uri: the URI of the MLflow store.
       form: `text`, `json` or `html`.
+      strict: whether every claim must hold.
 
     Raises:
       Refusal: the store does not exist or does not hold the study, or the study's record cannot be used.
+      Failure: `strict`, and a claim fails or cannot be told; the report has been printed.
     """
     store = Store.existing(uri)
     record = store.study(study)
@@ -50,6 +53,8 @@ def print_report(study: str | None, uri: str, form: str) -> None:
             with uninterrupted():
                 images = [path for path in store.files(record.run_id, "figures") if path.endswith(".png")]
                 show_study(store, study_answer, trials, images)
+    if strict:
+        require_held(record.plan.study, [verdict.verdict for verdict in study_answer.verdicts])
 
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:
@@ -66,11 +71,14 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
     figures = draw(study_answer, best_curves(store, study_answer))
     folder = _write_files(study_answer, figures)
     verdicts, families = study_answer.verdicts, study_answer.families
-    metrics = {"claims_held": float(sum(v.holds for v in verdicts)), "claims": float(len(verdicts))}
-    if len(families) == 1 and families[0].ratio is not None:
-        metrics["ratio_slope"] = round(families[0].ratio.value, 4)
+    names = {"claims_held": HOLDS, "claims_failed": FAILS, "claims_untold": CANNOT_TELL}
+    metrics = {name: float(sum(v.verdict == text for v in verdicts)) for name, text in names.items()}
+    if len(families) == 1 and families[0].ratios:
+        ratio = families[0].ratios[0]
+        if ratio.slope and ratio_judgement(study_answer.plan, families[0], ratio).verdict != CANNOT_TELL:
+            metrics["ratio_slope"] = round(ratio.slope.value, 4)
     with uninterrupted():
-        store.keep_files(study.run_id, folder, metrics)
+        store.keep_files(study.run_id, folder, {**metrics, "claims": float(len(verdicts))})
         show_study(store, study_answer, trials, [f"figures/{name}.png" for name in figures])
     _print_paths(console, folder, figures)
     console.print(f"browse   lrscale ui {study.plan.study}")

@@ -25,12 +25,12 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 ROUNDS = "lrscale:rounds"
 """Attribute of a cell's Optuna study. For each round it holds the number of its first trial, one more than that of its last
 trial, and the points that are to be tried, where they are given."""
-ROUNDING = 1e-9
+LEEWAY = 1e-9
 """How far beyond its interval, relatively, a hyperparameter may lie: the ends are multiplied by factors, and rounded."""
 
 Params = Mapping[str, float]
 """Tuned hyperparameters by dotted key."""
-Point = tuple[tuple[str, str], ...]
+PointKey = tuple[tuple[str, str], ...]
 """Tuned hyperparameters as a key of dictionaries: in the units of the cell's reference, and equal where only rounding differs."""
 
 
@@ -53,13 +53,13 @@ class Tuner:
           storage: Optuna's storage.
         """
         self.plan, self.cell = plan, cell
-        self.objectives: dict[Point, Sequence[float]] = {}
+        self.objectives: dict[PointKey, Sequence[float]] = {}
         name = study_name(plan.study, cell.label, cell.id)
         self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
         self.space: dict[str, BaseDistribution] = {}
         for key in plan.intervals:
             low, high, log = (i := plan.interval_of(cell, key)).low, i.high, i.log
-            widest = 2.0**WIDENING if plan.sampler.get("widen") else 1 + ROUNDING if cell.twin else 1.0
+            widest = 2.0**WIDENING if plan.sampler.get("widen") else 1 + LEEWAY if cell.twin else 1.0
             self.space[key] = FloatDistribution(low / widest if log else low, high * widest, log=log)
         for trial in self._trials(TrialState.RUNNING):
             if set(trial.params) != set(self.space):  # killed while being asked: it never ran, so it is asked again
@@ -72,7 +72,7 @@ class Tuner:
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def point(self, params: Params) -> Point:
+    def point(self, params: Params) -> PointKey:
         """Returns the point of tuned hyperparameters of this cell."""
         return tuple((key, f"{value / self.cell.factor(key):.9e}") for key, value in sorted(params.items()))
 
@@ -88,7 +88,7 @@ class Tuner:
         """Returns the tuned hyperparameters of the trials that are complete or running, by number."""
         return {trial.number: dict(trial.params) for trial in self._trials(TrialState.COMPLETE, TrialState.RUNNING)}
 
-    def tried(self) -> dict[Point, dict[str, float]]:
+    def tried(self) -> dict[PointKey, dict[str, float]]:
         """Returns the points that are complete or running, or failed in this execution, with their hyperparameters."""
         failed = self._trials(TrialState.FAIL)[self.failed_before :]
         params = [*self.every().values(), *(dict(trial.params) for trial in failed)]

@@ -10,9 +10,9 @@ from optuna.storages import BaseStorage
 
 from lrscale.search.ladder import first_rungs, lr_at, next_rungs, place_of
 from lrscale.search.samplers import AT_ONCE
-from lrscale.search.tuner import Ask, Params, Point, Tuner
+from lrscale.search.tuner import Ask, Params, PointKey, Tuner
 from lrscale.study.plan import Cell, Plan
-from lrscale.study.twins import LR
+from lrscale.study.twins import LR_KEY
 
 
 class TwinTuner:
@@ -83,13 +83,13 @@ class TwinTuner:
 
     def _rungs(self, missing: int) -> list[Params]:
         """Returns the next lrs of the ladder, at most `missing`."""
-        interval, widen = self.plan.intervals[LR], bool(self.plan.sampler.get("widen"))
+        interval, widen = self.plan.intervals[LR_KEY], bool(self.plan.sampler.get("widen"))
         members = [m for m in ({_place(p): o for p, o in t.objectives.items()} for t in self.trained) if m]
         if not self.reference.held() or not members:
             rungs = first_rungs(interval.low, interval.high, self.plan.n_trials)
         else:
             rungs = next_rungs(members, missing, interval.low, interval.high, widen)
-        return [{LR: lr_at(k)} for k in rungs[:missing]]
+        return [{LR_KEY: lr_at(k)} for k in rungs[:missing]]
 
 
 def twin_tuners(plan: Plan, storage: BaseStorage) -> list[TwinTuner]:
@@ -105,9 +105,9 @@ def twin_tuners(plan: Plan, storage: BaseStorage) -> list[TwinTuner]:
     return [TwinTuner(plan, cells, storage) for cells in groups.values()]
 
 
-def _place(point: Point) -> int:
+def _place(point: PointKey) -> int:
     """Returns the index of the lattice point nearest to a point's lr."""
-    return place_of(float(dict(point)[LR]))
+    return place_of(float(dict(point)[LR_KEY]))
 
 
 def _translated(params: Params, source: Tuner, target: Tuner) -> dict[str, float]:

@@ -10,6 +10,7 @@ from lrscale.study.families import CellAnswer, Family, Measurement, answer_cell,
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.twins import STEP_AXES, shared_axes
+from lrscale.study.verdict import has_one_seed
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Slope:
     """Slope of log lr* over log B, for one reduction of one family in one range of batch sizes.
 
     `of` holds the axis values that the family's cells share. `range` is the name of the range; `low` and `high` are
-    its ends. `slope` is None where it could not be measured.
+    its ends. `slope` is None where it could not be measured, or from one seed alone.
     """
 
     of: Mapping[str, Any]
@@ -95,8 +96,8 @@ def answer_of(study: StudyRecord, families: tuple[Family, ...], measurements: tu
     """
     ranges = batch_ranges(study.plan)
     slopes = [
-        Slope(family.of, reduction, name, low, high, family.slope(reduction, low, high))
-        for family in families
+        Slope(family.of, reduction, name, low, high, None if one_seed else family.slope(reduction, low, high))
+        for family, one_seed in [(family, has_one_seed(family.cells)) for family in families]
         for reduction in family.reductions()
         for name, (low, high) in ranges.items()
     ]

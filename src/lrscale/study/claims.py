@@ -1,45 +1,34 @@
 """Compares a study's claims with what was measured. Claims state what is expected, and are fixed before the study runs.
 
 A claim has a name, a measure and a bound. The bound is `expected`, or else `at_least`, `at_most` or both. `expected`
-has a `tolerance`; without one, the measured interval must contain the expected value.
-
-Measures of a study that tunes the lr. Each is computed for every family of cells that `where` selects:
-
-    ratio_slope    slope of log(lr_sum*/lr_mean*) over log c
-    slope          slope of log lr* over log B under a `reduction`, in a `range` of batch sizes
-    theory         largest |ln(lr*/theory)| in a `range`
-    steps_slope    slope of log steps at the best lr over log B, in a `range`
-    b_crit         B_crit of the trade-off of steps S against examples
-    b_c            B_c of the fit lr_sum* = eta_max/(B + B_c)
-    form_residual  root-mean-square residual of the fit of b_c, in ln lr
-    trade_off_residual   root-mean-square residual of the fit of b_crit, in ln S
-
-Measures of a study that runs a probe. Each is computed for one `quantity`, over all cells that `where` selects:
-
-    deviation      largest |value - expected|
-    log_deviation  largest |ln(value/expected)|
-    least          smallest value
-    largest        largest value
-    coverage       share of cells whose interval contains the expected value
-    slope_of       slope of log value over log `against`, a numeric axis; each combination of the other axes has an
-                   intercept of its own
-    form_residual  largest root-mean-square residual of ln value against v_max/(1 + B_c/B), where B is the axis `against`
+has a `tolerance`; without one, the measured interval must contain the expected value. What follows is one of three
+verdicts, by the rule of `study/verdict.py`.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from lrscale.errors import Refusal
-from lrscale.estimate.best_lr import pooled_slope
-from lrscale.estimate.fits import form_residual
+from lrscale.errors import Failure, Refusal
 from lrscale.estimate.intervals import Interval
 from lrscale.rules import Rule, check, is_number
-from lrscale.study.families import Family, Measurement, batch_ranges
+from lrscale.study.families import CellAnswer, Family, Measurement, Ratio
+from lrscale.study.measures import MEASURES, PROBE_MEASURES, SCALES, WITHOUT_INTERVAL
 from lrscale.study.plan import Plan, has_value
+from lrscale.study.verdict import (
+    CANNOT_TELL,
+    FAILS,
+    HOLDS,
+    LAW_TOLERANCE,
+    NOTHING,
+    TOO_FEW_CELLS,
+    Bound,
+    Judgement,
+    judge,
+    missing_ratio,
+    more_runs,
+    why_unsure,
+)
 from lrscale.training.reduction import REDUCTIONS
 
 BOUNDS = ("expected", "at_least", "at_most")
@@ -53,142 +42,52 @@ FINITE = Rule("must be a finite number", is_number)
 class Verdict:
     """A claim with its outcome.
 
-    `measured` and `interval` are None where nothing could be measured; the claim then fails.
+    `verdict` is `holds`, `fails` or `cannot tell`; `reason` and `way_out` are empty where it holds. `measured` is None
+    where nothing could be measured.
     """
 
     name: str
-    expected: float | None
-    tolerance: float | None
-    at_least: float | None
-    at_most: float | None
-    measured: float | None
-    interval: Interval | None
+    measure: str
+    bound: Bound
+    measured: Interval | None
+    verdict: str
+    reason: str
+    way_out: str
 
     @property
-    def holds(self) -> bool:
-        """Whether the claim holds. An expected value without a tolerance must lie in the interval."""
-        if self.measured is None:
-            return False
-        if self.expected is None:
-            low, high = self.at_least, self.at_most
-            return bool((low is None or self.measured >= low) and (high is None or self.measured <= high))
-        if self.tolerance is not None:
-            return bool(abs(self.measured - self.expected) <= self.tolerance)
-        return self.interval is not None and self.interval.holds(self.expected)
-
-    @property
-    def bound(self) -> str:
-        """The bound in words, as in `-1 ± 0.02`."""
-        if self.expected is not None:
-            return f"{self.expected:g}" + (f" ± {self.tolerance:g}" if self.tolerance is not None else "")
-        limits = ((">=", self.at_least), ("<=", self.at_most))
-        return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+    def interval(self) -> Interval | None:
+        """The measured value with its interval; None for a measure that has none, and where nothing could be measured."""
+        return None if self.measure in WITHOUT_INTERVAL else self.measured
 
 
-def _ratio_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return family.ratio
+def in_count(verdicts: Sequence[str]) -> str:
+    """Returns how many claims hold, fail and cannot be told.
+
+    Args:
+      verdicts: the verdict of each claim.
+
+    Example:
+      >>> in_count(["holds", "cannot tell", "holds", "fails"])
+      '2 of 4 claims hold, 1 fails, 1 cannot be told'
+    """
+    failing, untold = verdicts.count(FAILS), verdicts.count(CANNOT_TELL)
+    parts = [
+        f"{verdicts.count(HOLDS)} of {len(verdicts)} claims hold",
+        f"{failing} fail{'s' if failing == 1 else ''}" if failing else "",
+        f"{untold} cannot be told" if untold else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
-def _slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    low, high = batch_ranges(plan)[claim.get("range", "all")]
-    return family.slope(claim["reduction"], low, high)
+def require_held(study: str, verdicts: Sequence[str]) -> None:
+    """Raises Failure unless every claim holds, for the option `--strict`.
 
-
-def _theory(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    low, high = batch_ranges(plan)[claim.get("range", "all")]
-    cells = [cell for cell in family.cells if low <= cell.step_examples <= high]
-    pairs = [(cell.best.log_lr, cell.theory_lr) for cell in cells if cell.best and cell.fits and cell.theory_lr]
-    return _point_interval([abs(log_lr - math.log(lr)) for log_lr, lr in pairs], max)
-
-
-def _steps_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return family.steps_slope(*batch_ranges(plan)[claim.get("range", "all")])
-
-
-def _b_crit(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return family.trade_off.b_crit if family.trade_off and not family.trade_off.at_bound else None
-
-
-def _trade_off_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([family.trade_off.residual] if family.trade_off else [], max)
-
-
-def _b_c(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return family.turn_over.b_c if family.turn_over and not family.turn_over.at_bound else None
-
-
-def _turn_over_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([family.turn_over.residual] if family.turn_over else [], max)
-
-
-def _point_interval(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> Interval | None:
-    """Returns the value that `choose` takes from the values, as an interval of width zero; None where there is no value."""
-    return Interval(*(choose(values),) * 3) if values else None
-
-
-def _deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([abs(q.value - q.expected) for _, q in measurements if q.expected is not None], max)
-
-
-def _log_deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    pairs = [(q.value, q.expected) for _, q in measurements if q.expected is not None]
-    return _point_interval(
-        [abs(math.log(value / expected)) if value * expected > 0 else math.inf for value, expected in pairs], max
-    )
-
-
-def _least(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([q.value for _, q in measurements], min)
-
-
-def _largest(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([q.value for _, q in measurements], max)
-
-
-def _coverage(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    hits = [float(q.holds_expected()) for _, q in measurements if q.expected is not None]
-    return _point_interval(hits, lambda values: math.fsum(values) / len(values))
-
-
-def _slope_of(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    against = claim["against"]  # values that have no logarithm are left out
-    positive = [m for m in measurements if m.quantity.value > 0 and float(m.cell.scientific[against]) > 0]
-    rows = [(m.cell.scientific, m.quantity.value) for m in positive]
-    others = [repr(sorted((k, v) for k, v in axes.items() if k != against)) for axes, _ in rows]
-    x = np.log([float(axes[against]) for axes, _ in rows])
-    return pooled_slope(x, np.log([value for _, value in rows]), others)
-
-
-def _form_residual(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for m in measurements:
-        others = repr(sorted((k, v) for k, v in m.cell.scientific.items() if k != claim["against"]))
-        groups.setdefault(others, []).append((float(m.cell.scientific[claim["against"]]), m.quantity.value))
-    residuals = [form_residual(*np.array(pairs).T) for pairs in groups.values()]
-    return _point_interval([residual for residual in residuals if residual is not None], max)
-
-
-OfFamily = Callable[[Plan, Family, Mapping[str, Any]], Interval | None]
-OfCells = Callable[[Sequence[Measurement], Mapping[str, Any]], Interval | None]
-MEASURES: dict[str, OfFamily] = {
-    "ratio_slope": _ratio_slope,
-    "slope": _slope,
-    "theory": _theory,
-    "steps_slope": _steps_slope,
-    "b_crit": _b_crit,
-    "b_c": _b_c,
-    "form_residual": _turn_over_residual,
-    "trade_off_residual": _trade_off_residual,
-}
-PROBE_MEASURES: dict[str, OfCells] = {
-    "deviation": _deviation,
-    "log_deviation": _log_deviation,
-    "least": _least,
-    "largest": _largest,
-    "coverage": _coverage,
-    "slope_of": _slope_of,
-    "form_residual": _form_residual,
-}
+    Args:
+      study: the name of the study.
+      verdicts: the verdict of each claim.
+    """
+    if any(verdict != HOLDS for verdict in verdicts):
+        raise Failure(f"{study}: {in_count(verdicts)}.")
 
 
 def check_claims(plan: Plan) -> None:
@@ -258,15 +157,37 @@ def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Meas
     claims = [c for c in plan.claims if {*(c.get("where") or {}), *filter(None, [c.get("against")])} <= axes]
     if not families:
         of_probe = [claim for claim in claims if claim["measure"] in PROBE_MEASURES]
-        return [_verdict(str(c["name"]), c, PROBE_MEASURES[c["measure"]](selected(measurements, c), c)) for c in of_probe]
+        return [_verdict(str(c["name"]), c, PROBE_MEASURES[c["measure"]](selected(measurements, c), c), ()) for c in of_probe]
     outcomes = []
     for family in families:
         for claim in claims:
             if not _selects(claim, family.of):
                 continue
             name = f"{claim['name']} ({family.name})" if family.name else str(claim["name"])
-            outcomes.append(_verdict(name, claim, MEASURES[claim["measure"]](plan, family, claim)))
+            found = MEASURES[claim["measure"]](plan, family, claim)
+            unsure = why_unsure(family.cells) if isinstance(found, Interval) else None
+            outcomes.append(_verdict(name, claim, unsure or found, family.cells))
     return outcomes
+
+
+def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
+    """Returns whether a ratio of best lrs goes with c as theory says: as c^-p.
+
+    The tolerance is that of the family's claim on the same exponent, so that law and claim never differ; of several
+    claims it is the smallest, and without one it is LAW_TOLERANCE.
+    """
+    if ratio.slope is None:
+        return missing_ratio(family)
+    if (unsure := why_unsure(family.cells)) is not None:
+        return unsure
+    theory = ratio.expected
+    bounds = [
+        _bound(claim)
+        for claim in plan.claims
+        if claim["measure"] == "ratio_slope" and claim.get("expected") == theory and _selects(claim, family.of)
+    ]
+    bound = min(bounds, key=lambda b: b.tolerance or 0, default=Bound(theory, LAW_TOLERANCE))
+    return judge(ratio.slope, bound, _apart("ratio_slope", bound), more_runs(family.cells))
 
 
 def selected(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> list[Measurement]:
@@ -280,6 +201,37 @@ def _selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
     return all(str(axes.get(key)) in map(str, values) for key, values in where.items())
 
 
-def _verdict(name: str, claim: Mapping[str, Any], measured: Interval | None) -> Verdict:
-    expected, tolerance, least, most = (claim.get(key) for key in ("expected", "tolerance", "at_least", "at_most"))
-    return Verdict(name, expected, tolerance, least, most, None if measured is None else measured.value, measured)
+def _verdict(name: str, claim: Mapping[str, Any], found: Interval | Judgement | None, cells: Sequence[CellAnswer]) -> Verdict:
+    """Returns the outcome of a claim.
+
+    Args:
+      name: the name of the claim, with that of its family.
+      claim: the claim.
+      found: what was measured, or why it was not.
+      cells: the cells in which lrs were tuned for it.
+    """
+    measure, bound = str(claim["measure"]), _bound(claim)
+    if not isinstance(found, Interval):
+        missing = found or (TOO_FEW_CELLS if measure in AGAINST else NOTHING)
+        return Verdict(name, measure, bound, None, *missing)
+    more = {"more": more_runs(cells)} if cells else {}
+    return Verdict(name, measure, bound, found, *judge(found, bound, _apart(measure, bound), **more))
+
+
+def _bound(claim: Mapping[str, Any]) -> Bound:
+    """Returns the bound of a claim."""
+    return Bound(*(claim.get(key) for key in Bound._fields))
+
+
+def _apart(measure: str, bound: Bound) -> tuple[float, ...]:
+    """Returns values of different laws, of which an interval may hold only one.
+
+    For the ratio of sum to mean these are p = 0 and p = 1. For another expected value without a tolerance they lie
+    beside it: exponents 1 away, and batch sizes a factor of 10 away.
+    """
+    expected = bound.expected
+    if measure == "ratio_slope":
+        return (0.0, -1.0)
+    if expected is None or bound.tolerance is not None or measure in WITHOUT_INTERVAL or measure == "theory":
+        return ()
+    return (expected / 10, expected, expected * 10) if measure in SCALES else (expected - 1, expected, expected + 1)

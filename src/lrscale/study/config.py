@@ -19,7 +19,7 @@ BUDGETS: dict[str, dict[str, Rule]] = {
     "steps": {"steps": integer(1, 100_000_000)},
     "target": {"target": POSITIVE, "max_steps": integer(1, 100_000_000), "check_every": integer(1, 1_000_000)},
 }
-OBJECTIVE = one_of("excess_risk", "train_loss", "valid_loss", "valid_error", "steps_to_target")
+OBJECTIVE = one_of("excess_risk", "population_risk", "train_loss", "valid_loss", "valid_error", "steps_to_target")
 FIELDS: dict[str, Rule] = {
     "batch_size": integer(1, 1_000_000),
     "accumulation": integer(1, 100_000),
@@ -27,9 +27,12 @@ FIELDS: dict[str, Rule] = {
     "objective": OBJECTIVE,
     "dtype": one_of("float32", "float64"),
     "points": integer(2, 250),
+    "data_seeds": one_of("shared", "own"),
 }
 GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "probe": PROBES}
 """The groups whose choices (a task, an optimizer, a probe) are declared beside their code."""
+LATER = {"data_seeds": "shared"}
+"""Keys that older records lack, with the values that stand for these records. Cells with such a value keep their ids."""
 KEYS = ("task", "optimizer", "budget", "probe", "reduction", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
 COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
@@ -47,7 +50,7 @@ def make_training(config: Mapping[str, Any]) -> Training:
     """Returns the training that a config describes.
 
     Args:
-      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` may be left out.
+      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` and `data_seeds` may be left out.
 
     Returns:
       A checked description of the training; equal configs give equal descriptions.
@@ -55,7 +58,7 @@ def make_training(config: Mapping[str, Any]) -> Training:
     Raises:
       Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict each other.
     """
-    config = {"probe": None, **config}
+    config = {"probe": None, **LATER, **config}
     check_keys("config", config, dict.fromkeys(KEYS))
     check("reduction", one_of(*REDUCTIONS), config["reduction"])
     for name, rule in FIELDS.items():
@@ -172,10 +175,20 @@ def _check_together(training: Training) -> None:
             f"`batch_size` must not exceed the {training.examples} training examples of {task}, "
             f"got batch_size={training.batch_size}{micro_batches}."
         )
-    if training.objective == "excess_risk" and not TASKS[task].is_least_squares:
-        known = ", ".join(name for name in TASKS.names() if TASKS[name].is_least_squares)
+    known = ", ".join(name for name in TASKS.names() if TASKS[name].is_least_squares)
+    if training.objective in ("excess_risk", "population_risk") and not TASKS[task].is_least_squares:
         raise Refusal(
-            f"`objective` excess_risk needs a task whose optimum is known ({known}), got task {task}. Take objective=train_loss."
+            f"`objective` {training.objective} needs a task whose optimum is known ({known}), got task {task}. "
+            "Take objective=train_loss."
+        )
+    if training.data_seeds == "own" and not TASKS[task].is_least_squares:
+        raise Refusal(
+            f"`data_seeds` own needs a task whose data are drawn ({known}), got task {task}, whose data are fixed. "
+            "Take data_seeds=shared."
+        )
+    if training.data_seeds == "own" and training.probe is not None:
+        raise Refusal(
+            f"`data_seeds` must be shared with a probe, got own with probe={training.probe.name}. Take data_seeds=shared."
         )
     if training.objective == "valid_error" and not TASKS[task].classes:
         raise Refusal(f"`objective` valid_error needs a task with classes, got task {task}. Take objective=valid_loss.")
@@ -197,7 +210,8 @@ def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
       config: plain values, as `make_training` takes them.
       nuisance: dotted keys of the tuned hyperparameters, such as `optimizer.lr`.
     """
-    untuned = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
+    parts = {key: config[key] for key in KEYS if config.get(key) is not None and config[key] != LATER.get(key)}
+    untuned = json.loads(json.dumps(parts))
     for key in nuisance:
         group, _, name = key.partition(".")
         untuned[group].pop(name, None)

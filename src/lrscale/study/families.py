@@ -9,14 +9,12 @@ import numpy as np
 
 from lrscale.estimate.best_lr import BestLr, best_lr, mean_slope, ratio_slope, slope
 from lrscale.estimate.fits import TradeOff, TurnOver, trade_off, turn_over
-from lrscale.estimate.intervals import Array, Interval
-from lrscale.law import least_squares
+from lrscale.estimate.intervals import Interval
 from lrscale.spec import Training
 from lrscale.study.plan import Cell, Plan, in_words
 from lrscale.study.records import TrialRecord
+from lrscale.study.theory import theory_of
 from lrscale.study.twins import shared_axes
-from lrscale.tasks.registry import population
-from lrscale.tasks.task import Population
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import REDUCTIONS, step_gradient_scale
@@ -29,6 +27,7 @@ class CellAnswer:
 
     `best` is None where no lr was tuned, or where every trial has a run that diverged. `theory_lr` is the best lr in
     theory, and `theory_edge` the mean-square edge of stability; both are None where theory makes no statement.
+    `theory_note` says why there is no `theory_lr`, and is empty where there is one.
     """
 
     cell: Cell
@@ -37,6 +36,7 @@ class CellAnswer:
     best: BestLr | None
     theory_lr: float | None
     theory_edge: float | None
+    theory_note: str
 
     @property
     def fits(self) -> bool:
@@ -139,11 +139,6 @@ class Family:
         chosen = [(math.log(size), steps) for size, steps in self.steps() if low <= size <= high]
         return mean_slope(*(np.array(part) for part in zip(*chosen, strict=True))) if chosen else None
 
-    def turns(self) -> bool:
-        """Returns whether B_c lies between the smallest and the largest batch size; elsewhere it is not measured."""
-        sizes = [cell.step_examples for cell in self.cells]
-        return self.turn_over is not None and min(sizes) < self.turn_over.b_c.value < max(sizes)
-
     def reductions(self) -> list[str]:
         """Returns the reductions of its cells, each once."""
         return list(dict.fromkeys(cell.training.reduction for cell in self.cells))
@@ -164,7 +159,7 @@ def answer_cell(cell: Cell, trials: Sequence[TrialRecord]) -> CellAnswer:
     if tuned:
         best = best_lr(np.array([t.params["optimizer.lr"] for t in tuned]), np.array([t.objectives for t in tuned]))
     c = step_gradient_scale(training)
-    return CellAnswer(cell, tuple(trials), c, best, *_theory(training, c))
+    return CellAnswer(cell, tuple(trials), c, best, *theory_of(training, c))
 
 
 def answer_family(cells: Sequence[CellAnswer], base: Sequence[CellAnswer] = ()) -> Family:
@@ -212,36 +207,6 @@ def _ratio(of: str, over: str, cells: dict[int, CellAnswer], others: dict[int, C
         log_c = np.log([cell.c / other.c for cell, other in fitting])
         found = ratio_slope(log_c, [cell.best for cell, _ in fitting if cell.best], [o.best for _, o in fitting if o.best])
     yield Ratio(of, over, found, expected, same)
-
-
-def _theory(training: Training, c: float) -> tuple[float | None, float | None]:
-    """Returns the best lr and the mean-square edge of stability in theory, in the cell's own reduction.
-
-    Both are known for plain SGD on least squares; elsewhere they are None.
-    """
-    source, options = population(training), training.optimizer.options
-    if source is None or training.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
-        return None, None
-    spectrum, size = source.spectrum.numpy(), training.step_examples
-    edge = least_squares.mean_square_edge(spectrum, source.bias, size) / c
-    start = source.weights.numpy() ** 2
-    start[: len(spectrum)] += 0.01**2
-    if training.objective == "steps_to_target":
-        return _soonest_lr(training, source, start) / c, edge
-    if training.objective != "excess_risk":
-        return None, edge
-    return least_squares.best_lr_after_steps(spectrum, source.bias, size, training.steps, start, source.noise) / c, edge
-
-
-def _soonest_lr(training: Training, source: Population, start: Array) -> float:
-    """Returns the lr under mean reduction that reaches the target in the fewest steps.
-
-    For a spectrum with a single eigenvalue this is a closed form, which does not depend on the target.
-    """
-    spectrum, size, target = source.spectrum.numpy(), training.step_examples, training.budget.options["target"]
-    if float(spectrum.min()) == float(spectrum.max()):
-        return least_squares.fastest_lr(spectrum, source.bias, size)
-    return least_squares.soonest_lr(target, spectrum, source.bias, size, start)
 
 
 def batch_ranges(plan: Plan) -> dict[str, tuple[float, float]]:

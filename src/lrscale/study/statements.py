@@ -2,38 +2,50 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from lrscale.estimate.best_lr import pooled_slope
+from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import Answer
-from lrscale.study.claims import Verdict, selected
-from lrscale.study.families import Family
+from lrscale.study.claims import Verdict, in_count, ratio_judgement, selected
+from lrscale.study.families import Family, Ratio
+from lrscale.study.plan import Plan
+from lrscale.study.verdict import (
+    CANNOT_TELL,
+    FAILS,
+    HOLDS,
+    LAW_TOLERANCE,
+    Bound,
+    Judgement,
+    trade_off_judgement,
+    turn_over_judgement,
+    why_missing,
+    why_unsure,
+)
 
 NAMED = 3
 """How many families a sentence names, where there are more."""
-NOT_TUNED = "the lr was not tuned, and its values are cells of their own. Take 'optimizer.lr=tag(log,interval(1e-4,1))'."
 STATED = 4
-"""How many of a probe's claims are stated with their numbers. Slopes and failing claims are stated besides these."""
+"""How many of a probe's claims are stated with their numbers. Slopes, and claims that do not hold, are stated besides."""
 
 
 def laws(answer: Answer) -> list[str]:
     """Returns the answer in sentences: the law of each family, or a probe's claims with what was measured."""
     if answer.families:
-        return _family_laws(answer.families)
+        return _family_laws(answer.plan, answer.families)
     checked = answer.verdicts
     claims = {claim["name"]: claim for claim in answer.plan.claims}
     statements = [
         _statement(answer, claims[v.name], v)
         for i, v in enumerate(checked)
-        if i < STATED or not v.holds or claims[v.name]["measure"] == "slope_of"
+        if i < STATED or v.verdict != HOLDS or v.measure == "slope_of"
     ]
     cells = len({m.cell.id for m in answer.measurements})
     if not checked:
         return ["The study makes no claims; its cells show what was measured."]
-    count = f"{sum(v.holds for v in checked)} of {len(checked)} claims hold, over {cells} cell{'s' if cells != 1 else ''}"
+    count = f"{in_count([v.verdict for v in checked])}, over {cells} cell{'s' if cells != 1 else ''}"
     return [". ".join([*(text[0].upper() + text[1:] for text in statements), count]) + "."]
 
 
@@ -43,10 +55,17 @@ def _statement(answer: Answer, claim: Mapping[str, Any], verdict: Verdict) -> st
     A claim on `log_deviation` also states the slope of log measured over log expected, where the expected values
     spread over a factor of two or more.
     """
-    outcome = asdict(verdict) | {"ci": verdict.interval and (verdict.interval.low, verdict.interval.high)}
+    if verdict.verdict == CANNOT_TELL:
+        return f"{verdict.name}: {in_words_of(Judgement(verdict.verdict, verdict.reason, verdict.way_out))}"
     slope = _against_expected(answer, claim) if claim["measure"] == "log_deviation" else ""
     of = f"{claim['quantity']} " if claim["measure"] == "deviation" else ""
-    return f"{verdict.name}: {of}{measured_in_words(claim['measure'], outcome)}{slope}{'' if verdict.holds else ' (FAILS)'}"
+    measured = measured_in_words(verdict.measure, verdict.measured, verdict.bound)
+    return f"{verdict.name}: {of}{measured}{slope}{f' ({FAILS})' if verdict.verdict == FAILS else ''}"
+
+
+def in_words_of(judgement: Judgement) -> str:
+    """Returns a judgement in words, as in `cannot tell: its interval is wider than the tolerance; raise seeds to 32`."""
+    return f"{judgement.verdict}: {'; '.join(filter(None, (judgement.reason, judgement.way_out)))}"
 
 
 def _against_expected(answer: Answer, claim: Mapping[str, Any]) -> str:
@@ -60,24 +79,29 @@ def _against_expected(answer: Answer, claim: Mapping[str, Any]) -> str:
         return ""
     expected, measured = np.log(np.array(pairs)).T
     slope = pooled_slope(expected, measured, [""] * len(pairs))
-    return (
-        ""
-        if slope is None
-        else f", measured = expected^{measured_in_words('', {'measured': slope.value, 'ci': (slope.low, slope.high)})}"
-    )
+    return "" if slope is None else f", measured = expected^{in_digits(slope)}"
 
 
-def _family_laws(families: Sequence[Family]) -> list[str]:
-    """Returns the law of each family, with its slope and interval. Families without a ratio share one sentence."""
-    laws_of_families = [" ".join(filter(None, (_ratio_law(family), _trade_off_law(family)))) for family in families]
-    without_ratio = [family.name for family in families if family.ratio is None]
-    tuned = any(cell.tuned for family in families for cell in family.cells)
-    if without_ratio:
-        laws_of_families.append(
-            f"No ratio of sum to mean can be stated{f' ({in_few(without_ratio)})' if without_ratio[0] else ''}: "
-            + ("it takes both reductions at one batch size above 1, their best lrs not at an edge." if tuned else NOT_TUNED)
-        )
-    return [text for text in laws_of_families if text]
+def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
+    """Returns the laws of each family with their numbers. Families whose ratio cannot be told share a sentence."""
+    sentences = []
+    untold: dict[tuple[str, Judgement], list[str]] = {}
+    for family in families:
+        parts = []
+        for ratio in family.ratios:
+            judgement = ratio_judgement(plan, family, ratio)
+            if judgement.verdict == CANNOT_TELL:
+                untold.setdefault((f"{lr_name(ratio.of)}/{lr_name(ratio.over)}", judgement), []).append(family.name)
+            parts.append(_ratio_law(family, ratio, judgement))
+        if not family.ratios:
+            parts.append(_slope_law(family))
+        sentences.append(" ".join(filter(None, (*parts, _turn_over_law(family), _trade_off_law(family)))))
+    cannot = [
+        f"How {name} goes with c{f' ({in_few(names)})' if names[0] else ''}, this study {in_words_of(judgement)}."
+        for (name, judgement), names in untold.items()
+    ]
+    none_told = cannot and sum(map(len, untold.values())) == sum(len(family.ratios) for family in families)
+    return [text for text in ((*cannot, *sentences) if none_told else (*sentences, *cannot)) if text]
 
 
 def in_few(names: Sequence[str]) -> str:
@@ -90,82 +114,135 @@ def in_few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= NAMED + 1 else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
+def lr_name(of: str) -> str:
+    """Returns the name of a best lr, as in `lr_sum*` or `lr*(mean, accumulation 4)`."""
+    return f"lr*({of})" if "," in of else f"lr_{of}*"
+
+
+def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
+    """Returns the law of a ratio of best lrs, and whether its cells are the same runs; empty where the law cannot be told."""
+    if ratio.slope is None or judgement.verdict == CANNOT_TELL:
+        return ""
+    where = f" ({family.name})" if family.name else ""
+    fits = "as" if judgement.verdict == HOLDS else "not as"
+    number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
+    c = "the number of summed terms" if ratio.of == "sum" else "the ratio of their gradient scales"
+    law = f"{lr_name(ratio.of)} = {lr_name(ratio.over)} x c^{number}{where}, c {c}: {fits} theory says (c^{ratio.expected:g})."
+    return f"{law} They are the same runs, trained once and recorded twice." if ratio.same_runs else law
+
+
+def _slope_law(family: Family) -> str:
+    """Returns one sentence on how the best lr of the only reduction of a family goes with B."""
+    of = f"{lr_name(family.reductions()[0])}{f' ({family.name})' if family.name else ''}"
+    sizes = [cell.step_examples for cell in family.cells]
+    slope = family.slope(family.reductions()[0], min(sizes), max(sizes))
+    unsure = why_unsure(family.cells) or (None if slope else why_missing(family.cells))
+    if slope is None or unsure is not None:
+        return f"How {of} goes with B, this study {in_words_of(unsure)}." if unsure else ""
+    return f"{of} goes as B^{in_digits(slope)} over B = {min(sizes)} to {max(sizes)}."
+
+
+def _turn_over_law(family: Family) -> str:
+    """Returns one sentence on where lr_sum* falls to half of its level at small B; empty where nothing was fitted."""
+    turn, judgement = family.turn_over, turn_over_judgement(family)
+    if turn is None or family.homogeneity != 1 or why_unsure(family.cells):
+        return ""
+    of = f"lr_sum*{f' ({family.name})' if family.name else ''}"
+    residual = f"residual {turn.residual:.2g} rms in ln lr"
+    sizes = [cell.step_examples for cell in family.cells if cell.training.reduction == "sum"]
+    if judgement.verdict == FAILS:
+        return f"{of} does not go as eta_max/(B + B_c): {residual}."
+    if judgement.verdict == HOLDS:
+        return f"{of} is at half of its small-batch level at B = {in_digits(turn.b_c)}, {residual}."
+    if turn.b_c.low > max(sizes):
+        return f"Up to B = {max(sizes)} {of} stays above half of its small-batch level."
+    if turn.b_c.high < min(sizes):
+        return f"{of} falls as 1/B over all batch sizes tried, {residual}."
+    return f"Where {of} is at half of its small-batch level, this study {in_words_of(judgement)}."
+
+
 def _trade_off_law(family: Family) -> str:
     """Returns one sentence on steps against examples; empty where they were not fitted."""
-    t = family.trade_off
+    t, judgement = family.trade_off, trade_off_judgement(family)
     if t is None:
         return ""
-    if t.at_bound:
-        return "No trade-off of steps against examples shows over the batch sizes tried."
+    if judgement.verdict == FAILS:
+        return f"Steps to the target do not go as S_min (1 + B_crit/B): residual {t.residual:.2g} rms in ln S."
+    if judgement.verdict == CANNOT_TELL:
+        return f"How steps trade against examples, this study {in_words_of(judgement)}."
     s, b = (f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}]" for i in (t.s_min, t.b_crit))
     return f"Steps to the target are S = S_min (1 + B_crit/B), S_min = {s}, B_crit = {b}, to {t.residual:.2g} rms in ln S."
 
 
-def _ratio_law(family: Family) -> str:
-    """Returns one sentence on the ratio of sum to mean, and on where lr_sum* turns over; empty where there is no ratio."""
-    where = f" ({family.name})" if family.name else ""
-    r = family.ratio
-    if r is None:
-        return ""
-    fits = "as" if r.holds(-family.homogeneity) else "not as"
-    text = (
-        f"lr_sum* = lr_mean* x c^{r.value:z.3f} [{r.low:z.3f}, {r.high:z.3f}]{where}, c the number of summed terms: "
-        f"{fits} theory says (c^{-family.homogeneity:g})"
-    )
-    return f"{text}{_regime(family) if family.homogeneity == 1 else ''}."
-
-
-def _regime(family: Family) -> str:
-    """Returns how lr_sum* depends on B, as the end of a sentence."""
-    turn = family.turn_over
-    if turn is None:
-        return ""
-    if family.turns():
-        where = f"{turn.b_c.value:.0f} [{turn.b_c.low:.0f}, {turn.b_c.high:.0f}]"
-        return f"; lr_sum* is level up to B = {where} and falls as 1/B beyond"
-    largest = max(cell.step_examples for cell in family.cells)
-    if turn.b_c.value > largest:
-        return f"; up to B = {largest} lr_sum* has not turned over to 1/B"
-    return "; lr_sum* falls as 1/B over all batch sizes tried"
-
-
 MOST_DIGITS = 4
-"""The largest number of digits after the decimal point; very narrow intervals reach it."""
+"""The largest number of digits after the decimal point; very narrow intervals reach it, and tolerances may pass it."""
 
 
-def measured_in_words(measure: str, verdict: Mapping[str, Any]) -> str:
+def measured_in_words(measure: str, measured: Interval | None, bound: Bound) -> str:
     """Returns what was measured in words, such as `within 1.4 %` or `-1.001 [-1.008, -0.992]`.
 
     Most measures give the number with its interval.
 
     Args:
       measure: the measure of the claim.
-      verdict: the fields of the verdict; of these, `measured` and its interval `ci` are read.
+      measured: what was measured.
+      bound: the bound of the claim.
 
     Example:
-      >>> measured_in_words("slope_of", {"measured": 0.5, "ci": [0.25, 0.75]})
+      >>> measured_in_words("slope_of", Interval(0.5, 0.25, 0.75), Bound(at_least=0))
       '0.50 [0.25, 0.75]'
-      >>> measured_in_words("log_deviation", {"measured": 0.01, "ci": None})
+      >>> measured_in_words("log_deviation", Interval(0.01, 0.01, 0.01), Bound(at_most=0.1))
       'within 1 %'
     """
-    if verdict["measured"] is None:
+    if measured is None:
         return "nothing measured"
-    return MEASURES_IN_WORDS.get(measure, _interval)(verdict)
+    in_words = MEASURES_IN_WORDS.get(measure)
+    return in_digits(measured, bound) if in_words is None else in_words(measured)
 
 
-def _interval(verdict: Mapping[str, Any]) -> str:
-    """Returns a value and its interval, with as many digits as the width of the interval justifies."""
-    value = verdict["measured"]
-    low, high = verdict["ci"] or (value, value)
-    if low == high:
-        return f"{value:.3g}"
-    digits = min(MOST_DIGITS, max(0, 1 - math.floor(math.log10(high - low))))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def in_digits(interval: Interval, bound: Bound | None = None) -> str:
+    """Returns a value with its interval in brackets, in the digits of `digits`; a number without an interval has three."""
+    if interval.low == interval.high:
+        return f"{interval.value:.3g}"
+    count = digits(interval, bound)
+    value, low, high = (f"{number:z.{count}f}" for number in interval)
+    return f"{value} [{low}, {high}]"
 
 
-MEASURES_IN_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "theory": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
-    "log_deviation": lambda verdict: f"within {100 * math.expm1(verdict['measured']):.2g} %",
-    "deviation": lambda verdict: f"within {verdict['measured']:.2g}",
-    "coverage": lambda verdict: f"{100 * verdict['measured']:.0f} % of intervals",
+def digits(interval: Interval, bound: Bound | None = None) -> int:
+    """Returns how many digits after the decimal point a value and its interval are shown with.
+
+    They show a tenth of the tolerance, or, without one, a tenth of the interval's width. There are more where rounding
+    would move an end to the other side of the bound.
+
+    Example:
+      >>> digits(Interval(-1, -1.008, -0.992), Bound(-1, 0.02)), digits(Interval(14, 11, 25))
+      (3, 0)
+      >>> digits(Interval(0, -0.02, 0.1004), Bound(0, 0.1))
+      4
+    """
+    width = (bound.tolerance if bound else None) or (interval.high - interval.low)
+    if not (math.isfinite(width) and width > 0):
+        return MOST_DIGITS
+    count = max(0, 1 - math.floor(math.log10(width)))
+    count = count if bound and bound.tolerance else min(MOST_DIGITS, count)
+    least, most = bound.ends if bound else (-math.inf, math.inf)
+    for more in range(count, count + MOST_DIGITS):
+        shown = [(round(end, more), end) for end in interval]
+        if all((text < least, text > most) == (end < least, end > most) for text, end in shown):
+            return more
+    return count
+
+
+def _within_per_cent(measured: Interval) -> str:
+    """Returns the largest |ln| as a difference in per cent, with its interval if it has one."""
+    value, low, high = (f"{100 * math.expm1(number):.2g} %" for number in measured)
+    return f"within {value}" if measured.low == measured.high else f"within {value} [{low}, {high}]"
+
+
+MEASURES_IN_WORDS: dict[str, Callable[[Interval], str]] = {
+    "theory": _within_per_cent,
+    "log_deviation": _within_per_cent,
+    "deviation": lambda measured: f"within {measured.value:.2g}",
+    "coverage": lambda measured: f"{100 * measured.value:.0f} % of intervals",
 }

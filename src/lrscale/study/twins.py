@@ -16,7 +16,7 @@ from lrscale.study.plan import Cell, Twin, with_values
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import step_gradient_scale
 
-LR = "optimizer.lr"
+LR_KEY = "optimizer.lr"
 STEP_AXES = ("reduction", "batch_size", "accumulation")
 """The axes that say which examples a step takes and how their gradients are added."""
 COMPANIONS = ("scaled", "as_given")
@@ -60,7 +60,7 @@ def with_twins(cells: Sequence[Cell], tuned: Iterable[str], companions: str) -> 
       companions: `scaled` where tuned companions of the lr, such as a weight decay, are to be scaled too.
     """
     tuned = tuple(tuned)
-    if LR not in tuned or any(cell.config.get("probe") is not None for cell in cells):
+    if LR_KEY not in tuned or any(cell.config.get("probe") is not None for cell in cells):
         return tuple(cells)
     return tuple(
         cell if cell is reference else replace(cell, twin=_twin(cell, reference, tuned, companions))
@@ -76,6 +76,19 @@ def knobs_scaled(cells: Sequence[Cell]) -> dict[str, float]:
         if cell.twin is not None and cell.twin.r != 1:
             powers |= {key: power for key, power in _powers(cell).items() if _differs(cell, by_id[cell.twin.of], key)}
     return powers
+
+
+def knobs_left(cells: Sequence[Cell]) -> list[str]:
+    """Returns the dotted keys of the knobs that were not scaled in some cell, though the same steps need it."""
+    by_id = {cell.id: cell for cell in cells}
+    left: dict[str, None] = {}
+    for cell in cells:
+        if cell.twin is not None:
+            wanted = _translated(cell, by_id[cell.twin.of]).items()
+            left |= dict.fromkeys(
+                key for key, v in wanted if key not in cell.twin.factors and cell.config["optimizer"][key.partition(".")[2]] != v
+            )
+    return list(left)
 
 
 def _differs(cell: Cell, reference: Cell, key: str) -> bool:
@@ -110,7 +123,7 @@ def _translated(cell: Cell, reference: Cell) -> dict[str, Any]:
 def _twin(cell: Cell, reference: Cell, tuned: Sequence[str], companions: str) -> Twin:
     """Returns how a cell goes with its reference."""
     r = step_gradient_scale(cell.training) / step_gradient_scale(reference.training)
-    powers = {LR: -OPTIMIZERS[cell.training.optimizer.name].homogeneity}
+    powers = {LR_KEY: -OPTIMIZERS[cell.training.optimizer.name].homogeneity}
     powers |= _powers(cell) if companions == "scaled" else {}
     factors = {key: r ** powers.get(key, 0.0) for key in tuned}
     tuned_as_they_must = companions == "scaled" or not set(_powers(cell)) & set(tuned)

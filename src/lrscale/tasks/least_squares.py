@@ -70,7 +70,7 @@ def draw_examples(source: Population, examples: int, *name: str | int) -> tuple[
 
 
 def _make(training: Training) -> Task:
-    """Makes a task of data from the population that the training's task declares."""
+    """Makes a task of data from the population that the training's task declares: one draw for all seeds, or one for each."""
     import torch
 
     from lrscale.tasks.models import linear_regression
@@ -78,15 +78,28 @@ def _make(training: Training) -> Task:
     name, make_population = training.task.name, TASKS[training.task.name].population
     assert make_population is not None
     source = make_population(training.task.options)
-    data64 = Arrays(
-        *draw_examples(source, training.examples, name, "train"), *draw_examples(source, VALID_EXAMPLES, name, "valid")
+    model = linear_regression(len(source.spectrum), source.bias)
+
+    def draw(*seed: int) -> Arrays:
+        train, valid = (
+            draw_examples(source, examples, name, part, *seed)
+            for part, examples in (("train", training.examples), ("valid", VALID_EXAMPLES))
+        )
+        return Arrays(*(tensor.to(getattr(torch, training.dtype)) for tensor in (*train, *valid)))
+
+    if training.data_seeds == "shared":
+        data = draw()
+        return Task(data, None, model, _optimum(data), source)
+    draws = [draw(seed) for seed in training.seeds]
+    weights, grams, minima = zip(*map(_optimum, draws), strict=True)
+    optimum = Optimum(
+        torch.stack(weights).unsqueeze(1), torch.stack(grams), torch.tensor(minima, dtype=torch.float64).unsqueeze(1)
     )
-    data = Arrays(*(tensor.to(getattr(torch, training.dtype)) for tensor in data64))
-    return Task(data, None, linear_regression(len(source.spectrum), source.bias), _optimum(data), source)
+    return Task(Arrays(*map(torch.stack, zip(*draws, strict=True))), None, model, optimum, source, has_own_data=True)
 
 
 def _optimum(data: Arrays) -> Optimum:
-    """Returns the minimum of the training loss, by least squares in float64."""
+    """Returns the minimum of the training loss of one draw, by least squares in float64."""
     import torch
 
     x, y = data.x.double(), data.y.double()

@@ -13,7 +13,7 @@ from lrscale.study.config import make_training
 from lrscale.tracking.schema import CONFIG, DIVERGED, NUMBER, OBJECTIVES, QUANTITIES
 from lrscale.training.results import Result
 
-LOSS_CURVES = ("excess_risk", "train_loss")
+LOSS_CURVES = ("excess_risk", "population_risk", "train_loss")
 """Curves that are recorded step by step. Of the other curves only the last value is recorded. A point costs 0.08 ms."""
 
 

@@ -216,7 +216,7 @@ class Store(Reader):
             PARAMS: json.dumps(dict(params)),
             NOTE: trial_note(study.plan.study, cell, number, params, result),
         }
-        always = {key: cell.config[key] for key in ALWAYS_SHOWN}
+        always = {key: cell.config[key] for key in ALWAYS_SHOWN} | _own_data(cell.config)
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
         self.keep(trial_entry(study.experiment_id, name, tags, cell.config, scientific, params, result, int(started * 1000)))
@@ -264,6 +264,7 @@ class Store(Reader):
         """
         groups = {group: config[group]["name"] for group in ("task", "optimizer")}
         settings = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
+        settings |= _own_data(config)
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
         tags[COMPUTE] = json.dumps(compute._asdict())
         record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)
@@ -341,10 +342,21 @@ class Store(Reader):
             self.client.set_experiment_tag(experiment, key, value)
 
 
+def _own_data(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the parameter that says that each seed has a data draw of its own; nothing where all seeds share one."""
+    draws = config.get("data_seeds", "shared")
+    return {} if draws == "shared" else {"data_seeds": draws}
+
+
 def _datasets(plan: Plan) -> list[DatasetInput]:
-    """Returns the data sets that a plan's cells train on. The name and the options of a task identify its data."""
+    """Returns the data sets that a plan's cells train on.
+
+    The name and the options of a task identify its data, and the seeds where each has a data draw of its own.
+    """
     datasets = []
-    for text in dict.fromkeys(json.dumps(cell.config["task"], sort_keys=True) for cell in plan.cells):
+    configs = [cell.config for cell in plan.cells]
+    tasks = [{**c["task"], **(_own_data(c) | {"seeds": c["seeds"]} if _own_data(c) else {})} for c in configs]
+    for text in dict.fromkeys(json.dumps(task, sort_keys=True) for task in tasks):
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         datasets.append(DatasetInput(Dataset(json.loads(text)["name"], digest, "code", text, profile=text), []))
     return datasets

@@ -26,6 +26,8 @@ class Curves(NamedTuple):
 
     `steps` [point] is the number of steps taken. `train_loss` [point, run] is the mean loss over the training data.
     `excess_risk` [point, run] is the training loss above its minimum, and nan where the minimum is unknown.
+    `population_risk` [point, run] is the expected loss of a fresh example above its minimum, and nan where the
+    population is unknown.
     `minibatch_loss` [point, run] is the mean loss of the minibatch of the last step taken. `grad_norm` [point, run] is the
     norm of the gradient of that step, as the reduction makes it. At step 0 both belong to the first step.
     `valid_loss`, `valid_error` and `steps_to_target` [run] are taken at the end, and nan where the task or the budget has no
@@ -35,6 +37,7 @@ class Curves(NamedTuple):
     steps: NDArray[np.int64]
     train_loss: Array
     excess_risk: Array
+    population_risk: Array
     minibatch_loss: Array
     grad_norm: Array
     valid_loss: Array
@@ -58,26 +61,36 @@ def train(training: Training, task: Task, memory_mb: int = Compute().memory_mb) 
       The curves of all runs, with run = trial x number of seeds + index of the seed.
 
     Raises:
-      Refusal: the number of the task's training examples is not the one that the training names.
+      Refusal: the task does not have the training examples or the data draws that the training names.
 
     Source:
       `tests/training/test_engine.py` checks the agreement with plain loops of torch.optim.
     """
-    if len(task.data.x) != training.examples:
-        raise Refusal(
-            f"`task` must have the {training.examples} training examples that the training names, got {len(task.data.x)}. "
-            "Set their number in the training: dataclasses.replace(training, examples=N)."
-        )
+    _check_data(training, task)
     size = trials_in_memory(training, task, memory_mb)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
         return _train_chunk(training, task, chunks[0])
     points, runs, seeds = recording_steps(training), training.trials * len(training.seeds), len(training.seeds)
-    curves = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(4)), *(np.empty(runs) for _ in range(3)))
+    curves = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(5)), *(np.empty(runs) for _ in range(3)))
     for chunk in chunks:
         for curve, part in zip(curves[1:], _train_chunk(training, task, chunk)[1:], strict=True):
             curve[..., chunk.start * seeds : chunk.stop * seeds] = part
     return curves
+
+
+def _check_data(training: Training, task: Task) -> None:
+    """Raises Refusal where the task does not have the training examples or the data draws that the training names."""
+    if task.has_own_data != (training.data_seeds == "own") or (task.has_own_data and len(task.data.x) != len(training.seeds)):
+        raise Refusal(
+            f"`task` must have the data draws that the training names, got data_seeds={training.data_seeds} and another task. "
+            "Make the task from the same training; a task of your own needs data_seeds=shared."
+        )
+    if (examples := len(task.data_of(0).x)) != training.examples:
+        raise Refusal(
+            f"`task` must have the {training.examples} training examples that the training names, got {examples}. "
+            "Set their number in the training: dataclasses.replace(training, examples=N)."
+        )
 
 
 def use_threads(threads: int) -> None:
@@ -98,7 +111,7 @@ def trials_in_memory(training: Training, task: Task, memory_mb: int) -> int:
     weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
     slots = len(OPTIMIZERS[training.optimizer.name].slots(training.optimizer.options))
     numbers = weights * (4 + slots) + training.step_examples * task.model.width
-    curves = 4 * len(recording_steps(training)) + 3
+    curves = 5 * len(recording_steps(training)) + 3
     run_bytes = numbers * task.data.x.element_size() + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, transposed
     free_bytes = memory_mb * 2**20 - 8 * curves * training.trials * len(training.seeds)
     trials = free_bytes // (run_bytes * len(training.seeds))
@@ -122,18 +135,19 @@ def full_data_mean(per_example: Losses, parameters: list[Tensor], x: Tensor, y: 
     Args:
       per_example: function that returns the quantity, [seed, trial, example].
       parameters: parameters of the runs, [seed, trial, *shape] each.
-      x: features, [example, ...], the same for all runs.
-      y: targets, [example].
+      x: features, [seed or 1, example, ...].
+      y: targets, [seed or 1, example].
       width: how many numbers are kept per example and run; see `Model`.
     """
     seeds, trials = parameters[0].shape[:2]
-    run_parameters = [parameter.reshape(1, seeds * trials, *parameter.shape[2:]) for parameter in parameters]
+    shape = (len(x), seeds * trials // len(x))  # all runs see the same data where these have no axis of seeds
+    run_parameters = [parameter.reshape(*shape, *parameter.shape[2:]) for parameter in parameters]
     size = max(1, BLOCK_BYTES // (seeds * trials * width * x.element_size()))
-    total = torch.zeros(1, seeds * trials, dtype=torch.float64)
+    total = torch.zeros(shape, dtype=torch.float64)
     with torch.no_grad():
-        for features, targets in zip(x.split(size), y.split(size), strict=True):
-            total += per_example(run_parameters, features.unsqueeze(0), targets.unsqueeze(0)).sum(-1)
-    return (total / len(x)).view(seeds, trials)
+        for features, targets in zip(x.split(size, 1), y.split(size, 1), strict=True):
+            total += per_example(run_parameters, features, targets).sum(-1)
+    return (total / x.shape[1]).view(seeds, trials)
 
 
 def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, object]:
@@ -213,12 +227,24 @@ class _Runs:
 
     def train_loss(self) -> tuple[Tensor, Tensor]:
         """Returns the mean loss over the training data, and its excess over the minimum (nan if unknown), [seed, trial] each."""
-        model, data, optimum = self.task.model, self.task.data, self.task.optimum
+        optimum = self.task.optimum
         if optimum is not None:
             excess = optimum.excess(self.parameters)
             return optimum.minimum + excess, excess
-        loss = full_data_mean(model.losses, self.parameters, data.x, data.y, model.width)
+        loss = self.mean(self.task.model.losses, self.task.data.x, self.task.data.y)
         return loss, torch.full_like(loss, math.nan)
+
+    def risks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns training loss, excess risk and population risk (nan where unknown), [seed, trial] each."""
+        loss, excess = self.train_loss()
+        population = self.task.population
+        return loss, excess, torch.full_like(loss, math.nan) if population is None else population.excess(self.parameters)
+
+    def mean(self, per_example: Losses, x: Tensor, y: Tensor) -> Tensor:
+        """Returns the mean of a per-example quantity over data of the task, [seed, trial]."""
+        if not self.task.has_own_data:
+            x, y = x.unsqueeze(0), y.unsqueeze(0)
+        return full_data_mean(per_example, self.parameters, x, y, self.task.model.width)
 
 
 def weights_after(training: Training, task: Task, steps: int) -> list[Tensor]:
@@ -286,13 +312,13 @@ def _train_chunk(training: Training, task: Task, chunk: slice) -> Curves:
         if step not in due and not (target is not None and target.is_checked_at(step)):
             runs.step_unrecorded(minibatch, step)
             continue
-        before = runs.train_loss() if step == 1 else None
+        before = runs.risks() if step == 1 else None
         minibatch_loss = runs.step(minibatch, step)
         if before is not None:
             recorded[0] = (*before, minibatch_loss, _norm(runs.gradients))
         finished = step == last or (target is not None and target.all_finished(step, runs))
         if finished or step in due:
-            recorded[step] = (*runs.train_loss(), minibatch_loss, _norm(runs.gradients))
+            recorded[step] = (*runs.risks(), minibatch_loss, _norm(runs.gradients))
         if finished:
             break
     values_at_points = [recorded[step if step in recorded else max(recorded)] for step in points]
@@ -315,8 +341,6 @@ def _norm(gradients: list[Tensor]) -> Tensor:
 def _ends(runs: _Runs, reached: Tensor) -> list[Array]:
     """Returns validation loss, validation error and steps to the target, [run] each."""
     model, data = runs.task.model, runs.task.data
-    loss = full_data_mean(model.losses, runs.parameters, data.x_valid, data.y_valid, model.width)
-    error = torch.full_like(loss, math.nan)
-    if model.errors is not None:
-        error = full_data_mean(model.errors, runs.parameters, data.x_valid, data.y_valid, model.width)
+    loss = runs.mean(model.losses, data.x_valid, data.y_valid)
+    error = torch.full_like(loss, math.nan) if model.errors is None else runs.mean(model.errors, data.x_valid, data.y_valid)
     return [values.double().T.flatten().numpy() for values in (loss, error, reached)]

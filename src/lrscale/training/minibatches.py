@@ -66,24 +66,25 @@ def strides(training: Training, task: Task, alone: AbstractSet[int]) -> Iterator
 def _blocks(training: Training, task: Task, extra_numbers: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields the examples of many steps at once: features, targets, and the examples' indices in the data.
 
-    All three are [seed, example, ...]. No block holds examples of two epochs. `extra_numbers` is how many numbers are kept
-    for each example in addition to its features; it makes the blocks smaller.
+    All three are [seed, example, ...]. The indices are those in the seed's own data, where it has such. No block holds
+    examples of two epochs. `extra_numbers` is how many numbers are kept for each example in addition to its features; it
+    makes the blocks smaller.
     """
-    data, count = task.data, training.step_examples
+    x, y, count = task.data.x, task.data.y, training.step_examples
+    first = torch.zeros(1, 1, dtype=torch.int64)  # where the data of each seed start
+    if task.has_own_data:
+        first = len(x[0]) * torch.arange(len(x)).unsqueeze(1)
+        x, y = x.flatten(0, 1), y.flatten(0, 1)
     stop = training.steps_per_epoch * count if training.drop_last else training.examples
-    step_bytes = count * (data.x[0].numel() + extra_numbers) * data.x.element_size() * len(training.seeds)
+    step_bytes = count * (x[0].numel() + extra_numbers) * x.element_size() * len(training.seeds)
     block = count * max(1, BLOCK_BYTES // step_bytes)
     epoch = 0
     while True:
         orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
         for start in range(0, stop, block):
             indices = orders[:, start : min(start + block, stop)]
-            flat = indices.flatten()
-            yield (
-                data.x.index_select(0, flat).unflatten(0, indices.shape),
-                data.y.index_select(0, flat).view_as(indices),
-                indices,
-            )
+            flat = (indices + first).flatten()
+            yield x.index_select(0, flat).unflatten(0, indices.shape), y.index_select(0, flat).view_as(indices), indices
         epoch += 1
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lrscale.law.translation import Batch
 from lrscale.streams import generator
-from lrscale.tasks.task import Task
+from lrscale.tasks.task import Arrays, Task
 from lrscale.training.minibatches import batch_order
 
 TermLosses = Callable[[Tensor, Tensor], Tensor]
@@ -50,11 +50,11 @@ def per_example_losses(out: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(out, y, reduction="none")
 
 
-def whole_batches(task: Task, seed: int, size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+def whole_batches(data: Arrays, seed: int, size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields the minibatches of a seed, epoch after epoch. A short last minibatch of an epoch is dropped.
 
     Args:
-      task: the task whose training data are used.
+      data: the data of the seed, without an axis of seeds; `Task.data_of` returns it.
       seed: the seed, which decides the order of the examples.
       size: number of examples in a minibatch.
       steps: number of minibatches.
@@ -62,11 +62,11 @@ def whole_batches(task: Task, seed: int, size: int, steps: int) -> Iterator[tupl
     Returns:
       An iterator over pairs of features, [example, ...], and targets, [example].
     """
-    count, epoch = len(task.data.x), 0
+    count, epoch = len(data.x), 0
     while steps > 0:
         order = batch_order(seed, epoch, count)
         for indices in order[: count // size * size].split(size)[:steps]:
-            yield task.data.x[indices], task.data.y[indices]
+            yield data.x[indices], data.y[indices]
             steps -= 1
         epoch += 1
 

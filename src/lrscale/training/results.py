@@ -74,8 +74,9 @@ def results(training: Training, curves: Curves) -> Iterator[Result]:
     objectives = np.where(np.isnan(objectives), np.inf, objectives)
     examples = tuple(examples_seen(training, int(step)) for step in curves.steps)
     lines = {"train_loss": curves.train_loss, "minibatch_loss": curves.minibatch_loss, "grad_norm": curves.grad_norm}
-    if not np.isnan(curves.excess_risk).all():
-        lines = {"excess_risk": curves.excess_risk, **lines}
+    for name, line in (("population_risk", curves.population_risk), ("excess_risk", curves.excess_risk)):
+        if not np.isnan(line).all():
+            lines = {name: line, **lines}
     ends = {
         "valid_loss": curves.valid_loss,
         "valid_error": curves.valid_error,

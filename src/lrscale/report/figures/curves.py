@@ -18,8 +18,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from lrscale.estimate.intervals import seed_means
 from lrscale.report.figures.palette import colours, reduction_look
 from lrscale.study.answer import Answer
+from lrscale.study.claims import ratio_judgement
 from lrscale.study.families import CellAnswer, Family
 from lrscale.study.records import Curve
+from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, trade_off_judgement, turn_over_judgement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +48,7 @@ OFFSET_OCTAVES = 0.14
 """The distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
 OBJECTIVE_NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
+    "population_risk": "excess of the population risk over its minimum",
     "train_loss": "training loss",
     "valid_loss": "validation loss",
     "valid_error": "validation error",
@@ -169,7 +172,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
     """Returns the figure of best lr against batch size, with all reductions in one panel.
 
     Measured values are points with their intervals, and theory is a line. The title states lr_sum*/lr_mean* as a power
-    of c, with its interval.
+    of c, with its interval, or that this cannot be told.
     """
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panels(1, width=6.4, height=4.3)
@@ -190,17 +193,20 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
                     above = [interval.high - interval.value for interval in intervals]
                     axes.errorbar(sizes, lrs, [below, above], fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
         turn = family.turn_over
-        if turn is not None and family.turns():
-            axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"turn-over, B = {turn.b_c.value:.0f}")
+        if turn is not None and turn_over_judgement(family).verdict == HOLDS:
+            axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"half of the level,\nB = {turn.b_c.value:.0f}")
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
         _set_log_ticks(axes.yaxis)
-        if family.ratio is not None:
-            r = family.ratio
-            law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$"
-            axes.set_title(
-                f"{law}   [{r.low:z.3f}, {r.high:z.3f}]{_title_end(family)}", loc="left"
-            )  # a long title may extend over the legend
+        ratio = next((r for r in family.ratios if (r.of, r.over) == ("sum", "mean")), None)
+        law = r"$\mathbf{lr^*_{sum}\,/\,lr^*_{mean}}$"
+        if ratio is not None and (r := ratio.slope) and ratio_judgement(answer.plan, family, ratio).verdict != CANNOT_TELL:
+            law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$   [{r.low:z.3f}, {r.high:z.3f}]"
+        elif {"sum", "mean"} <= set(reductions):
+            law += f": {CANNOT_TELL}"
+        else:
+            law = f"lr* under {', '.join(reductions)}"
+        axes.set_title(f"{law}{_title_end(family)}", loc="left")  # a long title may extend over the legend
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -217,10 +223,14 @@ def steps_against_batch_size(family: Family) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panels(1, width=6.4, height=4.3)
         fine = np.geomspace(min(sizes), max(sizes), 200)
-        axes.plot(fine, fit.s_min.value * (1 + fit.b_crit.value / fine), color="#0072b2", lw=1.4, label="fit of the trade-off")
+        verdict = trade_off_judgement(family).verdict
+        if verdict != FAILS:
+            values = fit.s_min.value * (1 + fit.b_crit.value / fine)
+            axes.plot(fine, values, color="#0072b2", lw=1.4, label="fit of the trade-off")
         axes.plot(fine, fit.e_min.value / fine, "--", color="#777", lw=1, label=r"perfect scaling, $E_\mathrm{min}/B$")
         axes.axhline(fit.s_min.value, color="#777", lw=1, ls="-.", label=r"fewest steps, $S_\mathrm{min}$")
-        axes.axvline(fit.b_crit.value, color="#777", lw=1, ls=":", label=rf"$B_\mathrm{{crit}}$ = {fit.b_crit.value:.3g}")
+        if verdict == HOLDS:
+            axes.axvline(fit.b_crit.value, color="#777", lw=1, ls=":", label=rf"$B_\mathrm{{crit}}$ = {fit.b_crit.value:.3g}")
         means, ends = seed_means(np.array(steps))
         axes.errorbar(sizes, means, np.abs(ends - means), fmt="o", color="#0072b2", ms=6, capsize=3, label="measured")
         _set_batch_size_ticks(axes, sorted(sizes))

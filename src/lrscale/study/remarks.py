@@ -1,0 +1,56 @@
+"""Writes the remarks on a table of cells: what was scaled, why theory gives no best lr, and what the intervals cover."""
+
+import math
+from collections.abc import Sequence
+
+from lrscale.study.families import CellAnswer
+from lrscale.study.plan import Plan
+from lrscale.study.twins import knobs_left, knobs_scaled
+
+
+def theory_remarks(cells: Sequence[CellAnswer]) -> list[str]:
+    """Returns a sentence for each reason for which cells have no best lr in theory."""
+    notes = [cell.theory_note for cell in cells if cell.theory_note]
+    counts = {note: notes.count(note) for note in dict.fromkeys(notes)}
+    return [
+        f"No theory{'' if count == len(cells) else f' in {count} of {len(cells)} cells'}: {note}"
+        for note, count in counts.items()
+    ]
+
+
+def companion_remarks(plan: Plan, cells: Sequence[CellAnswer]) -> list[str]:
+    """Returns a sentence on the knobs, such as weight decay, that were scaled with the lr, or were left as given.
+
+    Where they were left, the cells train different optimizers: the sentence says how far their best objectives are apart.
+    """
+    scaled = [f"{key} x r{f'^{power:g}' if power != 1 else ''}" for key, power in knobs_scaled(plan.cells).items()]
+    if scaled:
+        return [f"Scaled with the lr: {', '.join(scaled)}, where r is c divided by the c of {_references(plan)}."]
+    left = knobs_left(plan.cells)
+    if not left:
+        return []
+    best = {cell.cell.id: cell.best.log_objective for cell in cells if cell.best}
+    twins = [cell.cell for cell in cells if cell.cell.twin]
+    gaps = [abs(best[c.id] - best[c.twin.of]) for c in twins if c.twin and c.id in best and c.twin.of in best]
+    apart = f", whose best objectives differ by up to {100 * math.expm1(max(gaps)):.2g} %" if gaps else ""
+    return [f"{', '.join(left)} as given: sum and mean are different optimizers{apart}. Take hydra.sweeper.companions=scaled."]
+
+
+def _references(plan: Plan) -> str:
+    """Returns the reductions of the references of a plan's cells, in words."""
+    twins = {cell.twin.of for cell in plan.cells if cell.twin}
+    return " or ".join(dict.fromkeys(str(cell.config["reduction"]) for cell in plan.cells if cell.id in twins))
+
+
+def coverage(cells: Sequence[CellAnswer]) -> str:
+    """Returns a sentence on what the intervals of the best lrs cover; empty where no cell has a trial."""
+    seeds = {len(trial.objectives) for cell in cells for trial in cell.trials}
+    if not seeds:
+        return ""
+    if seeds == {1}:
+        return "One seed was run: the intervals hold only the error of the grid of lrs. Take seeds=8."
+    draws = {cell.training.data_seeds for cell in cells}
+    if draws == {"own"}:
+        return "Intervals cover seeds (data, order and initial weights) and the grid of lrs."
+    others = "not other data" if draws == {"shared"} else "and other data only where data_seeds is own"
+    return f"Intervals cover seeds (order and initial weights) and the grid of lrs, {others}."
