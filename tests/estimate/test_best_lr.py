@@ -144,6 +144,19 @@ def test_a_gap_that_may_hide_a_lower_minimum_widens_the_interval() -> None:
     assert part.interval.high > 4
 
 
+@pytest.mark.parametrize("c", [2.0, 3.0, 10.0, 60.0, 256.0, 1000.0])
+def test_twins_whose_curve_swings_have_their_ratio_to_rounding(c: float) -> None:
+    """Minima, rivals and hidden gaps are chosen alike under sum and mean, whatever c does to the floats."""
+    x = np.array([*np.arange(-32, 9, 2), *np.arange(12, 33, 4)]) / 8
+    rng = np.random.default_rng(0)
+    losses = (0.02 + np.cos(math.pi * x[:, None] / 2) ** 2) * np.exp(0.3 * rng.normal(size=(len(x), 8)))
+    by_sum, by_mean = best_lr(2.0**x / c, losses * (1 + 1e-7 * rng.normal(size=losses.shape))), best_lr(2.0**x, losses)
+    assert by_sum is not None and by_mean is not None and by_mean.rivals
+    line = ratio_slope(np.log([c]), [by_sum], [by_mean])
+    assert line is not None
+    assert abs(line.value + 1) < 1e-6 and line.holds(-1) and line.high - line.low < 1e-3
+
+
 def test_lrs_far_apart_around_the_best_are_marked() -> None:
     for octaves, coarse in ((0.5, False), (1.0, True)):
         x = octaves * np.arange(-4, 5)
