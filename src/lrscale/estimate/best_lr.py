@@ -9,18 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrscale.estimate.basins import COARSE, Basin, basins, disagreement, minimum
+from lrscale.estimate.basins import COARSE, basins, disagreement, minimum
 from lrscale.estimate.intervals import DRAWS, Array, Interval, log_means, seed_draws, stretched, widened
-from lrscale.estimate.lower_bound import lower_bound
+from lrscale.estimate.unseen import unseen
 
 RIVAL_SHARE = 0.025
 """The share of bootstrap draws in which another basin must have the lowest bottom for it to count as a rival."""
-
-DEEPEST = math.log(4)
-"""How much lower than the best that was found an unseen minimum may at most be taken to be, in log objective."""
-
-_TINY = 1e-300
-"""Replaces an objective of 0 or below, which has no logarithm."""
 
 _ROUNDING = 1e-4
 """Differences of ln lr that rounding of the training may make."""
@@ -132,7 +126,7 @@ def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
     log_lrs, heights = np.array([minimum(x, means[:, None], basin) for basin in found])[:, :, 0].T
     log_lrs_of_draws, heights_of_draws = np.array([minimum(x, draws, basin) for basin in found]).transpose(1, 0, 2)
     places = stretched(log_lrs[:, None], log_lrs_of_draws, seeds)
-    depths, hidden = _unseen(x, means, found, heights)
+    depths, gaps = unseen(x, means, found, heights)
     rng = np.random.default_rng(2)
     heights_of_draws = stretched(heights[:, None], heights_of_draws, seeds) - depths[:, None] * rng.random(heights_of_draws.shape)
     best = int(heights.argmin())
@@ -140,9 +134,9 @@ def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
     for i in range(len(found)):
         if i != best:  # the error of the best is in its interval
             places[i] += rng.normal(size=DRAWS) * np.hypot(*errors[i]) / 1.96
-    for low, high, top, depth in hidden:
-        places = np.vstack([places, rng.uniform(low, high, DRAWS)])
-        heights_of_draws = np.vstack([heights_of_draws, top - depth * rng.random(DRAWS)])
+    for gap in gaps:
+        places = np.vstack([places, rng.uniform(gap.low, gap.high, DRAWS)])
+        heights_of_draws = np.vstack([heights_of_draws, gap.height - gap.depth * rng.random(DRAWS)])
     lowest = heights_of_draws.argmin(0)
     shares = np.bincount(lowest, minlength=len(places)) / DRAWS
     rivals = [i for i in np.argsort(heights) if i != best and shares[i] >= RIVAL_SHARE]
@@ -157,31 +151,6 @@ def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
         tuple(x.tolist()),
         errors[best][1],
     )
-
-
-def _unseen(
-    x: Array, means: Array, found: Sequence[Basin], heights: Array
-) -> tuple[Array, list[tuple[float, float, float, float]]]:
-    """Returns how much lower the objective may be than it was seen, in log objective: in basins, and in gaps between points.
-
-    Only a curve with several deep basins, twice as high at their barriers, may have more in its gaps.
-
-    Returns:
-      The depth of each basin below its interpolated bottom, [basin]; and of each gap that may hold the best the ends in
-      log lr, the log of the lower objective at an end, and the depth below it.
-    """
-    bounds = np.array([lower_bound(x.tolist(), means.tolist(), i) for i in range(len(x) - 1)] or [np.inf])
-    logs = np.maximum(np.log(np.maximum(bounds, _TINY)), heights.min() - DEEPEST)
-    beside = [[i for i in (basin.lowest - 1, basin.lowest) if 0 <= i < len(x) - 1] for basin in found]
-    depths = np.array([height - min(logs[gaps], default=height) for height, gaps in zip(heights, beside, strict=True)])
-    covered = {i for gaps in beside for i in gaps}
-    deep = [basin for basin in found if min(means[basin.first], means[basin.last]) > 2 * means[basin.lowest]]
-    hidden = []
-    for i in range(len(x) - 1):
-        if len(deep) > 1 and i not in covered and logs[i] < heights.min():
-            top = math.log(max(min(means[i], means[i + 1]), _TINY))
-            hidden.append((x[i], x[i + 1], top, top - logs[i]))
-    return np.maximum(depths, 0.0), hidden
 
 
 def _spacing(x: Array, k: int) -> float:
