@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 __version__ = "0.1.0"
-NUMBERS = 3
+NUMBERS = 4
 """The version of the numbers. It is raised when equal configs start to give other numbers. Each cell's id depends on it."""
 NUMBERS_DEPEND_ON = ("numbers", "torch", "numpy", "scipy", "optuna", "machine", "libc", "processor")
 """Keys of `made_by`. Where their values are equal, equal configs give equal numbers, bit for bit."""

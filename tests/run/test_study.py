@@ -17,6 +17,7 @@ from lrscale.run import job
 from lrscale.search.storage import open_storage
 from lrscale.spec import Compute
 from lrscale.study.answer import answer
+from lrscale.study.settings import sort_trials
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result
 from tests.program import STUDY, TINY, here, lrscale
@@ -42,7 +43,7 @@ def lrs_of(folder: Path | str, name: str | None = None) -> dict[str, list[tuple[
     trials = store.trials(study.experiment_id)
     names = {cell.id: cell.label for cell in study.plan.cells}
     found: dict[str, list[tuple[float, tuple[float, ...]]]] = {}
-    for trial in trials:
+    for trial in sort_trials(study.plan, trials).used:
         found.setdefault(names[trial.cell], []).append((trial.params["optimizer.lr"], trial.objectives))
     return {name: sorted(rows) for name, rows in found.items()}
 

@@ -39,5 +39,5 @@ def leave_notes(storage: str, record: StudyRecord, mlflow: str) -> None:
 
     from lrscale.search.storage import cell_studies
 
-    for study in cell_studies(storage, record.plan.study, [(cell.label, cell.id) for cell in record.plan.cells]):
+    for study in cell_studies(storage, record.plan):
         save_note(study, f"{record.plan.question or record.plan.study}\n\n[the study in MLflow]({mlflow})")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from lrscale.report.text import CLAIM_COLUMNS, cell_table, claim_remarks, claim_row, slope_rows
 from lrscale.study.answer import Answer
 from lrscale.study.plan import Plan
-from lrscale.study.remarks import companion_remarks, coverage, theory_remarks
+from lrscale.study.remarks import coverage, remarks
 from lrscale.study.statements import laws
 
 FIGURE_TEXTS = {
@@ -54,7 +54,7 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         study=answer.plan,
         made_by=answer.study.made_by,
         laws=laws(answer),
-        remarks=[*companion_remarks(answer.plan, answer.cells), *theory_remarks(answer.cells)],
+        remarks=remarks(answer),
         coverage=coverage(answer.cells),
         columns=columns,
         cells=rows,

@@ -8,7 +8,7 @@ from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import Answer
 from lrscale.study.claims import ratio_judgement
 from lrscale.study.families import CellAnswer, Family
-from lrscale.study.remarks import coverage
+from lrscale.study.remarks import coverage, remarks
 from lrscale.study.statements import laws
 from lrscale.study.verdict import has_one_seed, trade_off_judgement, turn_over_judgement
 from lrscale.training.results import mean_objective
@@ -51,6 +51,8 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "objective": answer.plan.objective,
         "law": laws(answer),
         "intervals_cover": coverage(answer.cells),
+        "left_out": answer.left_out,
+        "remarks": remarks(answer),
         "cells": [_cell_json(cell) for cell in answer.cells],
         "quantities": [{**m.cell.scientific, "label": m.cell.label, **asdict(m.quantity)} for m in answer.measurements],
         "ratio": ratios[0] if len(ratios) == 1 else None,

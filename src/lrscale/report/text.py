@@ -14,7 +14,7 @@ from lrscale.study.answer import Answer
 from lrscale.study.claims import Verdict
 from lrscale.study.families import CellAnswer, Measurement
 from lrscale.study.plan import in_words
-from lrscale.study.remarks import companion_remarks, coverage, theory_remarks
+from lrscale.study.remarks import coverage, remarks
 from lrscale.study.statements import digits, in_few, in_words_of, laws
 from lrscale.study.verdict import CANNOT_TELL, FAILS, Bound, Judgement
 from lrscale.training.quantity import Quantity
@@ -32,7 +32,7 @@ def show(answer: Answer, console: Console) -> None:
         _print_table(console, title, [columns[i] for i in group], [[row[i] for i in group] for row in rows])
         title = None
     if answer.families:
-        for line in (f"objective: {plan.objective}", *companion_remarks(plan, answer.cells), *theory_remarks(answer.cells)):
+        for line in (f"objective: {plan.objective}", *remarks(answer)):
             console.print(line, style="dim italic" if console.is_terminal else None)
     for heading, headers, table_rows in (
         ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),

@@ -16,6 +16,7 @@ from lrscale.search.twin_tuner import TwinTuner
 from lrscale.signals import uninterrupted
 from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord, TrialRecord, trial_record
+from lrscale.study.settings import remarks_on_trials, sort_trials
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result, same_run
 
@@ -41,6 +42,8 @@ class Rounds:
     ) -> None:
         """Deletes half-written trials from MLflow, and adds to Optuna the trials that only MLflow holds.
 
+        `remarks` says which recorded trials were made otherwise, and what becomes of them.
+
         Args:
           setup: the stores, and how jobs are run.
           launch: the function that runs jobs.
@@ -56,21 +59,17 @@ class Rounds:
         self.cell_seconds = math.inf
         self.palette = colours([int(cell.config["batch_size"]) for cell in study.plan.cells])
         store.drop_unfinished(study.experiment_id, but=study.run_id)
-        self.recorded: dict[Key, TrialRecord] = {
-            _key(record.cell, record.params): record for record in store.trials(study.experiment_id)
-        }
+        trials = store.trials(study.experiment_id)
+        self.remarks = remarks_on_trials(study, trials)
+        found = sort_trials(self.plan, trials)
+        self.recorded: dict[Key, TrialRecord] = {_key(record.cell, record.params): record for record in found.used}
+        by_cell: dict[str, tuple[list[TrialRecord], list[TrialRecord]]] = {cell.id: ([], []) for cell in self.plan.cells}
+        for part, records in enumerate(found):
+            for record in sorted(records, key=lambda record: record.number):
+                by_cell[record.cell][part].append(record)
         for tuner in self.tuners:
-            self._add_missing_to_optuna(tuner)
-
-    def _add_missing_to_optuna(self, tuner: Tuner) -> None:
-        """Tells a tuner the trials of its cell that MLflow holds, and adds those to Optuna that it lacks."""
-        in_optuna = {_key(tuner.cell.id, params) for params in tuner.every().values()}
-        for key, record in self.recorded.items():
-            if record.cell == tuner.cell.id and set(record.params) == set(tuner.space):
-                tuner.learn(record.params, record.objectives)
-                if key not in in_optuna:
-                    with uninterrupted():
-                        tuner.add(record.params, record.objectives)
+            with uninterrupted():
+                tuner.adopt(*by_cell[tuner.cell.id])
 
     def records(self) -> list[TrialRecord]:
         """Returns the records of all trials of the study's experiment, without reading the store again.
@@ -113,7 +112,11 @@ class Rounds:
             wanted = {t.point(ask.params) for t in recording for ask in trials_to_record(t)}
             for asks in tuner.rounds():
                 if any(tuner.point(ask.params) in wanted for ask in asks):
+                    wanted -= {tuner.point(ask.params) for ask in asks}
                     yield Work(tuner, asks, recording)
+            rest = [Ask(number, params) for number, params in tuner.every().items() if tuner.point(params) in wanted]
+            if rest:  # trials whose round is not known
+                yield Work(tuner, rest, recording)
 
     def _unrecorded(self, tuner: Tuner) -> list[Ask]:
         """Returns the trials that Optuna holds as complete and MLflow does not hold. They are trained again and recorded."""

@@ -85,6 +85,8 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
             twins = twin_tuners(plan, storage)
         gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took an eighth of the recording
         rounds = Rounds(setup, launch, store, study, twins, watch)
+        for remark in rounds.remarks:
+            console.print(remark)
         with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), rounds.trials_done()) as display:
             rounds.run(display)
         seconds = time.monotonic() - start if display.rounds else 0.0

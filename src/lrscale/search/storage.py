@@ -1,6 +1,5 @@
 """Opens Optuna's storage: a journal file, or a database."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -10,7 +9,7 @@ from optuna.study import Study
 from lrscale.errors import Refusal
 from lrscale.files import can_write
 from lrscale.search.journal import Journal
-from lrscale.study.plan import study_name
+from lrscale.study.plan import Plan
 
 
 def check_storage(url: str) -> None:
@@ -61,18 +60,17 @@ def open_storage(url: str) -> BaseStorage:
         ) from None
 
 
-def cell_studies(url: str, study: str, cells: Sequence[tuple[str, str]]) -> list[Study]:
-    """Returns the Optuna studies of a study's cells, as far as a storage has them.
+def cell_studies(url: str, plan: Plan) -> list[Study]:
+    """Returns the Optuna studies of a plan's cells, as far as a storage has them.
 
     Args:
       url: the URL of Optuna's storage, or the path of its journal.
-      study: the name of the study.
-      cells: the label and the id of each cell.
+      plan: the plan of the study.
 
     Raises:
       Refusal: the storage cannot be opened.
     """
     storage = open_storage(url)
     known = set(optuna.get_all_study_names(storage))
-    names = [study_name(study, label, cell) for label, cell in cells]
+    names = [plan.optuna_name(cell) for cell in plan.cells]
     return [optuna.load_study(study_name=name, storage=storage) for name in names if name in known]

@@ -17,7 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrscale.search.ladder import WIDENING
 from lrscale.search.samplers import Given, make_sampler
-from lrscale.study.plan import Cell, Plan, study_name
+from lrscale.study.plan import Cell, Plan
+from lrscale.study.records import TrialRecord
+from lrscale.study.settings import LEEWAY
 from lrscale.training.results import mean_objective
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -25,9 +27,6 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 ROUNDS = "lrscale:rounds"
 """Attribute of a cell's Optuna study. For each round it holds the number of its first trial, one more than that of its last
 trial, and the points that are to be tried, where they are given."""
-LEEWAY = 1e-9
-"""How far beyond its interval, relatively, a hyperparameter may lie: the ends are multiplied by factors, and rounded."""
-
 Params = Mapping[str, float]
 """Tuned hyperparameters by dotted key."""
 PointKey = tuple[tuple[str, str], ...]
@@ -54,8 +53,9 @@ class Tuner:
         """
         self.plan, self.cell = plan, cell
         self.objectives: dict[PointKey, Sequence[float]] = {}
-        name = study_name(plan.study, cell.label, cell.id)
-        self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        self.study = optuna.create_study(
+            storage=storage, study_name=plan.optuna_name(cell), direction="minimize", load_if_exists=True
+        )
         self.space: dict[str, BaseDistribution] = {}
         for key in plan.intervals:
             low, high, log = (i := plan.interval_of(cell, key)).low, i.high, i.log
@@ -145,7 +145,41 @@ class Tuner:
         """Marks a trial as crashed."""
         self.study.tell(number, state=TrialState.FAIL)
 
-    def add(self, params: Params, objectives: Sequence[float]) -> None:
-        """Adds a complete trial that MLflow has and Optuna lacks."""
-        value = mean_objective(tuple(objectives))
-        self.study.add_trial(optuna.create_trial(params=dict(params), distributions=self.space, value=value))
+    def adopt(self, used: Sequence[TrialRecord], left_out: Sequence[TrialRecord] = ()) -> None:
+        """Adds the complete trials that MLflow has and Optuna lacks, and keeps the objectives of all.
+
+        An Optuna study without trials gets them under their own numbers and in their own rounds. Trials that are left out
+        keep their numbers as failed ones.
+
+        Args:
+          used: the recorded trials of the cell.
+          left_out: those that lie outside what is asked.
+        """
+        for trial in used:
+            self.learn(trial.params, trial.objectives)
+        by_number = {trial.number: trial for trial in (*left_out, *used)}
+        if self._trials() or len(by_number) < len(used) + len(left_out):
+            known = {self.point(params) for params in self.every().values()}
+            for trial in used:
+                if self.point(trial.params) not in known:
+                    self._add(trial)
+            return
+        kept = {trial.number for trial in used}
+        starts = sorted({trial.together for trial in used if trial.together is not None})
+        ends = [*starts[1:], max(by_number, default=-1) + 1]
+        if starts:
+            self._set_rounds([(start, end, None) for start, end in zip(starts, ends, strict=True)])
+        for number in range(max(by_number, default=-1) + 1):
+            if number in kept:
+                self._add(by_number[number])
+            else:
+                self.study.add_trial(optuna.create_trial(state=TrialState.FAIL))
+        self.failed_before = len(self._trials(TrialState.FAIL))
+
+    def _add(self, trial: TrialRecord) -> None:
+        space: dict[str, BaseDistribution] = {}
+        for key, i in ((key, self.plan.interval_of(self.cell, key)) for key in self.space):
+            value = trial.params[key]
+            space[key] = FloatDistribution(min(i.low, value), max(i.high, value), log=i.log)
+        value = mean_objective(trial.objectives)
+        self.study.add_trial(optuna.create_trial(params=dict(trial.params), distributions=space, value=value))

@@ -1,7 +1,7 @@
 """Computes the answer of a study from its records: the result of each family of cells, the slopes, and the verdicts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lrscale.estimate.intervals import Interval
@@ -9,6 +9,7 @@ from lrscale.study.claims import Verdict, verdicts
 from lrscale.study.families import CellAnswer, Family, Measurement, answer_cell, answer_family, batch_ranges
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.study.settings import sort_trials
 from lrscale.study.twins import STEP_AXES, shared_axes
 from lrscale.study.verdict import has_one_seed
 
@@ -34,7 +35,8 @@ class Answer:
     """Everything that is estimated from a study's records.
 
     A study whose lr was tuned has `families` of cells. A study that ran a probe has `measurements` instead. `slopes`
-    has one entry for each family, reduction and range. `verdicts` holds the outcome of each claim.
+    has one entry for each family, reduction and range. `verdicts` holds the outcome of each claim. `left_out` is the number
+    of recorded trials that lie outside what the plan asks for.
     """
 
     study: StudyRecord
@@ -42,6 +44,7 @@ class Answer:
     measurements: tuple[Measurement, ...]
     slopes: tuple[Slope, ...]
     verdicts: tuple[Verdict, ...]
+    left_out: int = 0
 
     @property
     def plan(self) -> Plan:
@@ -59,13 +62,15 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
 
     Args:
       study: the record of the study, with its plan.
-      trials: the finished trials of the study's experiment; trials of cells that are not in the plan are ignored.
+      trials: the finished trials of the study's experiment. Trials of cells that are not in the plan are ignored, and
+        trials that lie outside what the plan asks for are left out.
 
     Returns:
       The families of cells where the lr was tuned, or else the measurements of the last trial of each cell.
     """
     by_cell: dict[str, list[TrialRecord]] = {}
-    for trial in sorted(trials, key=lambda t: t.number):
+    found = sort_trials(study.plan, trials)
+    for trial in sorted(found.used, key=lambda t: t.number):
         by_cell.setdefault(trial.cell, []).append(trial)
     plan = study.plan
     if plan.is_probed:
@@ -75,7 +80,8 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
     for cell in plan.cells:
         shared = repr(sorted(shared_axes(cell).items()))
         families.setdefault(shared, []).append(answer_cell(cell, by_cell.get(cell.id, [])))
-    return answer_of(study, tuple(answer_family(cells, _base(cells, families.values())) for cells in families.values()), ())
+    answered = tuple(answer_family(cells, _base(cells, families.values())) for cells in families.values())
+    return replace(answer_of(study, answered, ()), left_out=len(found.left_out))
 
 
 def _base(cells: Sequence[CellAnswer], families: Iterable[Sequence[CellAnswer]]) -> Sequence[CellAnswer]:

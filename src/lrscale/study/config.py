@@ -32,16 +32,13 @@ FIELDS: dict[str, Rule] = {
 GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "probe": PROBES}
 """The groups whose choices (a task, an optimizer, a probe) are declared beside their code."""
 LATER = {"data_seeds": "shared"}
-"""Keys that older records lack, with the values that stand for these records. Cells with such a value keep their ids."""
+"""Keys that older records lack, with the values that stand for these records."""
 KEYS = ("task", "optimizer", "budget", "probe", "reduction", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
 COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
 """The keys of `compute`. They describe the machine and not the training."""
 MOVED = {key: f"compute.{key}" for key in COMPUTE_RULES}
 """The present name of each key that older configs have at another place."""
-OLD_IDENTITY = {"threads": 1, "memory_mb": 1024}  # never to be changed, whatever `Compute` becomes
-"""Part of every cell's identity. Older versions hashed these settings with the config; their studies must find their cells."""
-
 MAX_SEEDS = 256
 LR_ADVICE = "Tune it with optimizer.lr='tag(log,interval(1e-4,1))'."
 
@@ -210,10 +207,9 @@ def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
       config: plain values, as `make_training` takes them.
       nuisance: dotted keys of the tuned hyperparameters, such as `optimizer.lr`.
     """
-    parts = {key: config[key] for key in KEYS if config.get(key) is not None and config[key] != LATER.get(key)}
-    untuned = json.loads(json.dumps(parts))
+    untuned = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
     for key in nuisance:
         group, _, name = key.partition(".")
         untuned[group].pop(name, None)
-    text = json.dumps({"config": {**untuned, **OLD_IDENTITY}, "numbers": NUMBERS}, sort_keys=True)
+    text = json.dumps({"config": untuned, "numbers": NUMBERS}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -4,14 +4,14 @@ A document may come from a stranger. It holds only values and names, and none of
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lrscale.errors import Refusal
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number, one_of
 from lrscale.spec import Compute
-from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, OLD_IDENTITY, identity, make_compute, tunable
+from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, has_value
 from lrscale.study.records import StudyRecord
 from lrscale.study.twins import COMPANIONS, with_twins
@@ -99,7 +99,7 @@ def read_document(values: object, run_id: str = "", experiment_id: str = "", sta
     check("record.study", LINE, values["study"])
     intervals = {name: _interval(name, ends) for name, ends in values["intervals"].items()}
     companions = values.get("companions", "as_given")  # as older versions did
-    cells = tuple(_cell(f"record.cells[{i}]", cell, intervals, companions) for i, cell in enumerate(values["cells"]))
+    cells = tuple(_cell(f"record.cells[{i}]", cell, companions) for i, cell in enumerate(values["cells"]))
     if len({cell.id for cell in cells}) < len(cells) or len({cell.label for cell in cells}) < len(cells):
         raise Refusal("`record.cells` must differ from each other, but two of them have the same id or label.")
     plan = Plan(
@@ -130,21 +130,6 @@ def read_document(values: object, run_id: str = "", experiment_id: str = "", sta
 def compute_of(config: Mapping[str, Any]) -> Compute:
     """Returns the settings of the machine from a training's config, where older versions kept them; the defaults elsewhere."""
     return make_compute({**Compute()._asdict(), **{key: config[key] for key in COMPUTE_RULES if key in config}})
-
-
-def cell_id(recorded: str, config: Mapping[str, Any], tuned: Iterable[str]) -> str:
-    """Returns the id of a recorded cell.
-
-    Older versions hashed the settings of the machine into the id. Today's ids always contain the default settings. So
-    a cell that was recorded with other settings gets a new id.
-
-    Args:
-      recorded: the id in the record.
-      config: the config of the cell, or of one of its trials.
-      tuned: dotted keys of the hyperparameters that are tuned in the cell.
-    """
-    is_current = all(config.get(key, value) == value for key, value in OLD_IDENTITY.items())
-    return recorded if is_current else identity(without_compute(config), tuned)
 
 
 def without_compute(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +167,7 @@ def _interval(name: str, ends: object) -> TunedInterval:
     return TunedInterval(float(low), float(high), log)
 
 
-def _cell(field: str, values: object, tuned: Iterable[str], companions: str) -> Cell:
+def _cell(field: str, values: object, companions: str) -> Cell:
     """Returns a cell; raises Refusal unless its config can be used and its axis values agree with the config.
 
     Where `companions` are scaled, the value of such an axis is that of the cell's reference, and may differ.
@@ -193,7 +178,7 @@ def _cell(field: str, values: object, tuned: Iterable[str], companions: str) -> 
     for key, rule in (("id", IDENTIFIER), ("label", LINE), ("scientific", OBJECT), ("config", OBJECT)):
         check(f"{field}.{key}", rule, values[key])
     config, scientific = without_compute(values["config"]), values["scientific"]
-    cell = Cell(cell_id(values["id"], values["config"], tuned), values["label"], scientific, config)
+    cell = Cell(values["id"], values["label"], scientific, config)
     _ = cell.training  # raises Refusal where the config cannot be used
     for key, value in scientific.items():
         if key in MOVED:

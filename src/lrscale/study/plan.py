@@ -116,6 +116,12 @@ class Plan:
         interval, factor = self.intervals[key], cell.factor(key)
         return TunedInterval(interval.low * factor, interval.high * factor, interval.log)
 
+    def optuna_name(self, cell: Cell) -> str:
+        """Returns the name of a cell's Optuna study. Where another interval or sampler is asked for, it is another study."""
+        intervals = {name: asdict(interval) for name, interval in self.intervals.items()}
+        asked = hashlib.sha256(json.dumps([dict(self.sampler), intervals], sort_keys=True).encode()).hexdigest()[:6]
+        return f"{self.study} / {cell.label} / {cell.id} / {asked}"
+
     @property
     def objective(self) -> str:
         """The objective, which is minimised over the lr. All cells of a study have the same objective."""
@@ -159,17 +165,6 @@ def in_words(shared: Mapping[str, Any]) -> list[str]:
       ['adam', 'features 8']
     """
     return [value if isinstance(value, str) else f"{key.rpartition('.')[2]} {value}" for key, value in shared.items()]
-
-
-def study_name(study: str, label: str, cell: str) -> str:
-    """Returns the name of a cell's Optuna study.
-
-    Args:
-      study: the name of the study.
-      label: the label of the cell.
-      cell: the id of the cell.
-    """
-    return f"{study} / {label} / {cell}"
 
 
 def short_number(number: float) -> str:

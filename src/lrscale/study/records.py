@@ -15,7 +15,8 @@ class TrialRecord:
     """One finished trial.
 
     `run_id` is the id of its MLflow run, and `cell` the id of its cell. `together` is the number of the first trial
-    of its round, or None where it is not known. `objectives` and `diverged` have one value for each seed.
+    of its round, or None where it is not known. `objectives` and `diverged` have one value for each seed. `settings` is what
+    it was asked under; see `lrscale.study.settings`. It is empty for trials of older versions.
     """
 
     run_id: str
@@ -26,6 +27,7 @@ class TrialRecord:
     diverged: tuple[bool, ...]
     together: int | None
     quantities: tuple[Quantity, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def trial_record(cell: str, number: int, together: int, params: Mapping[str, float], result: Result) -> TrialRecord:

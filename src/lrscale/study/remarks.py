@@ -3,9 +3,17 @@
 import math
 from collections.abc import Sequence
 
+from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer
 from lrscale.study.plan import Plan
+from lrscale.study.settings import left_out_remark
 from lrscale.study.twins import knobs_left, knobs_scaled
+
+
+def remarks(answer: Answer) -> list[str]:
+    """Returns the remarks on the cells of an answer: what was left out, what was scaled, and where theory says nothing."""
+    left_out = [left_out_remark(answer.plan, answer.left_out)] if answer.left_out else []
+    return [*left_out, *companion_remarks(answer.plan, answer.cells), *theory_remarks(answer.cells)]
 
 
 def theory_remarks(cells: Sequence[CellAnswer]) -> list[str]:

@@ -171,8 +171,7 @@ def why_missing(cells: Sequence[CellAnswer]) -> Judgement:
     if has_one_seed(cells):
         return ONE_SEED
     if not all(cell.fits for cell in cells):
-        trials = max(len(cell.trials) for cell in cells)
-        more = f"raise hydra.sweeper.n_trials to {max(16, 2 * trials)}" if trials < 16 else "widen the interval of optimizer.lr"
+        more = "widen the interval of optimizer.lr, or take hydra.sweeper.widen=true"
         return Judgement(CANNOT_TELL, "in some cells the best lr is at an edge of the lrs that were tried", more)
     return TOO_FEW
 

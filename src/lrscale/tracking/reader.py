@@ -11,7 +11,7 @@ from mlflow.entities import Experiment, Run
 
 from lrscale.errors import Failure, Refusal, printable_all
 from lrscale.files import reason
-from lrscale.study.document import OlderRecord, cell_id, compute_of, read_document, without_compute
+from lrscale.study.document import OlderRecord, compute_of, read_document, without_compute
 from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
 from lrscale.tracking.schema import (
@@ -29,14 +29,13 @@ from lrscale.tracking.schema import (
     QUANTITIES,
     ROUND,
     SECONDS,
+    SETTINGS,
     STUDY_FILE,
 )
 from lrscale.training.quantity import Quantity
 
 PAGE = 1000
 """The number of runs that are read in one call."""
-OLDER = '"memory_mb"'
-"""This text is in the configs that older versions recorded; the id of their cells is computed by `cell_id`."""
 
 
 class Reader:
@@ -221,16 +220,14 @@ def _trial(run: Run) -> TrialRecord:
     """Returns the record of a trial or a single training from the tags of its run."""
     tags = run.data.tags
     params = {str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()}
-    cell = tags.get(CELL, "")
-    if OLDER in (config := tags.get(CONFIG, "")):
-        cell = cell_id(cell, json.loads(config), params)
     return TrialRecord(
         run_id=run.info.run_id,
-        cell=cell,
+        cell=tags.get(CELL, ""),
         number=int(tags.get(NUMBER, 0)),
         params=params,
         together=int(tags[ROUND]) if ROUND in tags else None,
         objectives=tuple(float(objective) for objective in json.loads(tags[OBJECTIVES])),
         diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
         quantities=tuple(Quantity(**fields) for fields in json.loads(tags.get(QUANTITIES, "[]"))),
+        settings=dict(json.loads(tags.get(SETTINGS, "{}"))),
     )

@@ -22,6 +22,7 @@ from lrscale.spec import Compute
 from lrscale.study.document import document
 from lrscale.study.plan import Cell, Plan, trial_label
 from lrscale.study.records import StudyRecord
+from lrscale.study.settings import settings_of
 from lrscale.tracking.client import answers, deliver, failure
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
 from lrscale.tracking.outbox import Courier, Outbox, outbox_path
@@ -42,6 +43,7 @@ from lrscale.tracking.schema import (
     PLAN,
     ROUND,
     SECONDS,
+    SETTINGS,
     STUDY_FILE,
     STUDY_PARAMETERS,
 )
@@ -213,8 +215,9 @@ class Store(Reader):
             CELL: cell.id,
             NUMBER: str(number),
             ROUND: str(together),
+            SETTINGS: json.dumps(settings_of(study, cell)),
             PARAMS: json.dumps(dict(params)),
-            NOTE: trial_note(study.plan.study, cell, number, params, result),
+            NOTE: trial_note(study.plan, cell, number, params, result),
         }
         always = {key: cell.config[key] for key in ALWAYS_SHOWN} | _own_data(cell.config)
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}

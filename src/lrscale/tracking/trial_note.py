@@ -4,18 +4,18 @@ import math
 from collections.abc import Mapping
 
 from lrscale.files import as_yaml
-from lrscale.study.plan import Cell, study_name, trial_label, with_values
+from lrscale.study.plan import Cell, Plan, trial_label, with_values
 from lrscale.training.results import Result
 
 DASHBOARD = "http://127.0.0.1:8080/dashboard/"
 """The address at which `lrscale ui --optuna` serves optuna-dashboard, unless another program uses that port."""
 
 
-def trial_note(study: str, cell: Cell, number: int, params: Mapping[str, float], result: Result) -> str:
+def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float], result: Result) -> str:
     """Returns the note of a trial: its outcome, its Optuna trial, its overrides, and its config as YAML.
 
     Args:
-      study: the name of the study.
+      plan: the plan of the study.
       cell: the trial's cell.
       number: the trial's number in its cell.
       params: the tuned hyperparameters, by dotted key.
@@ -26,8 +26,8 @@ def trial_note(study: str, cell: Cell, number: int, params: Mapping[str, float],
     overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **params}.items())]
     lines = [
         f"{escape_markdown(trial_label(cell.label, params))}: {outcome}, {seeds}",
-        f"[Optuna]({DASHBOARD}): trial {number} of the study `{study_name(study, cell.label, cell.id)}`, "
-        f"served by `lrscale ui {study} --optuna` "
+        f"[Optuna]({DASHBOARD}): trial {number} of the study `{plan.optuna_name(cell)}`, "
+        f"served by `lrscale ui {plan.study} --optuna` "
         "(the link is for port 8080; if another program uses that port, the command prints another link)",
         f"Overrides: `{' '.join(overrides)}`",
         f"```yaml\n{as_yaml(with_values(cell.config, params))}\n```",
