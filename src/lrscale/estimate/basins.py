@@ -10,7 +10,7 @@ COARSE_SPACING = 0.51 * np.log(2)
 """Points that are further apart than half an octave, in ln lr, are too coarse for an interpolant to be trusted."""
 _TINY = 1e-300
 """Replaces an objective of 0 or below, which has no logarithm."""
-_FINE = 129
+_FINE = 33
 """Number of places at which an interpolant is evaluated between two neighbours of a point."""
 
 
