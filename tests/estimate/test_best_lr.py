@@ -263,3 +263,12 @@ def test_the_turn_over_of_single_seeds_has_no_interval() -> None:
     sizes = 2.0 ** np.arange(0, 11)
     found = turn_over(sizes, [best._replace(seeds=1) for best in made(np.log(0.5 / (sizes + 20)))])
     assert found is not None and found.b_c[1:] == (0, math.inf)
+
+
+def test_the_minimum_of_a_curve_whose_root_is_a_quartic_is_exact() -> None:
+    x = np.arange(-8, 9.0)
+    for place in (-0.4, 0.0, 0.31):
+        roots = 0.1 + (x - place) ** 2 + 0.2 * (x - place) ** 4
+        found = best_lr(np.exp(x), np.repeat(roots[:, None] ** 2, 4, 1))
+        assert found is not None
+        assert_allclose(found.log_lr, place, atol=2e-3)
