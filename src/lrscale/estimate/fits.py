@@ -9,24 +9,19 @@ from numpy.typing import NDArray
 from lrscale.estimate.best_lr import BestLr, grid_errors
 from lrscale.estimate.intervals import Array, Interval, exponential, log_means, seed_draws, stretched, widened
 
-GOOD_RESIDUAL = 0.2
-"""The largest root-mean-square residual, in ln lr, of a fit that is quoted as a law."""
-
 
 class TurnOver(NamedTuple):
     """The fit of log lr_sum* = log eta_max - log(B + B_c).
 
     B_c is the batch size at which lr_sum* is half of its level at small B: at 0.6 B_c it is already down by 3/8, and at
     B_c/10 by a tenth. `residual` is the root-mean-square residual in ln lr. `at_bound` is True where B_c is at a bound of
-    the search, so that the batch sizes do not contain the turn-over. `fits` says whether the fit is good enough to be
-    quoted as a law: its residual is at most GOOD_RESIDUAL, and the batch sizes contain the interval of B_c.
+    the search, so that the batch sizes do not contain the turn-over.
     """
 
     eta_max: Interval
     b_c: Interval
     residual: float
     at_bound: bool
-    fits: bool
 
 
 class TradeOff(NamedTuple):
@@ -61,9 +56,7 @@ def turn_over(batch_sizes: Array, best: list[BestLr]) -> TurnOver | None:
     if any(b.seeds < 2 for b in best):
         eta, b_c = (Interval(i.value, -math.inf, math.inf) for i in (eta, b_c))
     eta, b_c = exponential(eta), exponential(b_c)
-    is_inside = float(batch_sizes.min()) <= b_c.low and b_c.high <= float(batch_sizes.max())
-    fits = bool(residual[0] <= GOOD_RESIDUAL) and not at_bound[0] and is_inside
-    return TurnOver(eta, b_c, float(residual[0]), bool(at_bound[0]), fits)
+    return TurnOver(eta, b_c, float(residual[0]), bool(at_bound[0]))
 
 
 def form_residual(batch_sizes: Array, values: Array) -> float | None:
