@@ -144,6 +144,19 @@ def test_a_gap_that_may_hide_a_lower_minimum_widens_the_interval() -> None:
     assert part.interval.high > 4
 
 
+@pytest.mark.parametrize("c", [2.0, 3.0, 10.0, 60.0, 256.0, 1000.0])
+def test_twins_whose_curve_swings_have_their_ratio_to_rounding(c: float) -> None:
+    """Minima, rivals and hidden gaps are chosen alike under sum and mean, whatever c does to the floats."""
+    x = np.array([*np.arange(-32, 9, 2), *np.arange(12, 33, 4)]) / 8
+    rng = np.random.default_rng(0)
+    losses = (0.02 + np.cos(math.pi * x[:, None] / 2) ** 2) * np.exp(0.3 * rng.normal(size=(len(x), 8)))
+    by_sum, by_mean = best_lr(2.0**x / c, losses * (1 + 1e-7 * rng.normal(size=losses.shape))), best_lr(2.0**x, losses)
+    assert by_sum is not None and by_mean is not None and by_mean.rivals
+    line = ratio_slope(np.log([c]), [by_sum], [by_mean])
+    assert line is not None
+    assert abs(line.value + 1) < 1e-6 and line.holds(-1) and line.high - line.low < 1e-3
+
+
 def test_lrs_far_apart_around_the_best_are_marked() -> None:
     for octaves, coarse in ((0.5, False), (1.0, True)):
         x = octaves * np.arange(-4, 5)
@@ -244,3 +257,18 @@ def test_the_jackknife_of_a_mean_is_students_interval() -> None:
     parts = np.random.default_rng(0).normal(3, 2, 12)
     found = jackknife(lambda mean: float(mean), parts)
     assert_allclose(found[1:], t.interval(0.95, 11, parts.mean(), parts.std(ddof=1) / 12**0.5))
+
+
+def test_the_turn_over_of_single_seeds_has_no_interval() -> None:
+    sizes = 2.0 ** np.arange(0, 11)
+    found = turn_over(sizes, [best._replace(seeds=1) for best in made(np.log(0.5 / (sizes + 20)))])
+    assert found is not None and found.b_c[1:] == (0, math.inf)
+
+
+def test_the_minimum_of_a_curve_whose_root_is_a_quartic_is_exact() -> None:
+    x = np.arange(-8, 9.0)
+    for place in (-0.4, 0.0, 0.31):
+        roots = 0.1 + (x - place) ** 2 + 0.2 * (x - place) ** 4
+        found = best_lr(np.exp(x), np.repeat(roots[:, None] ** 2, 4, 1))
+        assert found is not None
+        assert_allclose(found.log_lr, place, atol=2e-3)

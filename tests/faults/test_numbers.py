@@ -91,7 +91,7 @@ def test_a_cell_of_which_all_runs_diverge_says_so(folder: Path, monkeypatch: pyt
     said, found = study(folder)
     (cell,) = [cell for cell in found["cells"] if cell["label"] == "b16 sum"]
     assert cell["lr_best"] is None and cell["n_diverged"] == cell["n_runs"] == 12
-    assert re.search(r"b16 sum .*12/12 +diverged", said)
+    assert re.search(r"b16 sum .*12/12", said) and re.search(r"b16 sum .*diverged", said)  # a narrow table has two parts
 
 
 def test_a_reduction_of_which_all_runs_diverge_has_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 
 from lrscale.estimate.intervals import Array, stretched
 
-COARSE = 0.51 * np.log(2)
+COARSE_SPACING = 0.51 * np.log(2)
 """Points that are further apart than half an octave, in ln lr, are too coarse for an interpolant to be trusted."""
 _TINY = 1e-300
 """Replaces an objective of 0 or below, which has no logarithm."""
-_FINE = 129
+_FINE = 33
 """Number of places at which an interpolant is evaluated between two neighbours of a point."""
 
 
@@ -79,7 +79,7 @@ def minimum(x: Array, y: Array, basin: Basin) -> tuple[Array, Array]:
         if len(columns) == 0:
             continue
         at, root = _vertex(x, np.sqrt(np.maximum(y[:, columns], 0)), k)
-        is_coarse = np.diff(x[max(k - 1, 0) : k + 2]).max(initial=0.0) > COARSE
+        is_coarse = np.diff(x[max(k - 1, 0) : k + 2]).max(initial=0.0) > COARSE_SPACING
         least = y[k, columns] if is_coarse else np.maximum(root, 0.5 * np.sqrt(np.maximum(y[k, columns], 0))) ** 2
         is_lower = least < best_y[columns]
         best_x[columns[is_lower]], best_y[columns[is_lower]] = at[is_lower], least[is_lower]

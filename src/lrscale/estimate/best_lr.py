@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrscale.estimate.basins import COARSE, basins, disagreement, minimum
+from lrscale.estimate.basins import COARSE_SPACING, basins, disagreement, minimum
 from lrscale.estimate.intervals import DRAWS, Array, Interval, log_means, seed_draws, stretched, widened
 from lrscale.estimate.unseen import unseen
 
@@ -56,7 +56,7 @@ class BestLr(NamedTuple):
     @property
     def is_coarse(self) -> bool:
         """Whether the lrs around the best are more than half an octave apart, too far to interpolate between them."""
-        return bool(self.spacing > COARSE)
+        return bool(self.spacing > COARSE_SPACING)
 
     @property
     def interval(self) -> Interval | None:

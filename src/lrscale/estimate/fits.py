@@ -55,8 +55,7 @@ def turn_over(batch_sizes: Array, best: list[BestLr]) -> TurnOver | None:
     eta, b_c = (widened(float(v[0]), d, 0.0) for v, d in ((log_eta, eta_draws), (log_b_c, b_c_draws)))
     if any(b.seeds < 2 for b in best):
         eta, b_c = (Interval(i.value, -math.inf, math.inf) for i in (eta, b_c))
-    eta, b_c = exponential(eta), exponential(b_c)
-    return TurnOver(eta, b_c, float(residual[0]), bool(at_bound[0]))
+    return TurnOver(exponential(eta), exponential(b_c), float(residual[0]), bool(at_bound[0]))
 
 
 def form_residual(batch_sizes: Array, values: Array) -> float | None:

@@ -28,6 +28,7 @@ def lower_bound(x: Sequence[float], objectives: Sequence[float], i: int) -> floa
     width, ends = x[i + 1] - x[i], [root for root in roots[i : i + 2] if math.isfinite(root)]
     if not ends:
         return math.inf
-    near = [n for n in range(len(x) - 1) if n == i or (x[n] >= x[i] - width and x[n + 1] <= x[i + 1] + width)]
+    reach = width * (1 + 1e-6)  # so that rounding does not decide on a point that is exactly as far away
+    near = [n for n in range(len(x) - 1) if n == i or (x[n] >= x[i] - reach and x[n + 1] <= x[i + 1] + reach)]
     slopes = [abs(roots[n + 1] - roots[n]) / (x[n + 1] - x[n]) for n in near if math.isfinite(roots[n] + roots[n + 1])]
     return max((ends[0] + ends[-1] - max(slopes, default=0.0) * width) / 2, 0.0) ** 2
