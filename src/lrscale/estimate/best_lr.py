@@ -79,6 +79,16 @@ class BestLr(NamedTuple):
         """What limits the estimate, in a few words; empty where nothing does."""
         return "edge" if self.edge else "coarse" if self.is_coarse else f"or {self.rivals[0]:.2g}" if self.rivals else ""
 
+    def times(self, factor: float) -> "BestLr":
+        """Returns the estimate for the same curve over lrs that are all multiplied by a factor."""
+        shift = math.log(factor)
+        return self._replace(
+            log_lr=self.log_lr + shift,
+            draws=self.draws + shift,
+            rivals=tuple(lr * factor for lr in self.rivals),
+            log_lrs=tuple(log_lr + shift for log_lr in self.log_lrs),
+        )
+
     def _around(self) -> Interval:
         log = widened(self.log_lr, self.draws, float(grid_errors([self])[0]))
         return Interval(*(float(x) for x in np.exp(log)))

@@ -15,8 +15,7 @@ class TurnOver(NamedTuple):
 
     B_c is the batch size at which lr_sum* is half of its level at small B: at 0.6 B_c it is already down by 3/8, and at
     B_c/10 by a tenth. `residual` is the root-mean-square residual in ln lr. `at_bound` is True where B_c is at a bound of
-    the search, so that the batch sizes do not contain the turn-over. Whether the fit
-    may be quoted as a law is judged in `lrscale.study.verdict`.
+    the search, so that the batch sizes do not contain the turn-over.
     """
 
     eta_max: Interval

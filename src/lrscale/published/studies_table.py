@@ -21,7 +21,7 @@ HEAD = (
 """The first rows of each table. Spaces that do not break keep columns wide enough for a command and for an interval."""
 THEMES: dict[str, tuple[str, ...]] = {
     "The main result": ("quickstart", "headline"),
-    "The ratio of sum to mean": ("adam", "digits", "fashion_mnist"),
+    "The ratio of sum to mean": ("adam", "eps", "digits", "fashion_mnist"),
     "How the best lr goes with B": ("epochs", "fixed_steps", "steps_to_target", "regimes"),
     "Stability and noise": ("stability", "noise_scale"),
     "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),

@@ -61,15 +61,14 @@ class Rounds:
         store.drop_unfinished(study.experiment_id, but=study.run_id)
         trials = store.trials(study.experiment_id)
         self.remarks = remarks_on_trials(study, trials)
-        found = sort_trials(self.plan, trials)
-        self.recorded: dict[Key, TrialRecord] = {_key(record.cell, record.params): record for record in found.used}
-        by_cell: dict[str, tuple[list[TrialRecord], list[TrialRecord]]] = {cell.id: ([], []) for cell in self.plan.cells}
-        for part, records in enumerate(found):
-            for record in sorted(records, key=lambda record: record.number):
-                by_cell[record.cell][part].append(record)
+        used = sort_trials(self.plan, trials).used
+        self.recorded: dict[Key, TrialRecord] = {_key(record.cell, record.params): record for record in used}
+        by_cell: dict[str, list[TrialRecord]] = {cell.id: [] for cell in self.plan.cells}
+        for record in sorted(self.recorded.values(), key=lambda record: record.number):
+            by_cell[record.cell].append(record)
         for tuner in self.tuners:
             with uninterrupted():
-                tuner.adopt(*by_cell[tuner.cell.id])
+                tuner.adopt(by_cell[tuner.cell.id])
 
     def records(self) -> list[TrialRecord]:
         """Returns the records of all trials of the study's experiment, without reading the store again.

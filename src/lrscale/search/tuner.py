@@ -19,7 +19,7 @@ from lrscale.search.ladder import WIDENING
 from lrscale.search.samplers import Given, make_sampler
 from lrscale.study.plan import Cell, Plan
 from lrscale.study.records import TrialRecord
-from lrscale.study.settings import LEEWAY
+from lrscale.study.settings import LEEWAY, asked_for, question_of
 from lrscale.training.results import mean_objective
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -145,35 +145,36 @@ class Tuner:
         """Marks a trial as crashed."""
         self.study.tell(number, state=TrialState.FAIL)
 
-    def adopt(self, used: Sequence[TrialRecord], left_out: Sequence[TrialRecord] = ()) -> None:
+    def adopt(self, used: Sequence[TrialRecord]) -> None:
         """Adds the complete trials that MLflow has and Optuna lacks, and keeps the objectives of all.
 
-        An Optuna study without trials gets them under their own numbers and in their own rounds. Trials that are left out
-        keep their numbers as failed ones.
+        An Optuna study without trials first gets those that were asked as now, under their own numbers, and then the
+        others, all in their own rounds.
 
         Args:
-          used: the recorded trials of the cell.
-          left_out: those that lie outside what is asked.
+          used: the recorded trials of the cell, sorted by number.
         """
         for trial in used:
             self.learn(trial.params, trial.objectives)
-        by_number = {trial.number: trial for trial in (*left_out, *used)}
-        if self._trials() or len(by_number) < len(used) + len(left_out):
+        if self._trials():
             known = {self.point(params) for params in self.every().values()}
             for trial in used:
                 if self.point(trial.params) not in known:
                     self._add(trial)
             return
-        kept = {trial.number for trial in used}
-        starts = sorted({trial.together for trial in used if trial.together is not None})
-        ends = [*starts[1:], max(by_number, default=-1) + 1]
-        if starts:
-            self._set_rounds([(start, end, None) for start, end in zip(starts, ends, strict=True)])
-        for number in range(max(by_number, default=-1) + 1):
-            if number in kept:
-                self._add(by_number[number])
-            else:
+        now = question_of(asked_for(self.plan, self.cell))
+        rounds: list[tuple[int, int, None]] = []
+        before: tuple[str, int | None] | None = None
+        for trial in sorted(used, key=lambda trial: (question_of(trial.settings) != now, question_of(trial.settings))):
+            of = (question_of(trial.settings), trial.together)
+            while of[0] == now and len(self._trials()) < trial.number:  # numbers of trials that crashed
                 self.study.add_trial(optuna.create_trial(state=TrialState.FAIL))
+            number = len(self._trials())
+            start = rounds.pop()[0] if of == before else number
+            rounds, before = [*rounds, (start, number + 1, None)], of
+            self._add(trial)
+        if rounds:
+            self._set_rounds(rounds)
         self.failed_before = len(self._trials(TrialState.FAIL))
 
     def _add(self, trial: TrialRecord) -> None:

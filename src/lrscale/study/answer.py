@@ -77,11 +77,28 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
         last = [(cell, trial) for cell in plan.cells for trial in by_cell.get(cell.id, [])[-1:]]
         return answer_of(study, (), tuple(Measurement(cell, quantity) for cell, trial in last for quantity in trial.quantities))
     families: dict[str, list[CellAnswer]] = {}
+    answers = {cell.id: answer_cell(cell, by_cell.get(cell.id, [])) for cell in plan.cells}
     for cell in plan.cells:
         shared = repr(sorted(shared_axes(cell).items()))
-        families.setdefault(shared, []).append(answer_cell(cell, by_cell.get(cell.id, [])))
+        families.setdefault(shared, []).append(_as_its_reference(answers[cell.id], answers))
     answered = tuple(answer_family(cells, _base(cells, families.values())) for cells in families.values())
     return replace(answer_of(study, answered, ()), left_out=len(found.left_out))
+
+
+def _as_its_reference(cell: CellAnswer, answers: Mapping[str, CellAnswer]) -> CellAnswer:
+    """Returns a cell with the best lr of its reference times the factor, where both are the same runs.
+
+    From the same objectives, two estimates would differ by the rounding of the lrs, and now and then choose another of two
+    equally low minima.
+    """
+    twin = cell.cell.twin
+    if twin is None or not twin.is_same_run or twin.of not in answers:
+        return cell
+    reference = answers[twin.of]
+    objectives = [sorted(trial.objectives for trial in each.trials) for each in (cell, reference)]
+    if reference.best is None or objectives[0] != objectives[1]:
+        return cell
+    return replace(cell, best=reference.best.times(cell.cell.factor("optimizer.lr")))
 
 
 def _base(cells: Sequence[CellAnswer], families: Iterable[Sequence[CellAnswer]]) -> Sequence[CellAnswer]:

@@ -56,7 +56,7 @@ def coverage(cells: Sequence[CellAnswer]) -> str:
     if not seeds:
         return ""
     if seeds == {1}:
-        return "One seed was run: the intervals hold only the error of the grid of lrs. Take seeds=8."
+        return "One seed was run, so there are no intervals. Take seeds=8."
     draws = {cell.training.data_seeds for cell in cells}
     if draws == {"own"}:
         return "Intervals cover seeds (data, order and initial weights) and the grid of lrs."

@@ -4,6 +4,7 @@ A cell's id is a hash of all that its training depends on, and of the version of
 are never found under a cell. What is left to compare is how the trials were chosen: interval, scale, sampler.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ LEEWAY = 1e-6
 """How far beyond an interval, relatively, a trial may lie: lattice points and factors are rounded."""
 
 
+QUESTION = ("sampler", "intervals")
+"""The settings that say which points are asked for. Trials whose settings agree in them were asked one after another."""
+
+
 class Sorted(NamedTuple):
     """The recorded trials of a plan's cells: those that lie inside what the plan asks for, and those that are left out."""
 
@@ -24,14 +29,14 @@ class Sorted(NamedTuple):
 
 def settings_of(study: StudyRecord, cell: Cell) -> dict[str, Any]:
     """Returns what a trial of a cell is asked under, as plain values."""
-    intervals = {key: study.plan.interval_of(cell, key) for key in study.plan.intervals}
-    return {
-        "sampler": dict(study.plan.sampler),
-        "n_trials": study.plan.n_trials,
-        "intervals": {key: [i.low, i.high, i.log] for key, i in intervals.items()},
-        "numbers": NUMBERS,
-        "torch": study.made_by.get("torch", ""),
-    }
+    versions = {"numbers": NUMBERS, "torch": study.made_by.get("torch", "")}
+    return {**asked_for(study.plan, cell), "n_trials": study.plan.n_trials, **versions}
+
+
+def asked_for(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Returns the settings of a cell's trials that say which points are asked for: `QUESTION`."""
+    intervals = {key: plan.interval_of(cell, key) for key in plan.intervals}
+    return {"sampler": dict(plan.sampler), "intervals": {key: [i.low, i.high, i.log] for key, i in intervals.items()}}
 
 
 def sort_trials(plan: Plan, trials: Iterable[TrialRecord]) -> Sorted:
@@ -40,8 +45,13 @@ def sort_trials(plan: Plan, trials: Iterable[TrialRecord]) -> Sorted:
     found = Sorted([], [])
     for trial in trials:
         if trial.cell in cells:
-            (found.used if _is_inside(plan, cells[trial.cell], trial.params) else found.left_out).append(trial)
+            (found.used if _is_inside(plan, cells[trial.cell], trial) else found.left_out).append(trial)
     return found
+
+
+def question_of(settings: Mapping[str, Any]) -> str:
+    """Returns a key of what a trial was asked for; trials of one cell with the same key have numbers of their own."""
+    return json.dumps([settings.get(key) for key in QUESTION], sort_keys=True)
 
 
 def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[str]:
@@ -55,6 +65,9 @@ def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list
         if others:
             digits = ", and may differ in the last digits" if key == "torch" else ", and lie inside what is asked"
             remarks.append(f"{len(others)} recorded trials were made {what}{digits}: they are used.")
+    counts = [sum(trial.cell == cell for trial in found.used) for cell in cells]
+    if plan.intervals and max(counts, default=0) > plan.n_trials:
+        remarks.append(f"Some cells have more trials than n_trials = {plan.n_trials}, up to {max(counts)}: all are used.")
     elsewhere = sum(trial.cell not in cells for trial in trials)
     if elsewhere:
         remarks.append(f"{elsewhere} recorded trials belong to other settings or to an older lrscale: they are left out.")
@@ -67,11 +80,12 @@ def left_out_remark(plan: Plan, count: int) -> str:
     return f"{count} recorded trials lie outside what is asked ({intervals or 'nothing is tuned'}): they are left out."
 
 
-def _is_inside(plan: Plan, cell: Cell, params: Mapping[str, float]) -> bool:
-    """Returns whether a plan could have asked for these hyperparameters."""
+def _is_inside(plan: Plan, cell: Cell, trial: TrialRecord) -> bool:
+    """Returns whether a trial lies inside what a plan asks for. Where the plan widens, its own trials may lie outside."""
+    params = trial.params
     if set(params) != set(plan.intervals):
         return False
-    if plan.sampler.get("widen"):
+    if plan.sampler.get("widen") and question_of(trial.settings) == question_of(asked_for(plan, cell)):
         return True
     slack = {key: LEEWAY * abs(params[key]) for key in params}
     intervals = {key: plan.interval_of(cell, key) for key in params}

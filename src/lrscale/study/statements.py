@@ -123,7 +123,7 @@ def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
     """Returns the law of a ratio of best lrs, and whether its cells are the same runs; empty where the law cannot be told."""
     if ratio.slope is None or judgement.verdict == CANNOT_TELL:
         return ""
-    where = f" ({family.name})" if family.name else ""
+    where = f" ({family.name})" if family.name and "," not in ratio.of else ""
     fits = "as" if judgement.verdict == HOLDS else "not as"
     number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
     c = "the number of summed terms" if ratio.of == "sum" else "the ratio of their gradient scales"

@@ -13,6 +13,7 @@ from lrscale.errors import Failure, Refusal, printable_all
 from lrscale.files import reason
 from lrscale.study.document import OlderRecord, compute_of, read_document, without_compute
 from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
+from lrscale.study.settings import question_of
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
 from lrscale.tracking.schema import (
     CELL,
@@ -129,7 +130,7 @@ class Reader:
         if tags[KIND] == "single":
             compute = compute_of(json.loads(tags[COMPUTE]) if COMPUTE in tags else config)
             return WorkRecord(without_compute(config), compute, (trial.params,), 0, trial, True, json.loads(tags[MADE_BY]))
-        same_round = [t for t in self.trials(run.info.experiment_id) if (t.cell, t.together) == (trial.cell, trial.together)]
+        same_round = [t for t in self.trials(run.info.experiment_id) if _round(t) == _round(trial)]
         trained = sorted(same_round if trial.together is not None else [trial], key=lambda t: t.number)
         study = self.study_of(tags[PARENT])
         return WorkRecord(
@@ -214,6 +215,11 @@ def _naming_the_run(uri: str, run_id: str) -> Iterator[None]:
             f"run {run_id} in {uri} is damaged, or a newer lrscale wrote it: {text.rstrip('.')}. "
             "Put back an intact copy, or delete it."
         ) from None
+
+
+def _round(trial: TrialRecord) -> tuple[str, str, int | None]:
+    """Returns a key that the trials of one round share."""
+    return trial.cell, question_of(trial.settings), trial.together
 
 
 def _trial(run: Run) -> TrialRecord:

@@ -20,7 +20,7 @@ from lrscale.files import can_write, safe_name
 from lrscale.provenance import source_tags
 from lrscale.spec import Compute
 from lrscale.study.document import document
-from lrscale.study.plan import Cell, Plan, trial_label
+from lrscale.study.plan import Cell, Plan, trial_label, with_values
 from lrscale.study.records import StudyRecord
 from lrscale.study.settings import settings_of
 from lrscale.tracking.client import answers, deliver, failure
@@ -222,7 +222,8 @@ class Store(Reader):
         always = {key: cell.config[key] for key in ALWAYS_SHOWN} | _own_data(cell.config)
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
-        self.keep(trial_entry(study.experiment_id, name, tags, cell.config, scientific, params, result, int(started * 1000)))
+        config = with_values(cell.config, params)
+        self.keep(trial_entry(study.experiment_id, name, tags, config, scientific, params, result, int(started * 1000)))
 
     def record_failure(self, study: StudyRecord, cell: Cell, params: Mapping[str, float], traceback: str) -> None:
         """Writes a crashed trial as a failed child run, with its traceback as an artifact.
