@@ -1,4 +1,5 @@
-"""How often 95 % intervals of lr* hold the truth, on settings that were not used to tune the estimators.
+"""How often 95 % intervals of lr* hold the truth. Of its settings, those of the power law and of the ratios were not looked
+at while the estimators were made; of the others, the rows of lr* were.
 
     python -m tests.benchmarks.coverage [--quick]
 
