@@ -291,3 +291,17 @@ def test_the_first_line_is_the_answer(folder: Path) -> None:
     lines = here(folder, "translate", "--lr", "0.1", "--to-reduction", "sum").splitlines()
     assert lines[0] == "lr=0.003125"
     assert any("Assumed: mean reduction, B = 32" in text for text in lines)
+
+
+@pytest.mark.parametrize(("library", "before", "after"), [("hf", 32, 256), ("lightning", 32, 256), ("keras", 16, 64)])
+def test_a_library_sets_who_divides_and_what_a_batch_size_counts(library: str, before: int, after: int, folder: Path) -> None:
+    asked = ["--from", library, "--batch-size", "16", "--ranks", "2", "--to-accumulation", "4", "--to-ranks", "4"]
+    said = json.loads(here(folder, "translate", "--lr", "0.1", *asked, "--format", "json"))
+    assert (said["source"]["size"], said["target"]["size"]) == (before, after)
+    assert said["r"] == 1 and said["target"]["divided"]
+    assert_allclose(said["answer"]["knobs"][0]["after"], 0.1 * after / before)
+    assert "divided" in said["assumed"][-1] or "averaged" in said["assumed"][-1]
+
+
+def test_adagrad_keeps_its_lr_where_noise_dominates() -> None:
+    assert_allclose(list(answered("Adagrad", {"eps": 1e-8}).values()), [0.1, 0.25e-8])

@@ -32,6 +32,13 @@ BATCH = {"reduction": "mean", "size": 32, "accumulation": 1, "divided": False, "
 """Defaults of the batch under which the lr was tuned."""
 
 
+HABITS = {
+    "hf": ("device", "HF Trainer: batch sizes are per device and micro-batch, accumulation is divided"),
+    "lightning": ("device", "Lightning: batch sizes are per device and micro-batch, accumulation is divided"),
+    "accelerate": ("device", "Accelerate: batch sizes are per process and micro-batch, accumulation is divided"),
+    "keras": ("global", "Keras: batch sizes are over all replicas, per micro-batch, accumulation is averaged"),
+}
+"""What a batch size counts in each library, and its habits in words; all of them divide by the number of micro-batches."""
 ASSUMED = {"reduction": "{} reduction", "size": "B = {}", "accumulation": "{} micro-batch", "ranks": "{} rank"}
 """What is assumed where an option is not given."""
 
@@ -45,6 +52,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=text)
     parser.add_argument("--betas", type=float, nargs=2, metavar=("BETA1", "BETA2"), help="betas of Adam-like optimizers")
     parser.add_argument("--b-crit", type=float, metavar="B", help="turn-over batch size, if it is known")
+    parser.add_argument(
+        "--from",
+        dest="library",
+        choices=list(HABITS),
+        help="take the habits of a library, before and after. " + "; ".join(text for _, text in HABITS.values()),
+    )
     decay = parser.add_mutually_exclusive_group()
     decay.add_argument("--decoupled", action="store_true", default=None, help="weight decay acts on the weights directly")
     decay.add_argument("--coupled", dest="decoupled", action="store_false", help="weight decay is added to the gradient")
@@ -84,6 +97,13 @@ def _run(options: argparse.Namespace) -> None:
     source = {name: default if values[name] is None else values[name] for name, default in BATCH.items()}
     assumed = [text.format(BATCH[name]) for name, text in ASSUMED.items() if values[name] is None]
     target = {name: source[name] if values[f"to_{name}"] is None else values[f"to_{name}"] for name in BATCH}
+    if options.library:
+        per, habit = HABITS[options.library]
+        source["divided"] = True if options.divided is None else options.divided
+        target["divided"] = source["divided"] if options.to_divided is None else options.to_divided
+        for batch in (source, target):
+            batch["size"] *= batch["accumulation"] * (batch["ranks"] if per == "device" else 1)
+        assumed.append(habit)
     knobs = {name: values[name] for name in KNOB_HELP if values[name] is not None}
     if options.betas is not None:
         knobs |= {"beta1": options.betas[0], "beta2": options.betas[1]}

@@ -228,7 +228,7 @@ def translate(
         growth = target.size / source.size
         rules = tuple(Regime(n, lr_mean * growth**power / target.c**p, when) for n, power, when in REGIMES)
         evidence = _evidence(reports or {}, p, source.size, target.size, lr_mean, target.c)
-    caveats = tuple(_caveats(response, values, ratio, source, target))
+    caveats = tuple(_caveats(name, response, values, ratio, source, target))
     answer = _answer(name, response, source, target, translated, b_crit)
     return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer)
 
@@ -255,7 +255,9 @@ def _answer(name: str, response: Response, source: Batch, target: Batch, exact: 
         factor, rule = math.sqrt(k * turn), "square root" if b_crit is None else "square root with turn-over"
         assumption = "gradient noise dominates the size of a gradient at both batch sizes."
         otherwise = "Where it does not, lr_mean* grows less; give --b-crit if you know it."
-    if b_crit is not None:
+    if name == "adagrad":  # its root of summed squares over the same examples is k times smaller, its steps k times fewer
+        factor, rule, otherwise = 1.0, "no change", "Where it does not, measure it with lrscale run -m."
+    elif b_crit is not None:
         power = "" if response.p == 1 else "the square root of "
         assumption = f"lr_mean* grows as {power}B / (B + {b_crit:g})."
         otherwise = "Another turn-over batch size would change it."
@@ -263,6 +265,8 @@ def _answer(name: str, response: Response, source: Batch, target: Batch, exact: 
     powers = {"lr": factor, "weight_decay": decay, "l1": k / factor, "l2": k / factor, "eps": 1 / math.sqrt(k)}
     if response.p == 0:
         powers |= {"l1": math.sqrt(k) / factor, "l2": math.sqrt(k) / factor}
+    if name == "adagrad":
+        powers |= dict.fromkeys(("weight_decay", "l1", "l2"), 1.0) | {"eps": 1 / k}
     knobs = []
     for knob in exact:
         if knob.name in ("beta1", "beta2"):
@@ -274,9 +278,13 @@ def _answer(name: str, response: Response, source: Batch, target: Batch, exact: 
 
 
 REGIMES = (
-    ("linear", 1.0, "lr_mean* ~ B: noise limits lr, B far below the turn-over"),
-    ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam where noise dominates; else in between"),
-    ("no change", 0.0, "lr_mean* constant: curvature limits lr, B far above the turn-over"),
+    (
+        "linear",
+        1.0,
+        "lr_mean* ~ B: noise limits lr, B far below the turn-over (Goyal et al. 2017: ImageNet, B to 8192, warm-up)",
+    ),
+    ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam where noise dominates (Malladi et al. 2022); else in between"),
+    ("no change", 0.0, "lr_mean* constant: curvature limits lr, B far above the turn-over (McCandlish et al. 2018)"),
 )
 """Each rule for the best lr: its name, the power of B in lr_mean*, and where it holds.
 
@@ -308,11 +316,12 @@ def _knob(name: str, value: float, response: Response, source: Batch, target: Ba
     return Knob(name, value, value, "decoupled: lr x wd stays, and lr stays")
 
 
-def _caveats(response: Response, knobs: Mapping[str, float], ratio: float, source: Batch, target: Batch) -> list[str]:
+def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: float, source: Batch, target: Batch) -> list[str]:
     """Returns the sentences that say where the exact part is not exact."""
     sentences = []
     if ratio == 1:
-        sentences.append("r = 1: nothing has to change.")
+        same = source.size == target.size
+        sentences.append("r = 1: nothing has to change." if same else "r = 1: only the batch size changes, see 2.")
     elif not math.log2(ratio).is_integer():
         sentences.append("r is not a power of two: the trajectories agree up to rounding, not bit for bit.")
     if response.note and ratio != 1:
@@ -327,6 +336,11 @@ def _caveats(response: Response, knobs: Mapping[str, float], ratio: float, sourc
         )
     if "sum" in (source.reduction, target.reduction) and source.reduction != target.reduction:
         sentences.append("A short last batch has more weight under mean than under sum: drop it, or divide by the nominal size.")
+    if target.size != source.size:
+        if response.p == 0 and name not in ("adam", "adamw", "rmsprop", "lamb", "adagrad"):
+            sentences.append(f"The square root rule was derived for Adam and RMSprop: for {name} it is an assumption.")
+        if "clip_norm" in knobs or "clip_value" in knobs:
+            sentences.append("The clip threshold is not scaled with B: noise shrinks gradients as B grows, so a clip acts less.")
     if source.terms != 1 or target.terms != 1:
         sentences.append("Exact only where every micro-batch has the same number of terms; elsewhere c is an average.")
     return sentences
