@@ -1,6 +1,7 @@
 """`lrscale translate`: translates a tuned lr and its knobs to another reduction or batch size."""
 
 import argparse
+from typing import Any
 
 from lrscale.commands import Command
 
@@ -28,7 +29,7 @@ KNOB_HELP = {
     "l2": "factor of an L2 penalty in the loss",
 }
 """Help of each knob; the names are those of `lrscale.law.translation.KNOBS`."""
-BATCH = {"reduction": "mean", "size": 32, "accumulation": 1, "divided": False, "ranks": 1, "terms": 1.0}
+BATCH: dict[str, Any] = {"reduction": "mean", "size": 32, "accumulation": 1, "divided": False, "ranks": 1, "terms": 1.0}
 """Defaults of the batch under which the lr was tuned."""
 
 

@@ -133,7 +133,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Recommendation:
     """The lr and the knobs to train with, the rule that gives them, what it assumes and what would change it."""
 
     rule: str
@@ -161,7 +161,7 @@ class Translation:
     caveats: tuple[str, ...]
     rules: tuple[Regime, ...]
     evidence: tuple[Evidence, ...]
-    answer: Answer
+    answer: Recommendation
 
 
 def translate(
@@ -233,7 +233,9 @@ def translate(
     return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer)
 
 
-def _answer(name: str, response: Response, source: Batch, target: Batch, exact: Sequence[Knob], b_crit: float | None) -> Answer:
+def _answer(
+    name: str, response: Response, source: Batch, target: Batch, exact: Sequence[Knob], b_crit: float | None
+) -> Recommendation:
     """Returns the recommended lr and knobs: the exact translation, then one rule where B changes.
 
     With k = B'/B and lr_mean' = f lr_mean, a run over the same examples takes 1/k as many steps. Decay that is multiplied
@@ -245,7 +247,7 @@ def _answer(name: str, response: Response, source: Batch, target: Batch, exact: 
     """
     k = target.size / source.size
     if k == 1:
-        return Answer("exact", tuple(exact), "B does not change: this is algebra, nothing is assumed.", "Nothing.")
+        return Recommendation("exact", tuple(exact), "B does not change: this is algebra, nothing is assumed.", "Nothing.")
     turn = 1.0 if b_crit is None else (source.size + b_crit) / (target.size + b_crit)
     if response.p == 1:
         factor, rule = k * turn, "linear" if b_crit is None else "turn-over"
@@ -274,7 +276,7 @@ def _answer(name: str, response: Response, source: Batch, target: Batch, exact: 
             continue
         scale = powers.get(knob.name, 1.0) if knob.name != "eps" or response.eps else 1.0
         knobs.append(Knob(knob.name, knob.before, knob.after * scale, f"{knob.reason}; {rule} rule: x {scale:.4g}"))
-    return Answer(rule, tuple(knobs), assumption, otherwise)
+    return Recommendation(rule, tuple(knobs), assumption, otherwise)
 
 
 REGIMES = (
@@ -382,7 +384,7 @@ def _evidence(
                 lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
                 evidence.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {conditions}", slope, _ordered(lrs)))
             for turn in report.get("turn_over", ()):
-                if failed or turn.get("verdict", "holds") != "holds":
+                if failed or turn.get("at_bound") or turn.get("verdict", "holds") != "holds":
                     continue
                 if p == 1 and turn["of"] == family and turn["ci"] and min(sizes) < turn["b_c"] < max(sizes):
                     b_c = (turn["b_c"], turn["ci"][0], turn["ci"][1])
