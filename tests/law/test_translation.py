@@ -255,9 +255,53 @@ def test_help_names_every_knob(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["translate", "--help"])
     said = capsys.readouterr().out
-    assert all(f"--{knob.replace('_', '-')}" in said for knob in KNOBS)
+    assert all(f"--{knob.replace('_', '-')}" in said for knob in KNOBS if not knob.startswith("beta")) and "--betas" in said
 
 
 def test_an_unknown_knob_is_refused() -> None:
     with pytest.raises(Refusal, match="`betas` is not known"):
         translate("adam", 0.1, Batch(), Batch("sum"), {"betas": 0.9})
+
+
+def answered(optimizer: str, knobs: dict[str, float], b_crit: float | None = None) -> dict[str, float]:
+    found = translate(optimizer, 0.1, Batch("mean", 32), Batch("mean", 128), knobs, b_crit=b_crit)
+    return {knob.name: knob.after for knob in found.answer.knobs}
+
+
+def test_adamws_decay_keeps_lr_x_wd_x_steps_and_its_companions_follow() -> None:
+    after = answered("AdamW", {"weight_decay": 0.1, "eps": 1e-8, "beta1": 0.9, "beta2": 0.999})
+    assert_allclose(list(after.values()), [0.2, 0.2, 0.5e-8, 0.9**4, 0.999**4])
+    assert_allclose(after["lr"] * after["weight_decay"] / 4, 0.1 * 0.1)
+
+
+def test_sgd_follows_the_linear_rule_or_the_turn_over() -> None:
+    assert_allclose(list(answered("SGD", {"weight_decay": 1e-4}).values()), [0.4, 1e-4])
+    after = answered("SGD", {"weight_decay": 1e-4}, b_crit=96.0)
+    assert_allclose(after["lr"], 0.1 * 4 * (32 + 96) / (128 + 96))
+    assert_allclose(after["lr"] * after["weight_decay"] / 4, 0.1 * 1e-4)
+
+
+def test_a_law_that_does_not_hold_is_not_quoted() -> None:
+    for verdict in ("fails", "cannot tell"):
+        report = {**REPORT, **{k: [row | {"verdict": verdict} for row in REPORT[k]] for k in ("slopes", "turn_over")}}
+        assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": report}).evidence
+
+
+def test_the_first_line_is_the_answer(folder: Path) -> None:
+    lines = here(folder, "translate", "--lr", "0.1", "--to-reduction", "sum").splitlines()
+    assert lines[0] == "lr=0.003125"
+    assert any("Assumed: mean reduction, B = 32" in text for text in lines)
+
+
+@pytest.mark.parametrize(("library", "before", "after"), [("hf", 32, 256), ("lightning", 32, 256), ("keras", 16, 64)])
+def test_a_library_sets_who_divides_and_what_a_batch_size_counts(library: str, before: int, after: int, folder: Path) -> None:
+    asked = ["--from", library, "--batch-size", "16", "--ranks", "2", "--to-accumulation", "4", "--to-ranks", "4"]
+    said = json.loads(here(folder, "translate", "--lr", "0.1", *asked, "--format", "json"))
+    assert (said["source"]["size"], said["target"]["size"]) == (before, after)
+    assert said["r"] == 1 and said["target"]["divided"]
+    assert_allclose(said["answer"]["knobs"][0]["after"], 0.1 * after / before)
+    assert "divided" in said["assumed"][-1] or "averaged" in said["assumed"][-1]
+
+
+def test_adagrad_keeps_its_lr_where_noise_dominates() -> None:
+    assert_allclose(list(answered("Adagrad", {"eps": 1e-8}).values()), [0.1, 0.25e-8])

@@ -33,14 +33,16 @@ RESPONSES: dict[str, Response] = {
                                             "eps is exact: keep eps. The steps differ little while gradients are far above "
                                             "sqrt(eps)."),
     "rprop": Response(0, eps=False, note="Only the signs of gradients matter."),
-    "adafactor": Response(0, "decoupled", note="Here eps means the first eps. The second is compared with weights: keep it."),
+    "adafactor": Response(0, "decoupled", note="Here eps means the first eps. The second is compared with weights: keep it. "
+                                               "It acts on a row mean of squared gradients of a matrix."),
     "muon": Response(0, "decoupled"),
     "lbfgs": Response(0, eps=False, note="Multiply tolerance_grad by r. Without a line search the first step is "
                                          "lr min(1, 1/|g|) g, so p = 1 in it while the gradient's 1-norm is below 1."),
     "lion": Response(0, "decoupled", eps=False),
     "signsgd": Response(0, eps=False, note="Only the signs of gradients matter."),
-    "lars": Response(0),
-    "lamb": Response(0, "decoupled"),
+    "lars": Response(0, note="Biases and norms that are excluded have p = 1: divide their lr by r."),
+    "lamb": Response(0, "decoupled", note="Excluded parameters take Adam's step where an implementation keeps it (p = 0), "
+                                          "and a plain SGD step in others (p = 1: divide their lr by r)."),
 }  # fmt: skip
 """The response of each optimizer, by its name in lower case.
 

@@ -16,6 +16,8 @@ from lrscale.rules import BOOLEAN, FRACTION, NOT_NEGATIVE, POSITIVE, Rule, check
 
 KNOBS: dict[str, Rule] = {
     "momentum": FRACTION,
+    "beta1": FRACTION,
+    "beta2": FRACTION,
     "weight_decay": NOT_NEGATIVE,
     "clip_norm": POSITIVE,
     "clip_value": POSITIVE,
@@ -131,8 +133,18 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Recommendation:
+    """The lr and the knobs to train with, the rule that gives them, what it assumes and what would change it."""
+
+    rule: str
+    knobs: tuple[Knob, ...]
+    assumption: str
+    otherwise: str
+
+
+@dataclass(frozen=True)
 class Translation:
-    """Both parts of a translation: `knobs` is exact at the target's batch size; `rules` and `evidence` depend on the regime.
+    """The answer and its reasons: `knobs` is exact at the target's batch size; `rules` and `evidence` depend on the regime.
 
     `ratio` is the target's gradient scale divided by the source's. `lr_mean` is the lr under mean reduction that takes the
     same steps at the target's batch size. `caveats` says where the exact part is not exact. `rules` is empty where B does
@@ -149,6 +161,7 @@ class Translation:
     caveats: tuple[str, ...]
     rules: tuple[Regime, ...]
     evidence: tuple[Evidence, ...]
+    answer: Recommendation
 
 
 def translate(
@@ -159,6 +172,7 @@ def translate(
     knobs: Mapping[str, float] | None = None,
     decoupled: bool | None = None,
     reports: Mapping[str, Mapping[str, Any]] | None = None,
+    b_crit: float | None = None,
 ) -> Translation:
     """Translates a tuned lr and its knobs from one way of computing a batch's gradient to another.
 
@@ -175,9 +189,10 @@ def translate(
       decoupled: whether weight decay acts on the weights directly (lr x wd x weight) and is not added to the gradient;
         None for the optimizer's own way.
       reports: the report.json of published studies, by the name of the study.
+      b_crit: the turn-over batch size of the task, > 0; None where it is not known.
 
     Returns:
-      Both parts of the translation.
+      The answer, and both parts of its reasons.
 
     Raises:
       Refusal: an optimizer or knob is not known, or a value breaks its rule.
@@ -193,6 +208,8 @@ def translate(
     name = optimizer.lower() if isinstance(optimizer, str) else optimizer
     check("optimizer", one_of(*RESPONSES), name, "Take a name of torch.optim.")
     check("lr", POSITIVE, lr)
+    if b_crit is not None:
+        check("b_crit", POSITIVE, b_crit, "It is the batch size at the turn-over.")
     values = dict(knobs or {})
     for knob, value in values.items():
         if knob not in KNOBS:
@@ -211,14 +228,65 @@ def translate(
         growth = target.size / source.size
         rules = tuple(Regime(n, lr_mean * growth**power / target.c**p, when) for n, power, when in REGIMES)
         evidence = _evidence(reports or {}, p, source.size, target.size, lr_mean, target.c)
-    caveats = tuple(_caveats(response, values, ratio, source, target))
-    return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence)
+    caveats = tuple(_caveats(name, response, values, ratio, source, target))
+    answer = _answer(name, response, source, target, translated, b_crit)
+    return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer)
+
+
+def _answer(
+    name: str, response: Response, source: Batch, target: Batch, exact: Sequence[Knob], b_crit: float | None
+) -> Recommendation:
+    """Returns the recommended lr and knobs: the exact translation, then one rule where B changes.
+
+    With k = B'/B and lr_mean' = f lr_mean, a run over the same examples takes 1/k as many steps. Decay that is multiplied
+    by lr is scaled by k/f, so lr x wd x steps stays. Coupled decay under p = 0 is divided by a gradient's size, which
+    noise makes sqrt(k) times smaller, so it is scaled by sqrt(k)/f.
+
+    Source:
+      Goyal et al. 2017 (linear); McCandlish et al. 2018 (turn-over); Malladi et al. 2022 (square root, betas, eps).
+    """
+    k = target.size / source.size
+    if k == 1:
+        return Recommendation("exact", tuple(exact), "B does not change: this is algebra, nothing is assumed.", "Nothing.")
+    turn = 1.0 if b_crit is None else (source.size + b_crit) / (target.size + b_crit)
+    if response.p == 1:
+        factor, rule = k * turn, "linear" if b_crit is None else "turn-over"
+        assumption = "gradient noise limits lr: both batch sizes are far below the turn-over."
+        otherwise = "Far above it lr_mean* is constant; give --b-crit if you know it."
+    else:
+        factor, rule = math.sqrt(k * turn), "square root" if b_crit is None else "square root with turn-over"
+        assumption = "gradient noise dominates the size of a gradient at both batch sizes."
+        otherwise = "Where it does not, lr_mean* grows less; give --b-crit if you know it."
+    if name == "adagrad":  # its root of summed squares over the same examples is k times smaller, its steps k times fewer
+        factor, rule, otherwise = 1.0, "no change", "Where it does not, measure it with lrscale run -m."
+    elif b_crit is not None:
+        power = "" if response.p == 1 else "the square root of "
+        assumption = f"lr_mean* grows as {power}B / (B + {b_crit:g})."
+        otherwise = "Another turn-over batch size would change it."
+    decay = math.sqrt(k) / factor if response.p == 0 and response.decay == "coupled" else k / factor
+    powers = {"lr": factor, "weight_decay": decay, "l1": k / factor, "l2": k / factor, "eps": 1 / math.sqrt(k)}
+    if response.p == 0:
+        powers |= {"l1": math.sqrt(k) / factor, "l2": math.sqrt(k) / factor}
+    if name == "adagrad":
+        powers |= dict.fromkeys(("weight_decay", "l1", "l2"), 1.0) | {"eps": 1 / k}
+    knobs = []
+    for knob in exact:
+        if knob.name in ("beta1", "beta2"):
+            knobs.append(Knob(knob.name, knob.before, knob.before**k, "to the power B'/B: the same memory in examples"))
+            continue
+        scale = powers.get(knob.name, 1.0) if knob.name != "eps" or response.eps else 1.0
+        knobs.append(Knob(knob.name, knob.before, knob.after * scale, f"{knob.reason}; {rule} rule: x {scale:.4g}"))
+    return Recommendation(rule, tuple(knobs), assumption, otherwise)
 
 
 REGIMES = (
-    ("linear", 1.0, "lr_mean* ~ B: noise limits lr, B far below the turn-over"),
-    ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam where noise dominates; else in between"),
-    ("no change", 0.0, "lr_mean* constant: curvature limits lr, B far above the turn-over"),
+    (
+        "linear",
+        1.0,
+        "lr_mean* ~ B: noise limits lr, B far below the turn-over (Goyal et al. 2017: ImageNet, B to 8192, warm-up)",
+    ),
+    ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam where noise dominates (Malladi et al. 2022); else in between"),
+    ("no change", 0.0, "lr_mean* constant: curvature limits lr, B far above the turn-over (McCandlish et al. 2018)"),
 )
 """Each rule for the best lr: its name, the power of B in lr_mean*, and where it holds.
 
@@ -229,7 +297,7 @@ Source: Goyal et al. 2017; Malladi et al. 2022; McCandlish et al. 2018.
 def _knob(name: str, value: float, response: Response, source: Batch, target: Batch) -> Knob:
     """Returns the exact translation of one knob."""
     ratio = target.c / source.c
-    if name == "momentum":
+    if name in ("momentum", "beta1", "beta2"):
         return Knob(name, value, value, "has no unit")
     if name in ("l1", "l2"):
         factor = ratio * source.backwards / target.backwards
@@ -250,11 +318,12 @@ def _knob(name: str, value: float, response: Response, source: Batch, target: Ba
     return Knob(name, value, value, "decoupled: lr x wd stays, and lr stays")
 
 
-def _caveats(response: Response, knobs: Mapping[str, float], ratio: float, source: Batch, target: Batch) -> list[str]:
+def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: float, source: Batch, target: Batch) -> list[str]:
     """Returns the sentences that say where the exact part is not exact."""
     sentences = []
     if ratio == 1:
-        sentences.append("r = 1: nothing has to change.")
+        same = source.size == target.size
+        sentences.append("r = 1: nothing has to change." if same else "r = 1: only the batch size changes, see 2.")
     elif not math.log2(ratio).is_integer():
         sentences.append("r is not a power of two: the trajectories agree up to rounding, not bit for bit.")
     if response.note and ratio != 1:
@@ -269,6 +338,11 @@ def _caveats(response: Response, knobs: Mapping[str, float], ratio: float, sourc
         )
     if "sum" in (source.reduction, target.reduction) and source.reduction != target.reduction:
         sentences.append("A short last batch has more weight under mean than under sum: drop it, or divide by the nominal size.")
+    if target.size != source.size:
+        if response.p == 0 and name not in ("adam", "adamw", "rmsprop", "lamb", "adagrad"):
+            sentences.append(f"The square root rule was derived for Adam and RMSprop: for {name} it is an assumption.")
+        if "clip_norm" in knobs or "clip_value" in knobs:
+            sentences.append("The clip threshold is not scaled with B: noise shrinks gradients as B grows, so a clip acts less.")
     if source.terms != 1 or target.terms != 1:
         sentences.append("Exact only where every micro-batch has the same number of terms; elsewhere c is an average.")
     return sentences
@@ -296,10 +370,12 @@ def _evidence(
         if not sizes or not min(sizes) <= min(before, after) <= max(before, after) <= max(sizes):
             continue
         families = [ratio["of"] for ratio in report.get("ratios", ()) if -ratio["expected"] == p]
+        failed = any("form_residual" in str(c) and c.get("holds") is False for c in report.get("claims", ()))
         for family in families:
             conditions = ", ".join([str(report.get("objective")), *(f"{k}={v}" for k, v in family.items())])
             slopes = [(_range(row, sizes), row) for row in report.get("slopes", ()) if row["of"] == family and row["ci"]]
             slopes = [(r, row) for r, row in slopes if r[0] <= min(before, after) and max(before, after) <= r[1]]
+            slopes = [(r, row) for r, row in slopes if row.get("verdict", "holds") == "holds"]
             slopes = [(r, row) for r, row in slopes if row["reduction"] in ("mean", "sum")]
             if slopes:
                 (low, high), row = min(slopes, key=lambda pair: (pair[0][1] / pair[0][0], pair[1]["reduction"] == "sum"))
@@ -308,6 +384,8 @@ def _evidence(
                 lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
                 evidence.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {conditions}", slope, _ordered(lrs)))
             for turn in report.get("turn_over", ()):
+                if failed or turn.get("at_bound") or turn.get("verdict", "holds") != "holds":
+                    continue
                 if p == 1 and turn["of"] == family and turn["ci"] and min(sizes) < turn["b_c"] < max(sizes):
                     b_c = (turn["b_c"], turn["ci"][0], turn["ci"][1])
                     lrs = [lr_mean * after * (before + b) / (before * (after + b)) / c for b in b_c]

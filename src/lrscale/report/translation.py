@@ -1,6 +1,7 @@
 """A translated lr as text or JSON, with the evidence of the published studies."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,15 @@ def published(folder: Path | None = None) -> dict[str, dict[str, Any]]:
 
 
 def print_translation(
-    optimizer: str, lr: float, source: Batch, target: Batch, knobs: dict[str, float], decoupled: bool | None, form: str
+    optimizer: str,
+    lr: float,
+    source: Batch,
+    target: Batch,
+    knobs: dict[str, float],
+    decoupled: bool | None,
+    form: str,
+    b_crit: float | None = None,
+    assumed: Sequence[str] = (),
 ) -> None:
     """Translates a tuned lr and its knobs, and prints the result as text or JSON.
 
@@ -50,16 +59,18 @@ def print_translation(
       knobs: the values of further hyperparameters, by name.
       decoupled: whether weight decay acts on the weights directly; None for the optimizer's own way.
       form: `text` or `json`.
+      b_crit: the turn-over batch size; None where it is not known.
+      assumed: what was not given, in words.
 
     Raises:
       Refusal: a value breaks its rule.
       Failure: the report of a published study cannot be read.
     """
-    translation = translate(optimizer, lr, source, target, knobs, decoupled, published())
+    translation = translate(optimizer, lr, source, target, knobs, decoupled, published(), b_crit)
     if form == "json":
-        print(json.dumps(translation_json(translation), indent=2, allow_nan=False))
+        print(json.dumps(translation_json(translation) | {"assumed": list(assumed)}, indent=2, allow_nan=False))
     else:
-        show_translation(translation, Console(highlight=False, markup=False, emoji=False))
+        show_translation(translation, Console(highlight=False, markup=False, emoji=False), assumed)
 
 
 def translation_json(translation: Translation) -> dict[str, Any]:
@@ -73,6 +84,7 @@ def translation_json(translation: Translation) -> dict[str, Any]:
         "source": asdict(translation.source) | {"c": translation.source.c},
         "target": asdict(translation.target) | {"c": translation.target.c},
         "r": translation.ratio,
+        "answer": asdict(translation.answer),
         "exact": {
             "equals": {"reduction": "mean", "batch_size": translation.target.size, "lr": translation.lr_mean},
             "knobs": [asdict(knob) for knob in translation.knobs],
@@ -87,8 +99,19 @@ def translation_json(translation: Translation) -> dict[str, Any]:
     }
 
 
-def show_translation(translation: Translation, console: Console) -> None:
-    """Prints a translation as text for a terminal of at least 80 columns."""
+def show_translation(translation: Translation, console: Console, assumed: Sequence[str] = ()) -> None:
+    """Prints a translation as text for a terminal of at least 80 columns: the answer first, then why, then alternatives."""
+    answer = translation.answer
+    console.print(" ".join(f"{knob.name}={_number(knob.after)}" for knob in answer.knobs))
+    console.print(f"Rule: {answer.rule}. Assumption: {answer.assumption}")
+    if answer.rule != "exact":
+        console.print(answer.otherwise)
+    if assumed:
+        console.print(f"Assumed: {', '.join(assumed)}.")
+    momentum = [knob.after for knob in answer.knobs if knob.name == "momentum"]
+    if momentum and translation.p:
+        console.print(f"Effective lr with momentum: lr / (1 - momentum) = {_number(answer.knobs[0].after / (1 - momentum[0]))}")
+    console.print("")
     console.print(f"{translation.optimizer}, p = {translation.p:g}")
     console.print(f"  from  {translation.source}: c = {_number(translation.source.c)}")
     console.print(f"  to    {translation.target}: c = {_number(translation.target.c)}")
@@ -98,14 +121,6 @@ def show_translation(translation: Translation, console: Console) -> None:
         table.add_row(knob.name, _number(knob.before), _number(knob.after), knob.reason)
     console.print("")
     console.print(table)
-    others = (
-        "the other knobs unchanged"
-        if translation.source.c == 1
-        else f"each knob that scales with r divided by {_number(translation.source.c)}"
-    )
-    console.print(
-        f"Mean takes the same steps at B = {translation.target.size} with lr {_number(translation.lr_mean)} and {others}."
-    )
     for caveat in translation.caveats:
         console.print(f"- {caveat}")
     console.print("")
@@ -117,13 +132,12 @@ def show_translation(translation: Translation, console: Console) -> None:
     for rule in translation.rules:
         table.add_row(rule.name, _number(rule.lr), rule.when)
     console.print(table)
-    console.print("The other knobs are as in part 1.")
     if not translation.evidence:
         console.print(
             f"No published study covers p = {translation.p:g} from B = {before} to {after}. Measure it with lrscale run -m."
         )
         return
-    table = _table("What published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
+    table = _table("What our own published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
     for evidence in translation.evidence:
         name = "B_c" if evidence.measure == "b_c" else "slope"
         table.add_row(evidence.study, f"{name} {_interval(evidence.value)}", _interval(evidence.lr), evidence.conditions)
