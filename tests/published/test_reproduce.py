@@ -68,7 +68,7 @@ def test_the_files_hold_the_study(published: Path) -> None:
         "trials.csv",
     ]
     head, *rows = (folder / "trials.csv").read_text().splitlines()
-    assert head == "cell,lr,seed,objective,diverged" and len(rows) == 24 * 2
+    assert head == "cell,round,lr,seed,objective,diverged" and len(rows) == 24 * 2
     assert any(row.endswith(",inf,1") for row in rows) and len(set(rows)) == len(rows)
     record = json.loads((folder / "record.json").read_text())
     assert record["seconds"] > 0 and {"processor", "torch", "commit", "platform"} <= set(record["made_by"])
@@ -217,3 +217,27 @@ def test_what_is_published_can_be_run_again(study: str) -> None:
     assert report["claims"] and sum(file.stat().st_size for file in (RESULTS / study).glob("figure*.svg")) > 5000
     most = 500_000 if "quantities.csv" in tables(report) else 150_000  # bytes; a probe's figure has a panel for each quantity
     assert all(file.stat().st_size < most for file in (RESULTS / study).glob("figure*.svg"))
+
+
+def test_a_study_that_was_extended_reproduces_bit_for_bit(folder: Path) -> None:
+    for n_trials in (4, 6):
+        here(folder, "run", "-m", *TINY, f"hydra.sweeper.n_trials={n_trials}")
+    here(folder, "publish", STUDY)
+    rows = (folder / "sweeps" / "results" / STUDY / "trials.csv").read_text().splitlines()[1:]
+    assert len({tuple(row.split(",")[:2]) for row in rows}) > 8  # more than two rounds in each of four cells
+    assert f"reproduced {STUDY}" in (said_here := said(folder, "reproduce", STUDY)) and "bit for bit" in said_here
+    at_once = folder / "at_once"
+    at_once.mkdir()
+    here(at_once, "run", "-m", *TINY, "hydra.sweeper.n_trials=6")
+    here(at_once, "publish", STUDY)
+    other = (at_once / "sweeps" / "results" / STUDY / "trials.csv").read_text().splitlines()[1:]
+    assert other != rows  # asked otherwise than at once, so only a replay can reproduce it
+
+
+def test_rounds_that_nobody_published_are_refused(place: Path, folder: Path) -> None:
+    file = place / "trials.csv"
+    text = file.read_text()
+    for bad in (text.replace("sum b4", "no cell", 1), text.replace(",1,", ",1,x", 1), text.replace("lr,seed", "l,seed")):
+        file.write_text(bad)
+        assert "must be a file that lrscale publish has written" in said(folder, "reproduce", STUDY, status=2)
+        assert not (folder / "studies").exists()

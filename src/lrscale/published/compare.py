@@ -12,7 +12,7 @@ from lrscale.study.verdict import FAILS, HOLDS
 
 ROUNDING = 1e-6
 """Relative difference that rounding may cause in a number without an interval, on another processor or version."""
-NOT_NUMBERS = ("made_by", "command")
+NOT_NUMBERS = ("made_by", "command", "left_out")
 """Keys of a report that are not compared, because they hold no numbers of the study."""
 OUTCOMES = ("objective", "diverged", "value", "low", "high", "expected")
 """Columns of a CSV file that hold measured numbers. The other columns identify the row."""

@@ -8,6 +8,8 @@ quantities.csv  the quantities that a probe measured
 figure.svg      the main figure of each family of cells
 """
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +25,13 @@ from lrscale.published.studies_table import write_table
 from lrscale.report.csv import as_csv
 from lrscale.report.draw import main_figures
 from lrscale.report.json import as_json
+from lrscale.rules import check
 from lrscale.study.answer import Answer, answer
+from lrscale.study.config import tunable
 from lrscale.study.document import document, read_document
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.study.settings import rounds_of
 from lrscale.tracking.store import Store
 
 RESULTS = Path("sweeps") / "results"
@@ -119,16 +124,46 @@ def tables(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def trial_rows(plan: Plan, trials: Sequence[TrialRecord]) -> list[dict[str, str]]:
-    """Returns one row for each run: its cell, tuned hyperparameters, seed, exact objective, and whether it diverged."""
+    """Returns one row for each run: its cell, round, tuned hyperparameters, seed, exact objective, and whether it diverged.
+
+    Rounds are counted from 1 in each cell. The rows stand in the order in which the trials were asked.
+    """
     rows = []
     for cell in plan.cells:
-        of_cell = sorted((trial for trial in trials if trial.cell == cell.id), key=lambda trial: sorted(trial.params.items()))
-        for trial in of_cell:
-            tuned = {key.rpartition(".")[2]: repr(value) for key, value in trial.params.items()}
-            for seed, objective, diverged in zip(cell.training.seeds, trial.objectives, trial.diverged, strict=True):
-                numbers = {"seed": str(seed), "objective": repr(objective), "diverged": str(int(diverged))}
-                rows.append({"cell": cell.label, **tuned, **numbers})
+        of_cell = [trial for trial in trials if trial.cell == cell.id]
+        for number, trials_of_round in enumerate(rounds_of(of_cell), start=1):
+            for trial in trials_of_round:
+                tuned = {key.rpartition(".")[2]: repr(value) for key, value in trial.params.items()}
+                for seed, objective, diverged in zip(cell.training.seeds, trial.objectives, trial.diverged, strict=True):
+                    numbers = {"seed": str(seed), "objective": repr(objective), "diverged": str(int(diverged))}
+                    rows.append({"cell": cell.label, "round": str(number), **tuned, **numbers})
     return rows
+
+
+def read_rounds(published: Published) -> dict[str, list[list[dict[str, float]]]] | None:
+    """Returns the tuned hyperparameters of each trial of a published study, [round][trial] by the label of the cell.
+
+    Returns:
+      The rounds; None for a probe, and for studies that an older version published, which did not keep the rounds.
+
+    Raises:
+      Refusal: trials.csv is not as `lrscale publish` writes it.
+    """
+    rows = list(csv.DictReader(io.StringIO(published.files.get("trials.csv", ""))))
+    if not rows or "round" not in rows[0]:
+        return None
+    plan, rules = published.study.plan, tunable()
+    found: dict[str, dict[str, dict[tuple[str, ...], dict[str, float]]]] = {cell.label: {} for cell in plan.cells}
+    try:
+        for row in rows:
+            params = {key: float(row[key.rpartition(".")[2]]) for key in plan.intervals}
+            for key, value in params.items():
+                check(f"trials.csv {key}", rules[key], value)
+            found[row["cell"]].setdefault(row["round"], {}).setdefault(tuple(map(repr, params.values())), params)
+    except (KeyError, TypeError, ValueError) as error:
+        text = f"{type(error).__name__}, {error!s:.200}"
+        raise Refusal(f"trials.csv must be a file that lrscale publish has written: {text}") from None
+    return {label: [list(trials.values()) for trials in rounds.values()] for label, rounds in found.items()}
 
 
 def names() -> list[str]:

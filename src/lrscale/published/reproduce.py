@@ -18,11 +18,12 @@ from lrscale.errors import Failure, Refusal, printable
 from lrscale.files import safe_name
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import compare
-from lrscale.published.files import Published, finished, number_files, read
+from lrscale.published.files import Published, finished, number_files, read, read_rounds
 from lrscale.run.job import Outcome, work, work_all
 from lrscale.run.setup import Setup
 from lrscale.run.study import run_study
 from lrscale.search.samplers import make_sampler
+from lrscale.search.twin_tuner import RecordedRounds
 from lrscale.study.claims import check_claims, in_count, require_held
 from lrscale.study.config import make_training
 from lrscale.study.document import check_maker
@@ -81,6 +82,7 @@ def _reproduce(name: str, published: Published, strict: bool) -> None:
     setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", published.study.compute)
     theirs = compare.numbers(published.files)
     compare.within(published.files["report.json"], published.files["report.json"])
+    rounds = read_rounds(published)
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
     for cell in plan.cells:
@@ -89,7 +91,7 @@ def _reproduce(name: str, published: Published, strict: bool) -> None:
     rounds_differently = _print_promise(console, published.study.made_by)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    files = _conduct(plan, setup)
+    files = _conduct(plan, setup, rounds)
     count, differing = compare.within(published.files["report.json"], files["report.json"])
     agreement = f"{count - len(differing)} of {count} intervals and claims agree"
     if rounds_differently:
@@ -105,14 +107,20 @@ def _reproduce(name: str, published: Published, strict: bool) -> None:
         require_held(name, verdicts)
 
 
-def _conduct(plan: Plan, setup: Setup) -> dict[str, str]:
-    """Carries out a plan without Hydra, and returns the files NUMBERS_IN of the finished study, as texts by file name."""
+def _conduct(plan: Plan, setup: Setup, rounds: RecordedRounds | None) -> dict[str, str]:
+    """Carries out a plan without Hydra, and returns the files NUMBERS_IN of the finished study, as texts by file name.
+
+    Args:
+      plan: the plan of the study.
+      setup: the stores that record it.
+      rounds: the rounds of trials that are trained again; None to ask for the trials anew.
+    """
     reported: list[tuple[Store, StudyRecord]] = []
 
     def launch(jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:
         return [work_all([share.config for share in job], setup.compute) for job in jobs]
 
-    run_study(plan, setup, launch, lambda store, study, console: reported.append((store, study)))
+    run_study(plan, setup, launch, lambda store, study, console: reported.append((store, study)), rounds)
     (store, study) = reported[0]
     return number_files(finished(store, store.study_of(study.run_id)))
 

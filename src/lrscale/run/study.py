@@ -19,7 +19,7 @@ from lrscale.run.setup import Setup
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.samplers import make_sampler
 from lrscale.search.storage import check_storage, open_storage, storage_file
-from lrscale.search.twin_tuner import twin_tuners
+from lrscale.search.twin_tuner import RecordedRounds, twin_tuners
 from lrscale.signals import uninterrupted
 from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
@@ -33,7 +33,9 @@ Report = Callable[[Store, StudyRecord, Console], None]
 """A function that reports on a finished study, from the records in its store."""
 
 
-def run_study(plan: Plan, setup: Setup, launch: Launch, report: Report | None = None) -> None:
+def run_study(
+    plan: Plan, setup: Setup, launch: Launch, report: Report | None = None, rounds: RecordedRounds | None = None
+) -> None:
     """Carries out a plan and reports. Continues the study where the stores hold a part of it.
 
     Only this process writes to Optuna and MLflow. Each trial is written to MLflow before Optuna is told, so the next
@@ -44,6 +46,7 @@ def run_study(plan: Plan, setup: Setup, launch: Launch, report: Report | None = 
       setup: the stores that record the study, and how its jobs are run.
       launch: the function that runs jobs, through Hydra's launcher or in another way.
       report: the function that reports at the end; by default `write_report`.
+      rounds: the rounds of trials that are trained; None to ask for the trials with the plan's sampler.
 
     Raises:
       Refusal: the plan or a store cannot be used, and nothing has been written; or another process runs the study.
@@ -55,7 +58,7 @@ def run_study(plan: Plan, setup: Setup, launch: Launch, report: Report | None = 
     check_storage(setup.storage)
     check_folder(Path("studies"))
     with study_lock(plan.study, store_files(setup)):
-        _carry_out(plan, setup, launch, report, Stopwatch())
+        _carry_out(plan, setup, launch, report, rounds, Stopwatch())
 
 
 def store_files(setup: Setup) -> list[Path]:
@@ -67,7 +70,9 @@ def store_files(setup: Setup) -> list[Path]:
     return [file for file in files if file is not None] or [Path("optuna.journal")]
 
 
-def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, watch: Stopwatch) -> None:
+def _carry_out(
+    plan: Plan, setup: Setup, launch: Launch, report: Report | None, rounds: RecordedRounds | None, watch: Stopwatch
+) -> None:
     """Opens the stores, runs the rounds and reports; writes to the study's run how the study ended."""
     from lrscale.run.reporting import write_answer, write_report  # imports scipy and matplotlib: only after all checks
 
@@ -82,19 +87,19 @@ def _carry_out(plan: Plan, setup: Setup, launch: Launch, report: Report | None, 
     start, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), uninterrupted():
-            twins = twin_tuners(plan, storage)
+            twins = twin_tuners(plan, storage, rounds)
         gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took an eighth of the recording
-        rounds = Rounds(setup, launch, store, study, twins, watch)
-        for remark in rounds.remarks:
+        loop = Rounds(setup, launch, store, study, twins, watch)
+        for remark in loop.remarks:
             console.print(remark)
-        with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), rounds.trials_done()) as display:
-            rounds.run(display)
+        with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), loop.trials_done()) as display:
+            loop.run(display)
         seconds = time.monotonic() - start if display.rounds else 0.0
         try:
             with watch.phase("delivering"):
                 store.settle(plan.study)
         except Undelivered:  # the answer is written now, without the server
-            write_answer(answer(study, rounds.records()), console)
+            write_answer(answer(study, loop.records()), console)
             raise
         with watch.phase("reporting"):
             (report or write_report)(store, study, console)

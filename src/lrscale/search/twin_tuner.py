@@ -4,7 +4,7 @@ So their best lrs are found among the same points, and twins that are the same r
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optuna.storages import BaseStorage
 
@@ -14,6 +14,9 @@ from lrscale.search.tuner import Ask, Params, PointKey, Tuner
 from lrscale.study.plan import Cell, Plan
 from lrscale.study.twins import LR_KEY
 
+RecordedRounds = Mapping[str, Sequence[Sequence[Params]]]
+"""The rounds of a study that was recorded, by the label of the cell: the tuned hyperparameters, [round][trial]."""
+
 
 class TwinTuner:
     """The tuners of a reference and its twins; mostly two cells, or a single one.
@@ -22,15 +25,16 @@ class TwinTuner:
     reference, which are its own.
     """
 
-    def __init__(self, plan: Plan, cells: Sequence[Cell], storage: BaseStorage) -> None:
+    def __init__(self, plan: Plan, cells: Sequence[Cell], storage: BaseStorage, recorded: RecordedRounds | None = None) -> None:
         """Opens the Optuna studies of the cells.
 
         Args:
           plan: the plan of the study.
           cells: a reference and its twins.
           storage: Optuna's storage.
+          recorded: the rounds that are to be trained; None to ask the sampler.
         """
-        self.plan = plan
+        self.plan, self.recorded = plan, recorded
         self.tuners = [Tuner(plan, cell, storage) for cell in sorted(cells, key=lambda cell: cell.twin is not None)]
         self.reference = self.tuners[0]
         self.trained = [tuner for tuner in self.tuners if not tuner.cell.twin or not tuner.cell.twin.is_same_run]
@@ -45,6 +49,9 @@ class TwinTuner:
         Returns:
           Each tuner with its running trials; empty where the cells have all their trials.
         """
+        if self.recorded is not None:
+            self._start_recorded_rounds(self.recorded)
+            return [(tuner, asks) for tuner in self.tuners if (asks := tuner.running())]
         self._share()
         if not any(tuner.running() for tuner in self.tuners):
             missing = self.plan.n_trials - self.reference.held()
@@ -52,6 +59,15 @@ class TwinTuner:
                 self._start_round(missing)
                 self._share()
         return [(tuner, asks) for tuner in self.tuners if (asks := tuner.running())]
+
+    def _start_recorded_rounds(self, recorded: RecordedRounds) -> None:
+        """Asks for the next recorded round of each cell, where none is open."""
+        if any(tuner.running() for tuner in self.tuners):
+            return
+        for tuner in self.tuners:
+            rounds, done = recorded.get(tuner.cell.label, ()), len(tuner.rounds())
+            if done < len(rounds):
+                tuner.start_round(rounds[done])
 
     def _share(self) -> None:
         """Asks every tuner for the points that another has tried and it has not, round by round."""
@@ -92,17 +108,18 @@ class TwinTuner:
         return [{LR_KEY: lr_at(k)} for k in rungs[:missing]]
 
 
-def twin_tuners(plan: Plan, storage: BaseStorage) -> list[TwinTuner]:
+def twin_tuners(plan: Plan, storage: BaseStorage, recorded: RecordedRounds | None = None) -> list[TwinTuner]:
     """Opens the Optuna studies of all cells of a plan, twins together.
 
     Args:
       plan: the plan of the study.
       storage: Optuna's storage.
+      recorded: the rounds that are to be trained; None to ask the sampler.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in plan.cells:
         groups.setdefault(cell.twin.of if cell.twin else cell.id, []).append(cell)
-    return [TwinTuner(plan, cells, storage) for cells in groups.values()]
+    return [TwinTuner(plan, cells, storage, recorded) for cells in groups.values()]
 
 
 def _place(point: PointKey) -> int:

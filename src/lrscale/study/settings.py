@@ -80,6 +80,19 @@ def left_out_remark(plan: Plan, count: int) -> str:
     return f"{count} recorded trials lie outside what is asked ({intervals or 'nothing is tuned'}): they are left out."
 
 
+def round_of(trial: TrialRecord) -> tuple[str, str, int | None]:
+    """Returns a key that the trials of one round share: they were trained together."""
+    return trial.cell, question_of(trial.settings), trial.together
+
+
+def rounds_of(trials: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
+    """Returns the rounds of a cell's trials, in the order in which they were asked."""
+    rounds: dict[tuple[str, str, int | None], list[TrialRecord]] = {}
+    for trial in sorted(trials, key=lambda trial: (question_of(trial.settings), trial.number)):
+        rounds.setdefault(round_of(trial), []).append(trial)
+    return list(rounds.values())
+
+
 def _is_inside(plan: Plan, cell: Cell, trial: TrialRecord) -> bool:
     """Returns whether a trial lies inside what a plan asks for. Where the plan widens, its own trials may lie outside."""
     params = trial.params

@@ -1,7 +1,7 @@
 """Reads an MLflow store: studies, trials and single trainings as records, and the tags and files of its runs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from lrscale.errors import Failure, Refusal, printable_all
 from lrscale.files import reason
 from lrscale.study.document import OlderRecord, compute_of, read_document, without_compute
 from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
-from lrscale.study.settings import question_of
+from lrscale.study.settings import round_of
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
 from lrscale.tracking.schema import (
     CELL,
@@ -130,13 +130,18 @@ class Reader:
         if tags[KIND] == "single":
             compute = compute_of(json.loads(tags[COMPUTE]) if COMPUTE in tags else config)
             return WorkRecord(without_compute(config), compute, (trial.params,), 0, trial, True, json.loads(tags[MADE_BY]))
-        same_round = [t for t in self.trials(run.info.experiment_id) if _round(t) == _round(trial)]
+        same_round = [t for t in self.trials(run.info.experiment_id) if round_of(t) == round_of(trial)]
         trained = sorted(same_round if trial.together is not None else [trial], key=lambda t: t.number)
         study = self.study_of(tags[PARENT])
+        cells = {cell.id: cell for cell in study.plan.cells}
+        cell = cells.get(trial.cell)
+        factors: Mapping[str, float] = {}
+        if cell is not None and cell.twin is not None and cell.twin.is_same_run:  # its runs were its reference's
+            config, factors = dict(cells[cell.twin.of].config), cell.twin.factors
         return WorkRecord(
             config=without_compute(config),
             compute=study.compute,
-            together=tuple(t.params for t in trained),
+            together=tuple({key: value / factors.get(key, 1.0) for key, value in t.params.items()} for t in trained),
             index=[t.run_id for t in trained].index(run_id),
             outcome=trial,
             is_whole=trial.together is not None,
@@ -215,11 +220,6 @@ def _naming_the_run(uri: str, run_id: str) -> Iterator[None]:
             f"run {run_id} in {uri} is damaged, or a newer lrscale wrote it: {text.rstrip('.')}. "
             "Put back an intact copy, or delete it."
         ) from None
-
-
-def _round(trial: TrialRecord) -> tuple[str, str, int | None]:
-    """Returns a key that the trials of one round share."""
-    return trial.cell, question_of(trial.settings), trial.together
 
 
 def _trial(run: Run) -> TrialRecord:
