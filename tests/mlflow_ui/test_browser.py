@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Error
 
+from lrscale.files import safe_name
 from lrscale.mlflow_ui.saved_views import SUMMARY
 from lrscale.report.figures.palette import colours, shades
 from lrscale.tracking.schema import SAVED_VIEW
@@ -19,6 +20,7 @@ from tests.program import here
 SHOTS = Path(os.environ.get("LRSCALE_SCREENSHOTS", "studies/screenshots")).resolve()
 """Where pictures of every page are kept; a folder that git ignores."""
 SIZES = (1, 16, 256)
+NAME = "quickstart batch_size=1,16,256"
 PALETTE = colours(SIZES)
 SCALES = ("1", "0.0001", "1e-08", "1e-12")
 USUAL = ["objective", "lr", "batch_size", "reduction", "diverged", "steps"]
@@ -28,14 +30,14 @@ USUAL = ["objective", "lr", "batch_size", "reduction", "diverged", "steps"]
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of a small study, experiment 1, and a small probe, experiment 2."""
     folder = tmp_path_factory.mktemp("browser")
-    here(folder, "run", "-m", "sweeps=quickstart", "batch_size=1,16,256", "hydra.sweeper.n_trials=20")
+    here(folder, "run", "-m", "sweeps=quickstart", "batch_size=1,16,256", "hydra.sweeper.n_trials=20")  # a variant: NAME
     here(folder, "run", "-m", "sweeps=homogeneity", "probe.optimizer=sgd,adam")
     return folder
 
 
 @pytest.fixture(scope="module")
 def link(study: Path) -> Iterator[str]:
-    with served(study, "quickstart") as found:
+    with served(study, NAME) as found:
         yield found
 
 
@@ -75,7 +77,7 @@ def test_the_link_opens_the_summary_with_note_and_drawn_curves(browser: Browser,
     expected = [sorted(PALETTE.values())] * 2
     assert [sorted(map(rgb, lines)) for lines in drawn[:2]] == expected and len(drawn[2]) == 1
     names = [name for name, _ in rows(page)]
-    assert names[0] == "study quickstart"
+    assert names[0] == f"study {NAME}"
     assert [name.rpartition(" ")[0] for name in names[1:]] == [f"{r} b{b}" for r in ("mean", "sum") for b in SIZES]
     seen.check()
     keep(seen, "summary")
@@ -184,13 +186,13 @@ def test_a_trials_page_tells_its_config_and_its_optuna_trial(browser: Browser, l
     page.get_by_text(f"trial {int(run.data.metrics['trial'])} of the study").wait_for()
     page.get_by_text("Show more").first.click()
     page.get_by_text("drop_last").first.wait_for()
-    page.get_by_text("study quickstart").first.wait_for()
+    page.get_by_text(f"study {NAME}").first.wait_for()
     seen.check()
     keep(seen, "trial")
 
 
 def test_the_report_is_accessible_in_light_dark_and_on_a_phone(browser: Browser, study: Path) -> None:
-    report = study / "studies/quickstart/report.html"
+    report = study / "studies" / safe_name(NAME) / "report.html"
     for scheme, width in (("light", 1200), ("dark", 1200), ("light", 390)):
         page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
         seen = Visit(page, report.as_uri())

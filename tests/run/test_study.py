@@ -129,12 +129,13 @@ def test_a_finished_study_only_reports(quickstart: Path) -> None:
     assert lrs_of(quickstart) == before
 
 
-def test_cells_can_be_overridden_and_known_ones_are_not_run_again(quickstart: Path) -> None:
-    said = here(quickstart, "run", "-m", "sweeps=quickstart", "batch_size=4,8", "hydra.sweeper.n_trials=16")
-    assert "64 trials, 32 of them in the store already" in said
-    assert [cell["batch_size"] for cell in report(quickstart, "quickstart")["cells"]] == [4, 8, 4, 8]
-    here(quickstart, "run", "-m", "sweeps=quickstart")
-    assert len(report(quickstart, "quickstart")["cells"]) == 10
+def test_cells_that_are_known_are_not_run_again(folder: Path) -> None:
+    here(folder, "run", "-m", *TINY)
+    said = here(folder, "run", "-m", *TINY, "batch_size=16,64")
+    assert "24 trials, 12 of them in the store already" in said
+    assert [cell["batch_size"] for cell in report(folder, STUDY)["cells"]] == [16, 16, 64, 64]
+    here(folder, "run", "-m", *TINY)
+    assert [cell["batch_size"] for cell in report(folder, STUDY)["cells"]] == [4, 4, 16, 16]
 
 
 @pytest.mark.parametrize(("number", "moments"), [(signal.SIGKILL, (2, 9, 15)), (signal.SIGTERM, (5,)), (signal.SIGINT, (5,))])

@@ -23,6 +23,7 @@ from lrscale.errors import Failure, Refusal
 from lrscale.files import home
 from lrscale.hydra_app.declared import explained, register
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
+from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
 from lrscale.study.config import MOVED, make_compute
 from lrscale.study.plan import Share, with_values
@@ -148,6 +149,7 @@ def sweep(
       Failure: the study could not finish.
     """
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
+    plan = with_variant(plan, config, loader)
     launched = [0]
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":

@@ -29,6 +29,8 @@ SETTINGS: dict[str, Rule] = {
     "profile": BOOLEAN,
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
+OF_THE_MACHINE = ("storage", "n_jobs", "profile", "max_failure_rate")
+"""The settings that are no part of the command that repeats a study. The URL of a storage may hold a password."""
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
 OPTIONAL_TEXT = Rule(
     "must be a text of at most 1000 characters or null", lambda v: v is None or (isinstance(v, str) and len(v) <= 1000)
@@ -86,7 +88,7 @@ def make_plan(
         check(section, MAPPING, value)
         for key, rule in rules.items():
             check(f"{section}.{key}", rule, (value or {}).get(key))
-    axes, intervals, fixed = _axes(loader, settings.get("params") or {}, arguments)
+    axes, intervals, fixed = axes_of(loader, settings.get("params") or {}, arguments)
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
     companions = settings["companions"]
     if companions == "scaled" and LR_KEY in intervals and cells[0].training.probe is None:
@@ -106,7 +108,7 @@ def make_plan(
         law=study.get("law"),
         ranges=study.get("ranges") or {},
         claims=study.get("claims") or [],
-        command=shlex.join(["lrscale", "run", "-m", *arguments]),
+        command=shlex.join(["lrscale", "run", "-m", *arguments, *_repeated(to_plain(config.hydra.overrides.hydra))]),
         companions=companions,
     )
     setup = Setup(
@@ -120,6 +122,12 @@ def make_plan(
     return plan, setup
 
 
+def _repeated(overrides: Sequence[str]) -> list[str]:
+    """Returns those overrides of `hydra.` that a command must have to repeat the study."""
+    known = tuple(f"hydra.sweeper.{key}" for key in (*SETTINGS, "sampler", "study_name", "params") if key not in OF_THE_MACHINE)
+    return [text for text in overrides if text.lstrip("+~").startswith(known)]
+
+
 def _sampler(sampler: Any, widen: bool) -> dict[str, Any]:
     """Returns the name of the sampler with its options; raises Refusal where a sampler other than the ladder is to widen."""
     options = dict(sampler) if isinstance(sampler, Mapping) else {"name": sampler}
@@ -131,7 +139,7 @@ def _sampler(sampler: Any, widen: bool) -> dict[str, Any]:
     return {**options, "widen": True} if widen else options
 
 
-def _axes(
+def axes_of(
     loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, TunedInterval], list[str]]:
     """Returns the axes with their values, the tuned intervals, and the overrides with one value.
@@ -219,7 +227,7 @@ def _cells(
     parser = OverridesParser.create(config_loader=loader)
     base = plain_config(loader.load_sweep_config(config, fixed))
     values = {key: [parser.parse_override(f"{key}={text}").value() for text in axes[key]] for key in axes if has_value(base, key)}
-    composed: dict[tuple[str, ...], dict[str, Any]] = {}
+    composed: dict[tuple[str, ...], dict[str, Any]] = {tuple(fixed): base}
     cells: list[Cell] = []
     refused: dict[str, list[str]] = {}
     for indices in itertools.product(*(range(len(texts)) for texts in axes.values())):

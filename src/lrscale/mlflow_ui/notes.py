@@ -1,5 +1,6 @@
 """Writes the note of a study, which MLflow's UI shows as markdown. Its first line is the answer."""
 
+import shlex
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -44,8 +45,8 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
             f"![{escape_markdown(name)}]({image(study.run_id, path)})"
             for name, path in ((figure.split("/")[-1], figure) for figure in figures[:MOST_SHOWN])
         ),
-        f"Repeat the study: `{plan.command}`. Report it again: `lrscale report {plan.study}`. "
-        f"[Its Optuna studies]({DASHBOARD}) can be seen while `lrscale ui {plan.study} --optuna` runs "
+        f"Repeat the study: `{plan.command}`. Report it again: `lrscale report {shlex.quote(plan.study)}`. "
+        f"[Its Optuna studies]({DASHBOARD}) can be seen while `lrscale ui {shlex.quote(plan.study)} --optuna` runs "
         "(the link is for port 8080; if another program uses that port, the command prints another link).",
     ]
     return "\n\n".join(line for line in lines if line)

@@ -72,7 +72,10 @@ def publish(study: str | None, uri: str) -> None:
     read_document(_record_document(record))  # raises Refusal where lrscale reproduce would
     folder = RESULTS / name
     if safe_name(name) != name or folder.is_symlink():
-        raise Refusal(f"`STUDY` must be a name that a folder can have, got {name}. Set hydra.sweeper.study_name.")
+        raise Refusal(
+            f"`STUDY` must have a name that a folder can have, got {name}. "
+            "Put a variant into a file of its own, sweeps/NAME.yaml, or set hydra.sweeper.study_name."
+        )
     texts = {"record.json": _json_text(_record_document(record)), **number_files(answer), **tables(as_json(answer))}
     contents = {**main_figures(answer), **{file_name: text.encode() for file_name, text in texts.items()}}
     folder.mkdir(parents=True, exist_ok=True)

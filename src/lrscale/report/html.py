@@ -1,6 +1,7 @@
 """The answer of a study as one self-contained HTML page."""
 
 import base64
+import shlex
 from collections.abc import Mapping
 
 from lrscale.report.text import CLAIM_COLUMNS, cell_table, claim_remarks, claim_row, slope_rows
@@ -52,6 +53,7 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     columns, rows = cell_table(answer)
     return environment.get_template("report.html").render(
         study=answer.plan,
+        quoted_name=shlex.quote(answer.plan.study),
         made_by=answer.study.made_by,
         laws=laws(answer),
         remarks=remarks(answer),

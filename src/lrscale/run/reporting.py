@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def print_report(study: str | None, uri: str, form: str, strict: bool = False) -
     elif form == "html":
         print(as_html(study_answer, draw(study_answer, best_curves(store, study_answer))), end="")
     else:
-        show(study_answer, Console(highlight=False, markup=False, emoji=False))
+        console = Console(highlight=False, markup=False, emoji=False)
+        console.print(f"study    {record.plan.study}", soft_wrap=True)
+        show(study_answer, console)
         if store.writable():
             with uninterrupted():
                 images = [path for path in store.files(record.run_id, "figures") if path.endswith(".png")]
@@ -81,7 +84,7 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         store.keep_files(study.run_id, folder, {**metrics, "claims": float(len(verdicts))})
         show_study(store, study_answer, trials, [f"figures/{name}.png" for name in figures])
     _print_paths(console, folder, figures)
-    console.print(f"browse   lrscale ui {study.plan.study}")
+    console.print(f"browse   lrscale ui {shlex.quote(study.plan.study)}", soft_wrap=True)
     address = store.uri.rstrip("/") if store.uri.startswith("http") else "http://127.0.0.1:5000"
     console.print(f"link     {address}{link(study.experiment_id, SUMMARY, charts=True)}", soft_wrap=True, highlight=False)
 
@@ -119,8 +122,8 @@ def _print_paths(console: Console, folder: Path, figures: Iterable[str]) -> None
     """Prints the paths of the main figure and of the HTML report."""
     main_figure = next((name for name in figures if name.startswith(("best_lr", "quantities"))), None)
     if main_figure:
-        console.print(f"figure   {folder / 'figures' / main_figure}.png")
-    console.print(f"report   {folder / 'report.html'}")
+        console.print(f"figure   {folder / 'figures' / main_figure}.png", soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
 
 
 def best_curves(store: Store, answer: Answer) -> dict[str, Curve]:

@@ -1,6 +1,7 @@
 """Reads an MLflow store: studies, trials and single trainings as records, and the tags and files of its runs."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -96,7 +97,7 @@ class Reader:
         latest = [f"tags.`{EXECUTED}` DESC"]
         runs = self.client.search_runs(searched, f"tags.`{KIND}` = 'study'", max_results=1, order_by=latest) if searched else []
         if not runs:
-            known = ", ".join(sorted(n for n in experiments.values() if n != "Default")) or "none"
+            known = ", ".join(shlex.quote(n) for n in sorted(experiments.values()) if n != "Default") or "none"
             raise Refusal(
                 f"`STUDY` must be a study in {self.uri}, got {name or 'no name'}. There: {known}. "
                 "Run one with lrscale run -m sweeps=quickstart."

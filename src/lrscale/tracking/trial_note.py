@@ -1,6 +1,7 @@
 """Writes the note of a trial, which MLflow shows as markdown: its outcome, the way it was made, and its config."""
 
 import math
+import shlex
 from collections.abc import Mapping
 
 from lrscale.files import as_yaml
@@ -27,7 +28,7 @@ def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float],
     lines = [
         f"{escape_markdown(trial_label(cell.label, params))}: {outcome}, {seeds}",
         f"[Optuna]({DASHBOARD}): trial {number} of the study `{plan.optuna_name(cell)}`, "
-        f"served by `lrscale ui {plan.study} --optuna` "
+        f"served by `lrscale ui {shlex.quote(plan.study)} --optuna` "
         "(the link is for port 8080; if another program uses that port, the command prints another link)",
         f"Overrides: `{' '.join(overrides)}`",
         f"```yaml\n{as_yaml(with_values(cell.config, params))}\n```",

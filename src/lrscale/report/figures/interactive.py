@@ -170,7 +170,7 @@ def fragment(answer: Answer) -> str:
 
 def page(answer: Answer) -> str:
     """Returns the figure as an HTML page of its own."""
-    title = "".join(c for c in answer.plan.question or answer.plan.study if c not in "<>&")
+    title = "".join(c for c in ": ".join(filter(None, (answer.plan.study, answer.plan.question))) if c not in "<>&")
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
         f"<body>\n<main>{fragment(answer)}</main>\n</body>\n</html>\n"
