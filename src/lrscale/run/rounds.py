@@ -14,7 +14,7 @@ from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
 from lrscale.search.twin_tuner import TwinTuner
 from lrscale.signals import uninterrupted
-from lrscale.study.plan import Share
+from lrscale.study.plan import Share, exact_label
 from lrscale.study.records import StudyRecord, TrialRecord, trial_record
 from lrscale.study.settings import remarks_on_trials, sort_trials
 from lrscale.tracking.store import Store
@@ -184,8 +184,8 @@ class Rounds:
           display: shows the progress.
         """
         results = dict(zip((work.tuner.point(ask.params) for ask in work.asks), outcome.results, strict=False))
-        points = {work.tuner.point(ask.params) for ask in work.asks}
-        of_round = [(ask, asks[0].number) for asks in tuner.rounds() for ask in asks if tuner.point(ask.params) in points]
+        names = {work.tuner.point(ask.params): exact_label(work.tuner.cell.label, ask.params) for ask in work.asks}
+        of_round = [(ask, asks[0].number) for asks in tuner.rounds() for ask in asks if tuner.point(ask.params) in names]
         first_of = {ask.number: first for ask, first in of_round}
         missing = [ask for ask, _ in of_round if _key(tuner.cell.id, ask.params) not in self.recorded]
         complete = set(tuner.complete())
@@ -199,8 +199,11 @@ class Rounds:
         for ask in missing:
             result, together = _in_twin(results[tuner.point(ask.params)], work.tuner, tuner), first_of[ask.number]
             diverged += result.diverged
+            same_as = "" if tuner is work.tuner else names[tuner.point(ask.params)]
             with uninterrupted():
-                self.store.record_trial(self.study, tuner.cell, ask.number, together, ask.params, result, started, colour)
+                self.store.record_trial(
+                    self.study, tuner.cell, ask.number, together, ask.params, result, started, colour, same_as
+                )
                 record = trial_record(tuner.cell.id, ask.number, together, ask.params, result)
                 self.recorded[_key(tuner.cell.id, ask.params)] = record
                 tuner.learn(ask.params, result.objectives)

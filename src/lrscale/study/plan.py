@@ -183,6 +183,11 @@ def trial_label(cell: str, params: Mapping[str, float]) -> str:
     return " ".join([cell, *(f"{key.rpartition('.')[2]}{short_number(value)}" for key, value in params.items())])
 
 
+def exact_label(cell: str, params: Mapping[str, float]) -> str:
+    """Returns what identifies a trial, with exact values, such as `sum b256 lr 0.0030517578125`."""
+    return " ".join([cell, *(f"{key.rpartition('.')[2]} {float(value)!r}" for key, value in params.items())])
+
+
 def has_value(config: Mapping[str, Any], key: str) -> bool:
     """Returns whether a dotted key names a single value of a config. A key that is absent or names a group does not."""
     value: Any = config

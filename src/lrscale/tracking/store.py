@@ -42,6 +42,7 @@ from lrscale.tracking.schema import (
     PARENT,
     PLAN,
     ROUND,
+    SAME_RUN,
     SECONDS,
     SETTINGS,
     STUDY_FILE,
@@ -195,6 +196,7 @@ class Store(Reader):
         result: Result,
         started: float,
         colour: str,
+        same_as: str = "",
     ) -> None:
         """Writes a finished trial as a child run, in three calls.
 
@@ -207,6 +209,7 @@ class Store(Reader):
           result: what the training returned.
           started: the start time in seconds.
           colour: the colour of the run in MLflow's charts.
+          same_as: the exact label of the trial that is the same run and was trained; empty where this one was trained.
         """
         tags = {
             KIND: "trial",
@@ -217,8 +220,10 @@ class Store(Reader):
             ROUND: str(together),
             SETTINGS: json.dumps(settings_of(study, cell)),
             PARAMS: json.dumps(dict(params)),
-            NOTE: trial_note(study.plan, cell, number, params, result),
+            NOTE: trial_note(study.plan, cell, number, params, result, same_as),
         }
+        if same_as:
+            tags[SAME_RUN] = same_as
         always = {key: cell.config[key] for key in ALWAYS_SHOWN} | _own_data(cell.config)
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)

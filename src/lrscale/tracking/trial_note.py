@@ -12,8 +12,8 @@ DASHBOARD = "http://127.0.0.1:8080/dashboard/"
 """The address at which `lrscale ui --optuna` serves optuna-dashboard, unless another program uses that port."""
 
 
-def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float], result: Result) -> str:
-    """Returns the note of a trial: its outcome, its Optuna trial, its overrides, and its config as YAML.
+def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float], result: Result, same_as: str = "") -> str:
+    """Returns the note of a trial: its outcome, its exact values, its Optuna trial, its overrides, and its config as YAML.
 
     Args:
       plan: the plan of the study.
@@ -21,19 +21,23 @@ def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float],
       number: the trial's number in its cell.
       params: the tuned hyperparameters, by dotted key.
       result: what the training returned.
+      same_as: the exact label of the trial that is the same run and was trained; empty where this one was trained.
     """
     outcome = f"objective {result.objective:.4g}" if math.isfinite(result.objective) else "objective infinite"
     seeds = f"{sum(result.diverged)} of {len(result.diverged)} seeds diverged"
     overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **params}.items())]
+    exact = [*(f"{key}={float(value)!r}" for key, value in params.items()), f"objective={result.objective!r}"]
     lines = [
         f"{escape_markdown(trial_label(cell.label, params))}: {outcome}, {seeds}",
+        f"The same run as `{same_as}`: trained once, recorded for both." if same_as else "",
+        f"Exact values: `{' '.join(exact)}`",
         f"[Optuna]({DASHBOARD}): trial {number} of the study `{plan.optuna_name(cell)}`, "
         f"served by `lrscale ui {shlex.quote(plan.study)} --optuna` "
         "(the link is for port 8080; if another program uses that port, the command prints another link)",
         f"Overrides: `{' '.join(overrides)}`",
         f"```yaml\n{as_yaml(with_values(cell.config, params))}\n```",
     ]
-    return "\n\n".join(lines)
+    return "\n\n".join(line for line in lines if line)
 
 
 def escape_markdown(text: str) -> str:

@@ -1,0 +1,47 @@
+"""A trial's page shows the config that it ran, with exact values, and says where the trial is another's run."""
+
+import json
+
+import pytest
+
+from lrscale.study.plan import exact_label
+from lrscale.tracking.schema import CONFIG, NOTE, SAME_RUN
+from lrscale.tracking.store import Store
+from tests.program import here
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of a study of a reference, a twin that is the same run (batch size 4), and two that are not (3)."""
+    folder = tmp_path_factory.mktemp("notes")
+    sweep = ("batch_size=3,4", "reduction=sum,mean", "seeds=2", "drop_last=true", "hydra.sweeper.n_trials=3")
+    here(folder, "run", "-m", *sweep, "optimizer.lr=tag(log,interval(3e-3,0.7))")
+    return Store.existing(f"sqlite:///{folder}/mlflow.db")
+
+
+def test_the_page_shows_the_exact_values(store: Store) -> None:
+    trials = store.trials(store.study(None).experiment_id)
+    assert any(f"{trial.params['optimizer.lr']:.4g}" != repr(trial.params["optimizer.lr"]) for trial in trials)
+    for trial in trials:
+        tags, lr = store.run_tags(trial.run_id), trial.params["optimizer.lr"]
+        objective = sum(trial.objectives) / 2
+        assert f"Exact values: `optimizer.lr={lr!r} objective={objective!r}`" in tags[NOTE]
+        assert f"\n  lr: {lr!r}\n" in tags[NOTE]
+        assert json.loads(tags[CONFIG])["optimizer"]["lr"] == lr
+
+
+def test_only_a_trial_that_was_trained_for_its_twin_names_it(store: Store) -> None:
+    study = store.study(None)
+    cells, trials = {cell.id: cell for cell in study.plan.cells}, store.trials(study.experiment_id)
+    names = {exact_label(cells[trial.cell].label, trial.params): trial for trial in trials}
+    told = 0
+    for trial in trials:
+        tags, twin = store.run_tags(trial.run_id), cells[trial.cell].twin
+        if twin is None or not twin.is_same_run:
+            assert SAME_RUN not in tags and "The same run as" not in tags[NOTE]
+            continue
+        told += 1
+        other = names[tags[SAME_RUN]]
+        assert other.cell == twin.of and other.objectives == trial.objectives
+        assert f"The same run as `{tags[SAME_RUN]}`: trained once, recorded for both." in tags[NOTE]
+    assert told == 3
