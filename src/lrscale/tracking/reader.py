@@ -17,6 +17,7 @@ from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
 from lrscale.study.settings import round_of
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
 from lrscale.tracking.schema import (
+    ASKED_UNDER,
     CELL,
     COMPUTE,
     CONFIG,
@@ -31,7 +32,6 @@ from lrscale.tracking.schema import (
     QUANTITIES,
     ROUND,
     SECONDS,
-    SETTINGS,
     STUDY_FILE,
 )
 from lrscale.training.quantity import Quantity
@@ -236,5 +236,5 @@ def _trial(run: Run) -> TrialRecord:
         objectives=tuple(float(objective) for objective in json.loads(tags[OBJECTIVES])),
         diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
         quantities=tuple(Quantity(**fields) for fields in json.loads(tags.get(QUANTITIES, "[]"))),
-        settings=dict(json.loads(tags.get(SETTINGS, "{}"))),
+        settings=dict(json.loads(tags.get(ASKED_UNDER, "{}"))),
     )

@@ -29,6 +29,7 @@ from lrscale.tracking.outbox import Courier, Outbox, outbox_path
 from lrscale.tracking.reader import Reader
 from lrscale.tracking.schema import (
     ALWAYS_SHOWN,
+    ASKED_UNDER,
     CELL,
     COLOUR,
     COMPUTE,
@@ -44,7 +45,6 @@ from lrscale.tracking.schema import (
     ROUND,
     SAME_RUN,
     SECONDS,
-    SETTINGS,
     STUDY_FILE,
     STUDY_PARAMETERS,
 )
@@ -218,7 +218,7 @@ class Store(Reader):
             CELL: cell.id,
             NUMBER: str(number),
             ROUND: str(together),
-            SETTINGS: json.dumps(settings_of(study, cell)),
+            ASKED_UNDER: json.dumps(settings_of(study, cell)),
             PARAMS: json.dumps(dict(params)),
             NOTE: trial_note(study.plan, cell, number, params, result, same_as),
         }
