@@ -21,7 +21,7 @@ from lrscale.report.figures.interactive import figure, page
 from lrscale.report.figures.palette import colours
 from lrscale.report.text import show
 from lrscale.study.answer import answer
-from lrscale.study.plan import Cell
+from lrscale.study.plan import Cell, TunedInterval
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.statements import laws
 from lrscale.tracking.schema import NOTE, NOTE_WRITTEN
@@ -41,7 +41,10 @@ def study(sizes: list[int]) -> StudyRecord:
         for size in sizes:
             scientific = {"reduction": reduction, "batch_size": size}
             cells.append(Cell(f"{reduction}{size}", f"{reduction} b{size}", scientific, {**CONFIG, **scientific}))
-    return make_record(cells, study="mine", question="Why?", n_trials=9, command="lrscale run -m sweeps=mine")
+    return make_record(cells, study="mine", question="Why?", n_trials=9, intervals=WIDE, command="lrscale run -m sweeps=mine")
+
+
+WIDE = {"optimizer.lr": TunedInterval(1e-9, 1e9, True)}
 
 
 def trials_of(record: StudyRecord, count: int) -> list[TrialRecord]:
@@ -166,6 +169,7 @@ def test_a_study_of_many_families_has_a_note_that_mlflow_takes() -> None:
 @pytest.mark.parametrize("width", [50, 60, 80, 140])
 def test_lrs_that_are_cells_are_not_tuned_and_the_table_says_so_in_full(width: int) -> None:
     record, said = study([1, 512]), io.StringIO()
+    record = replace(record, plan=replace(record.plan, intervals={}))
     fixed = [replace(trial, params={}) for trial in trials_of(record, 3) if trial.number == 0]
     show(answer(record, fixed), Console(file=said, width=width))
     text = said.getvalue()

@@ -112,6 +112,6 @@ def _vertex(x: Array, y: Array, k: int) -> tuple[Array, Array]:
     place, columns = curve.argmin(0).clip(1, _FINE - 2), np.arange(y.shape[1])
     below, at, above = (curve[place + n, columns] for n in (-1, 0, 1))
     bend = np.maximum(below + above - 2 * at, _TINY)
-    return fine[place] + (fine[1] - fine[0]) * np.clip((below - above) / (2 * bend), -1, 1), np.minimum(
-        np.minimum(below, above), at
-    )
+    with np.errstate(over="ignore"):  # a flat curve of huge objectives
+        offset = np.clip((below - above) / (2 * bend), -1, 1)
+    return fine[place] + (fine[1] - fine[0]) * offset, np.minimum(np.minimum(below, above), at)

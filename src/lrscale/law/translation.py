@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrscale.errors import Refusal
+from lrscale.law.evidence import Evidence, find_evidence
 from lrscale.law.homogeneity import RESPONSES, Response
-from lrscale.rules import BOOLEAN, FRACTION, NOT_NEGATIVE, POSITIVE, Rule, check, integer, is_number, one_of
+from lrscale.rules import BOOLEAN, FRACTION, NOT_NEGATIVE, POSITIVE, Rule, check, integer, one_of
 
 KNOBS: dict[str, Rule] = {
     "momentum": FRACTION,
@@ -118,21 +119,6 @@ class Regime:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A measurement of a published study over a range that contains both batch sizes, and the lr that it gives.
-
-    `measure` is `slope`, the power of B in lr_mean*, or `b_c`, the B_c of lr_sum* = eta_max / (B + B_c). `value` and `lr`
-    each have the ends of the 95 % interval. The study had another task, so the lr assumes that only the form is the same.
-    """
-
-    study: str
-    measure: str
-    conditions: str
-    value: tuple[float, float, float]
-    lr: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
 class Recommendation:
     """The lr and the knobs to train with, the rule that gives them, what it assumes and what would change it."""
 
@@ -227,7 +213,7 @@ def translate(
     if target.size != source.size:
         growth = target.size / source.size
         rules = tuple(Regime(n, lr_mean * growth**power / target.c**p, when) for n, power, when in REGIMES)
-        evidence = _evidence(reports or {}, p, source.size, target.size, lr_mean, target.c)
+        evidence = find_evidence(reports or {}, name, values, source.size, target.size, lr_mean, target.c)
     caveats = tuple(_caveats(name, response, values, ratio, source, target))
     answer = _answer(name, response, source, target, translated, b_crit)
     return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer)
@@ -283,14 +269,21 @@ REGIMES = (
     (
         "linear",
         1.0,
-        "lr_mean* ~ B: noise limits lr, B far below the turn-over (Goyal et al. 2017: ImageNet, B to 8192, warm-up)",
+        "lr_mean* ~ B: noise limits lr, B far below the turn-over (Goyal et al. 2017: SGD with momentum, ResNet-50 on "
+        "ImageNet, B up to 8192, with 5 epochs of warm-up)",
     ),
-    ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam where noise dominates (Malladi et al. 2022); else in between"),
-    ("no change", 0.0, "lr_mean* constant: curvature limits lr, B far above the turn-over (McCandlish et al. 2018)"),
+    ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam and RMSprop where noise dominates (Malladi et al. 2022); else in between"),
+    (
+        "no change",
+        0.0,
+        "lr_mean* constant: curvature limits lr, B far above the turn-over (McCandlish et al. 2018; "
+        "Shallue et al. 2019 measured all three regimes, and turn-overs that differ from model to model)",
+    ),
 )
 """Each rule for the best lr: its name, the power of B in lr_mean*, and where it holds.
 
-Source: Goyal et al. 2017; Malladi et al. 2022; McCandlish et al. 2018.
+Source: Goyal et al. 2017, arXiv 1706.02677; Malladi et al. 2022, 2205.10287; McCandlish et al. 2018, 1812.06162; Shallue et
+al. 2019, 1811.03600.
 """
 
 
@@ -346,60 +339,3 @@ def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: f
     if source.terms != 1 or target.terms != 1:
         sentences.append("Exact only where every micro-batch has the same number of terms; elsewhere c is an average.")
     return sentences
-
-
-def _evidence(
-    reports: Mapping[str, Mapping[str, Any]], p: float, before: int, after: int, lr_mean: float, c: float
-) -> tuple[Evidence, ...]:
-    """Returns the evidence of published studies that cover both batch sizes.
-
-    For each study and each of its families with this p, the evidence is the slope over the narrowest range that holds
-    both batch sizes, and the turn-over B_c.
-
-    Args:
-      reports: the report.json of each study, by name.
-      p: homogeneity of the optimizer.
-      before: batch size of the source.
-      after: batch size of the target.
-      lr_mean: the lr under mean reduction that was tuned.
-      c: gradient scale of the target.
-    """
-    evidence = []
-    for study, report in sorted(reports.items()):
-        sizes = [cell["batch_size"] for cell in report.get("cells", ()) if is_number(cell.get("batch_size"))]
-        if not sizes or not min(sizes) <= min(before, after) <= max(before, after) <= max(sizes):
-            continue
-        families = [ratio["of"] for ratio in report.get("ratios", ()) if -ratio["expected"] == p]
-        failed = any("form_residual" in str(c) and c.get("holds") is False for c in report.get("claims", ()))
-        for family in families:
-            conditions = ", ".join([str(report.get("objective")), *(f"{k}={v}" for k, v in family.items())])
-            slopes = [(_range(row, sizes), row) for row in report.get("slopes", ()) if row["of"] == family and row["ci"]]
-            slopes = [(r, row) for r, row in slopes if r[0] <= min(before, after) and max(before, after) <= r[1]]
-            slopes = [(r, row) for r, row in slopes if row.get("verdict", "holds") == "holds"]
-            slopes = [(r, row) for r, row in slopes if row["reduction"] in ("mean", "sum")]
-            if slopes:
-                (low, high), row = min(slopes, key=lambda pair: (pair[0][1] / pair[0][0], pair[1]["reduction"] == "sum"))
-                shift = p if row["reduction"] == "sum" else 0.0  # lr_sum* = lr_mean* / B^p
-                slope = (row["slope"] + shift, row["ci"][0] + shift, row["ci"][1] + shift)
-                lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
-                evidence.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {conditions}", slope, _ordered(lrs)))
-            for turn in report.get("turn_over", ()):
-                if failed or turn.get("at_bound") or turn.get("verdict", "holds") != "holds":
-                    continue
-                if p == 1 and turn["of"] == family and turn["ci"] and min(sizes) < turn["b_c"] < max(sizes):
-                    b_c = (turn["b_c"], turn["ci"][0], turn["ci"][1])
-                    lrs = [lr_mean * after * (before + b) / (before * (after + b)) / c for b in b_c]
-                    evidence.append(Evidence(study, "b_c", f"B {min(sizes)} to {max(sizes)}, {conditions}", b_c, _ordered(lrs)))
-    return tuple(evidence)
-
-
-def _range(row: Mapping[str, Any], sizes: Sequence[float]) -> tuple[float, float]:
-    """Returns the smallest and the largest batch size over which a slope was measured; (inf, 0) where there is none."""
-    low, high = row["low"] or 0, row["high"] or math.inf
-    inside = [size for size in sizes if low <= size <= high]
-    return (min(inside), max(inside)) if inside else (math.inf, 0)
-
-
-def _ordered(lrs: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the first lr, then the smallest and the largest of all."""
-    return lrs[0], min(lrs), max(lrs)

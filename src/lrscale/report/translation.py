@@ -103,9 +103,10 @@ def show_translation(translation: Translation, console: Console, assumed: Sequen
     """Prints a translation as text for a terminal of at least 80 columns: the answer first, then why, then alternatives."""
     answer = translation.answer
     console.print(" ".join(f"{knob.name}={_number(knob.after)}" for knob in answer.knobs))
-    console.print(f"Rule: {answer.rule}. Assumption: {answer.assumption}")
-    if answer.rule != "exact":
-        console.print(answer.otherwise)
+    if answer.rule == "exact":
+        console.print("These take exactly the same steps: the batch size does not change, so algebra is enough.")
+    else:
+        console.print(f"By the {answer.rule} rule. It assumes this: {answer.assumption} {answer.otherwise}")
     if assumed:
         console.print(f"Assumed: {', '.join(assumed)}.")
     momentum = [knob.after for knob in answer.knobs if knob.name == "momentum"]

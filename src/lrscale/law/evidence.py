@@ -1,0 +1,100 @@
+"""Finds what published studies measured of how the best lr goes with batch size, for the optimizer of a question."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrscale.law.homogeneity import RESPONSES
+from lrscale.rules import is_number
+
+LEAST_SQUARES = ("excess_risk", "population_risk", "steps_to_target")
+"""The objectives of studies on least squares; the others are of networks."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A measurement of a published study over a range that contains both batch sizes, and the lr that it gives.
+
+    `measure` is `slope`, the power of B in lr_mean*, or `b_c`, the B_c of lr_sum* = eta_max / (B + B_c). `value` and `lr`
+    each have the ends of the 95 % interval. The study had another task, so the lr assumes that only the form is the same.
+    """
+
+    study: str
+    measure: str
+    conditions: str
+    value: tuple[float, float, float]
+    lr: tuple[float, float, float]
+
+
+def find_evidence(
+    reports: Mapping[str, Mapping[str, Any]],
+    optimizer: str,
+    knobs: Mapping[str, float],
+    before: int,
+    after: int,
+    lr_mean: float,
+    c: float,
+) -> tuple[Evidence, ...]:
+    """Returns the evidence of published studies of the same optimizer that cover both batch sizes.
+
+    For each study and each of its families, the evidence is the slope over the narrowest range that holds both batch
+    sizes, and the turn-over B_c. What a report does not call a law that holds is left out.
+
+    Args:
+      reports: the report.json of each study, by name.
+      optimizer: a name of `homogeneity.RESPONSES`.
+      knobs: the values of its hyperparameters.
+      before: batch size of the source.
+      after: batch size of the target.
+      lr_mean: the lr under mean reduction that was tuned.
+      c: gradient scale of the target.
+    """
+    evidence, p = [], RESPONSES[optimizer].p
+    for study, report in sorted(reports.items()):
+        sizes = [cell["batch_size"] for cell in report.get("cells", ()) if is_number(cell.get("batch_size"))]
+        if not sizes or not min(sizes) <= min(before, after) <= max(before, after) <= max(sizes):
+            continue
+        families = [ratio["of"] for ratio in report.get("ratios", ()) if -ratio["expected"] == p]
+        families = [family for family in families if _is_of(optimizer, knobs, family, p)]
+        for family in families:
+            kind = "least squares" if report.get("objective") in LEAST_SQUARES else "network"
+            conditions = ", ".join([kind, str(report.get("objective")), *(f"{k}={v}" for k, v in family.items())])
+            slopes = [(_range(row, sizes), row) for row in report.get("slopes", ()) if row["of"] == family and row["ci"]]
+            slopes = [(r, row) for r, row in slopes if r[0] <= min(before, after) and max(before, after) <= r[1]]
+            slopes = [(r, row) for r, row in slopes if row.get("verdict", "holds") == "holds"]
+            slopes = [(r, row) for r, row in slopes if row["reduction"] in ("mean", "sum")]
+            if slopes:
+                (low, high), row = min(slopes, key=lambda pair: (pair[0][1] / pair[0][0], pair[1]["reduction"] == "sum"))
+                shift = p if row["reduction"] == "sum" else 0.0  # lr_sum* = lr_mean* / B^p
+                slope = (row["slope"] + shift, row["ci"][0] + shift, row["ci"][1] + shift)
+                lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
+                evidence.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {conditions}", slope, _ordered(lrs)))
+            for turn in report.get("turn_over", ()):
+                if turn.get("at_bound") or turn.get("verdict", "holds") != "holds":
+                    continue
+                if p == 1 and turn["of"] == family and turn["ci"] and min(sizes) < turn["b_c"] < max(sizes):
+                    b_c = (turn["b_c"], turn["ci"][0], turn["ci"][1])
+                    lrs = [lr_mean * after * (before + b) / (before * (after + b)) / c for b in b_c]
+                    evidence.append(Evidence(study, "b_c", f"B {min(sizes)} to {max(sizes)}, {conditions}", b_c, _ordered(lrs)))
+    return tuple(evidence)
+
+
+def _range(row: Mapping[str, Any], sizes: Sequence[float]) -> tuple[float, float]:
+    """Returns the smallest and the largest batch size over which a slope was measured; (inf, 0) where there is none."""
+    low, high = row["low"] or 0, row["high"] or math.inf
+    inside = [size for size in sizes if low <= size <= high]
+    return (min(inside), max(inside)) if inside else (math.inf, 0)
+
+
+def _ordered(lrs: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the first lr, then the smallest and the largest of all."""
+    return lrs[0], min(lrs), max(lrs)
+
+
+def _is_of(optimizer: str, knobs: Mapping[str, float], family: Mapping[str, Any], p: float) -> bool:
+    """Returns whether a family of cells was trained with an optimizer. Families that name none are of plain SGD."""
+    named = str(family.get("optimizer", "sgd" if p == 1 else ""))
+    if optimizer == "sgd":
+        return named == ("momentum" if knobs.get("momentum") else "sgd")
+    return named == optimizer or (optimizer == "adamw" and named == "adam")
