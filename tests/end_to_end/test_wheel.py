@@ -19,7 +19,7 @@ def test_the_wheel_runs_a_study_outside_the_repository(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=True).stdout
     assert found.startswith(str(site))
     said = lrscale(folder, "run", "-m", "sweeps=quickstart", *TINY[:4], PYTHONPATH=str(site))
-    assert "lr_sum* = lr_mean* x c^-" in said
+    assert "lr_sum*/lr_mean* goes with c" in said
     assert str(ROOT) not in said
     results = Path("sweeps", "results", "quickstart", "record.json")
     assert (site / "lrscale" / results).read_text() == (ROOT / results).read_text()

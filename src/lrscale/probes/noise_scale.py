@@ -54,7 +54,8 @@ def measure(training: Training, task: Task) -> list[Quantity]:
         size = training.step_examples
         c = step_gradient_scale(training)
         best, expected = one_step_lr(task, weights, size, options["steps"], training.seeds), _greedy_lr(task, weights, size)
-        quantities.append(Quantity("one_step_lr", best.value / c, best.low / c, best.high / c, expected and expected / c))
+        low, high = (best.low / c, best.high / c) if math.isfinite(best.high) else (None, None)  # no interval at an edge
+        quantities.append(Quantity("one_step_lr", best.value / c, low, high, expected and expected / c))
     return quantities
 
 
