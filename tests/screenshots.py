@@ -1,4 +1,4 @@
-"""README's pictures: the summary of `quickstart` and the list of its trials in MLflow's UI.
+"""README's picture: the summary of `quickstart` in MLflow's UI.
 
 Run it in the repository, with Debian's Chromium: python -m tests.screenshots
 """
@@ -34,10 +34,6 @@ def main() -> None:
             summary.page.wait_for_function("document.querySelectorAll('path.js-line').length >= 20")
             summary.page.wait_for_timeout(2000)  # legends are laid out after the lines
             keep(summary.page, FOLDER / "summary.png")
-            trials = visit(browser, link, "lrscale-trials-sum", size=SIZE)
-            trials.page.get_by_text("matching runs").wait_for()
-            trials.page.wait_for_timeout(1000)
-            keep(trials.page, FOLDER / "trials.png")
 
 
 if __name__ == "__main__":

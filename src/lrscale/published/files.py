@@ -80,7 +80,7 @@ def publish(study: str | None, uri: str) -> None:
     contents = {**main_figures(answer), **{file_name: text.encode() for file_name, text in texts.items()}}
     folder.mkdir(parents=True, exist_ok=True)
     for old_file in folder.iterdir():
-        if old_file.name not in contents:
+        if old_file.is_file() and old_file.name not in contents:
             old_file.unlink()
     for file_name, content in contents.items():
         write_whole(folder / file_name, content)
