@@ -17,19 +17,25 @@ PAGE = (ROOT / "sweeps" / "README.md").read_text()
 RESULTS = ROOT / "sweeps" / "results"
 PUBLISHED = sorted(file.parent.name for file in RESULTS.glob("*/record.json"))
 FAILING: dict[str, set[str]] = {
-    "adam": {"lr_sum*/lr_mean* is 1 at every B (adagrad)"},
     "digits": {
         "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)",
-        "B_c is within a factor of 5 of B_simple = 141 (digits, sgd)",
         "B_c is within a factor of 5 of B_simple = 123 (digits_mlp, sgd)",
-        "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits_mlp, momentum)",
     },
-    "fashion_mnist": {
-        "B_c is within a factor of 5 of B_simple = 69 (fashion_mnist_mlp, momentum)",
-    },
+    "eps": {"lr_sum*/lr_mean* is 1 at every B (eps 1)"},
+    "last_batch": {"The best lr under mean parts from that under sum as the recursion says"},
 }
 """Claims that are published as failing, by study."""
-UNTOLD: dict[str, set[str]] = {}
+UNTOLD: dict[str, set[str]] = {
+    "digits": {"B_c is within a factor of 5 of B_simple = 141 (digits, sgd)"},
+    "fashion_mnist": {
+        "B_c is within a factor of 5 of B_simple = 77 (fashion_mnist, sgd)",
+        "B_c is within a factor of 5 of B_simple = 69 (fashion_mnist_mlp, sgd)",
+        "B_c is within a factor of 5 of B_simple = 69 (fashion_mnist_mlp, momentum)",
+    },
+    "fixed_steps": {"lr* is where the expected loss is least"},
+    "regimes": {"steps fall nearly as 1/B at small B", "lr* is where the recursion is soonest at the target"},
+    "steps_to_target": {"lr_sum* = 1/(B - 1 + kappa) (features 2)", "lr_sum* = 1/(B - 1 + kappa) (features 8)"},
+}
 """Claims that are published as ones that cannot be told, by study."""
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:×10<sup>-\d+</sup>)?)( %)?")
 
@@ -97,7 +103,7 @@ def test_every_claim_that_does_not_hold_is_known_and_listed(study: str) -> None:
 def test_a_row_quotes_the_first_claim_and_the_time(study: str) -> None:
     first = record_of(study)["claims"][0]["name"]
     verdicts = [v for v in report_of(study)["claims"] if v["name"] == first or v["name"].startswith(f"{first} (")]
-    measured, _, cases = row_of(study)[2].strip().partition(", ") if len(verdicts) > 1 else (row_of(study)[2].strip(), "", "")
+    measured, _, cases = row_of(study)[2].strip().rpartition(", ") if len(verdicts) > 1 else (row_of(study)[2].strip(), "", "")
     assert cases == (f"{len(verdicts)} cases" if len(verdicts) > 1 else "")
     assert verdicts and quotes(measured, [value for v in verdicts for value in (v["measured"], *(v["ci"] or ()))])
     assert NUMBER.search(measured) or (measured == "exact" and verdicts[0]["measured"] == 0)
@@ -125,29 +131,20 @@ def test_each_failing_claim_has_a_reason_and_no_reason_is_left() -> None:
 
 
 def test_reasons_quote_the_records() -> None:
-    lr = {(study, r.get("task", "digits"), r["optimizer"], r["reduction"], int(r["batch_size"])): r
-          for study in FAILING for r in cells_of(study)}  # fmt: skip
-    best = {key: float(r["lr_best"]) for key, r in lr.items()}
     of = {claim: reason for (_, claim), reason in REASONS.items()}
-
-    adagrad = of["lr_sum*/lr_mean* is 1 at every B (adagrad)"]
-    assert "From B = 64 lr_sum* and lr_mean* agree to 1 %. At B = 4 and 16 both lie above 1" in adagrad
-    adam = {key[3:]: value for key, value in best.items() if key[0] == "adam" and key[2] == "adagrad"}
-    assert all(adam["sum", b] == pytest.approx(adam["mean", b], rel=0.01) for b in (64, 256, 1024))
-    assert min(adam[reduction, b] for b in (4, 16) for reduction in ("sum", "mean")) > 1
-
+    digits = {
+        int(r["batch_size"]): float(r["lr_best"])
+        for r in cells_of("digits")
+        if (r["task"], r["optimizer"], r["reduction"]) == ("digits", "sgd", "mean")
+    }
     residual = of["lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)"]
-    sgd = [best["digits", "digits", "sgd", "mean", b] for b in (256, 512)]
-    assert f"from {sgd[0]:.1f} at B = 256 to {sgd[1]:.1f} at B = 512" in residual
-    momentum = lr["digits", "digits_mlp", "momentum", "sum", 4]
-    low, high = (float(momentum[key]) for key in ("lr_best_low", "lr_best_high"))
-    of_mlp = of["lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits_mlp, momentum)"]
-    assert f"from {low:.4f} to {high:.4f}" in of_mlp
-
-    turn_over = of["B_c is within a factor of 5 of B_simple = 69 (fashion_mnist_mlp, momentum)"]
-    ends = [best["fashion_mnist", "fashion_mnist_mlp", "momentum", "sum", b] for b in (16, 512)]
-    assert f"from {ends[0]:.5f} at B = 16 to {ends[1]:.5f} at B = 512" in turn_over
-    assert max(int(r["batch_size"]) for r in cells_of("fashion_mnist")) == 512
+    assert f"from {digits[256]:.1f} at B = 256 to {digits[512]:.1f} at B = 512" in residual
+    quantities = csv.DictReader((RESULTS / "last_batch" / "quantities.csv").read_text().splitlines())
+    [of_272] = [r for r in quantities if (r["label"], r["name"]) == ("examples272", "ln lr ratio")]
+    last_batch = of["The best lr under mean parts from that under sum as the recursion says"]
+    assert f"difference is {float(of_272['value']):.3f} and the recursion's {float(of_272['expected']):.3f}" in last_batch
+    adagrad = [r for r in report_of("adam")["ratios"] if r["of"] == {"optimizer": "adagrad"}]
+    assert adagrad and all(r["same_runs"] and abs(r["slope"]) < 1e-9 for r in adagrad)
 
 
 def test_the_page_quotes_the_headline_and_the_processor() -> None:
@@ -155,8 +152,8 @@ def test_the_page_quotes_the_headline_and_the_processor() -> None:
     (low, high), slope = headline["ratio"]["ci"], headline["ratio"]["slope"]
     assert f"B<sup>{slope:.3f}</sup>, with the 95 % interval [{low:.3f}, {high:.3f}]" in PAGE
     assert f"{sum(int(r['n_runs']) for r in cells_of('headline'))} trainings" in PAGE
-    assert "AMD EPYC (family 26)" in PAGE
-    assert all(record_of(study)["made_by"]["processor"].startswith("AMD EPYC, family 26,") for study in PUBLISHED)
+    assert "AMD EPYC (family 25)" in PAGE
+    assert all(record_of(study)["made_by"]["processor"].startswith("AMD EPYC, family 25,") for study in PUBLISHED)
 
 
 def test_the_first_lines_quote_the_quickstart() -> None:
@@ -165,11 +162,12 @@ def test_the_first_lines_quote_the_quickstart() -> None:
     first = README.partition("\n## ")[0]
     assert f"{found['ratio']['slope']:.3f} [{low:.3f}, {high:.3f}]" in first
     small = next(s for s in found["slopes"] if s["reduction"] == "sum" and s["range"] == "small")
-    assert f"(slope {small['slope']:.2f} [{small['ci'][0]:.2f}, {small['ci'][1]:.2f}])" in first
+    assert f"(slope {small['slope']:z.2f} [{small['ci'][0]:z.2f}, {small['ci'][1]:z.2f}])" in first
     assert f"{sum(cell['n_trials'] for cell in found['cells'])} lrs of 8 seeds each" in first
     output = README.partition("\n## Try it\n")[2].partition("\n## ")[0]
     rows = [line for line in output.splitlines() if line.endswith("holds")]  # the name of a claim may go on in the next line
-    for claim, line in zip(found["claims"], rows, strict=True):
+    assert rows
+    for claim, line in zip(found["claims"], rows, strict=False):  # README shows the first ones
         assert claim["name"].startswith(line.split("  ")[0])
         assert quotes(line.split()[-5], [claim["measured"]]) and verdict_of(claim) == "holds"
 
