@@ -111,7 +111,7 @@ def test_a_row_quotes_the_first_claim_and_the_time(study: str) -> None:
     assert float(number) == round(record_of(study)["seconds"] / {"s": 1, "min": 60}[unit])
 
 
-@pytest.mark.parametrize("study", [*FAILING, *(set(UNTOLD) - set(FAILING))])
+@pytest.mark.parametrize("study", sorted({*FAILING, *UNTOLD}))
 def test_the_list_quotes_what_was_measured_and_expected(study: str) -> None:
     listed = [claim for verdict in ("fails", "cannot tell") for claim in claims_of(study, verdict)]
     for item, verdict in zip(items_of(study), listed, strict=True):

@@ -193,7 +193,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
                     above = [interval.high - interval.value for interval in intervals]
                     axes.errorbar(sizes, lrs, [below, above], fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
         turn = family.turn_over
-        if turn is not None and turn_over_judgement(family).verdict == HOLDS:
+        if turn is not None and family.homogeneity == 1 and turn_over_judgement(family).verdict == HOLDS:
             axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"half of the level,\nB = {turn.b_c.value:.0f}")
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
