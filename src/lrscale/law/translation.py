@@ -272,7 +272,12 @@ REGIMES = (
         "lr_mean* ~ B: noise limits lr, B far below the turn-over (Goyal et al. 2017: SGD with momentum, ResNet-50 on "
         "ImageNet, B up to 8192, with 5 epochs of warm-up)",
     ),
-    ("square root", 0.5, "lr_mean* ~ sqrt(B): Adam and RMSprop where noise dominates (Malladi et al. 2022); else in between"),
+    (
+        "square root",
+        0.5,
+        "lr_mean* ~ sqrt(B): Adam and RMSprop where noise dominates (Malladi et al. 2022), LAMB (You et al. 2019: BERT, B up to "
+        "32768, with warm-up); proposed for SGD, too (Hoffer et al. 2017); else in between",
+    ),
     (
         "no change",
         0.0,
@@ -283,7 +288,7 @@ REGIMES = (
 """Each rule for the best lr: its name, the power of B in lr_mean*, and where it holds.
 
 Source: Goyal et al. 2017, arXiv 1706.02677; Malladi et al. 2022, 2205.10287; McCandlish et al. 2018, 1812.06162; Shallue et
-al. 2019, 1811.03600.
+al. 2019, 1811.03600; You et al. 2019, 1904.00962; Hoffer et al. 2017, 1705.08741.
 """
 
 
@@ -336,6 +341,11 @@ def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: f
             sentences.append(f"The square root rule was derived for Adam and RMSprop: for {name} it is an assumption.")
         if "clip_norm" in knobs or "clip_value" in knobs:
             sentences.append("The clip threshold is not scaled with B: noise shrinks gradients as B grows, so a clip acts less.")
+    if response.decay == "decoupled" and "weight_decay" in knobs:
+        sentences.append(
+            "Decay is taken as lr x weight_decay a step, as in torch. Decay that does not go through lr stays at one batch size, "
+            "and from one to another it is multiplied by their ratio."
+        )
     if source.terms != 1 or target.terms != 1:
         sentences.append("Exact only where every micro-batch has the same number of terms; elsewhere c is an average.")
     return sentences
