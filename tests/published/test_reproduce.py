@@ -224,7 +224,7 @@ def test_a_study_that_was_extended_reproduces_bit_for_bit(folder: Path) -> None:
         here(folder, "run", "-m", *TINY, f"hydra.sweeper.n_trials={n_trials}")
     here(folder, "publish", STUDY)
     rows = (folder / "sweeps" / "results" / STUDY / "trials.csv").read_text().splitlines()[1:]
-    assert len({tuple(row.split(",")[:2]) for row in rows}) > 8  # more than two rounds in each of four cells
+    assert len({tuple(row.split(",")[:2]) for row in rows}) >= 8  # two rounds or more in each of four cells
     assert f"reproduced {STUDY}" in (said_here := said(folder, "reproduce", STUDY)) and "bit for bit" in said_here
     at_once = folder / "at_once"
     at_once.mkdir()
@@ -237,7 +237,7 @@ def test_a_study_that_was_extended_reproduces_bit_for_bit(folder: Path) -> None:
 def test_rounds_that_nobody_published_are_refused(place: Path, folder: Path) -> None:
     file = place / "trials.csv"
     text = file.read_text()
-    for bad in (text.replace("sum b4", "no cell", 1), text.replace(",1,", ",1,x", 1), text.replace("lr,seed", "l,seed")):
+    for bad in (text.replace("b4 sum", "no cell", 1), text.replace(",1,", ",1,x", 1), text.replace("lr,seed", "l,seed")):
         file.write_text(bad)
         assert "must be a file that lrscale publish has written" in said(folder, "reproduce", STUDY, status=2)
         assert not (folder / "studies").exists()

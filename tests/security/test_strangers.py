@@ -34,7 +34,7 @@ def published(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(published: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the published files, to spoil; running the study gives what it gave before."""
     ran = read_back(published)
-    monkeypatch.setattr(reproduce, "_conduct", lambda plan, setup: ran)
+    monkeypatch.setattr(reproduce, "_conduct", lambda plan, setup, rounds: ran)
     shutil.copytree(published, folder / "sweeps" / "results" / STUDY)
     return folder / "sweeps" / "results" / STUDY
 
