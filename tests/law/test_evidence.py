@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lrscale.law.evidence import find_evidence
+from lrscale.law.evidence import MODELS, find_evidence
 from lrscale.law.translation import Batch, translate
 
 
@@ -25,7 +25,7 @@ def report(optimizer: str | None, p: int = 1, objective: str = "train_loss", **c
 
 
 def found(optimizer: str, knobs: dict[str, float], made: dict[str, Any]) -> list[str]:
-    return [e.measure for e in find_evidence({"study": made}, optimizer, knobs, 32, 256, 0.1, 1.0)]
+    return [e.measure for e in find_evidence({"study": made}, optimizer, knobs, "network", 32, 256, 0.1, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,16 @@ def test_a_turn_over_that_does_not_hold_is_not_quoted(change: dict[str, Any]) ->
     assert found("sgd", {}, report(None, turn_over=change)) == ["slope"]
 
 
-def test_the_kind_of_model_is_named() -> None:
-    for objective, kind in (("excess_risk", "least squares"), ("train_loss", "network")):
-        [slope, *_] = find_evidence({"s": report(None, objective=objective)}, "sgd", {}, 32, 256, 0.1, 1.0)
-        assert f", {kind}, " in slope.conditions
+@pytest.mark.parametrize(("objective", "model"), [("excess_risk", "least_squares"), ("train_loss", "network")])
+def test_evidence_is_of_the_same_kind_of_model(objective: str, model: str) -> None:
+    for asked in MODELS:
+        quoted = find_evidence({"s": report(None, objective=objective)}, "sgd", {}, asked, 32, 256, 0.1, 1.0)
+        assert bool(quoted) is (asked == model)
+
+
+def test_a_slope_that_two_rules_fit_is_not_quoted() -> None:
+    assert found("sgd", {}, report(None, slopes={"ci": [0.4, 1.1]})) == ["b_c"]
+    assert found("sgd", {}, report(None, slopes={"ci": [0.51, 1.1]})) == ["slope", "b_c"]
 
 
 @pytest.mark.parametrize(("after", "b_crit"), [(128, None), (256, None), (128, 100.0)])

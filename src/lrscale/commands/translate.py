@@ -35,9 +35,15 @@ BATCH: dict[str, Any] = {"reduction": "mean", "size": 32, "accumulation": 1, "di
 
 HABITS = {
     "hf": ("device", "HF Trainer: batch sizes are per device and micro-batch, accumulation is divided"),
-    "lightning": ("device", "Lightning: batch sizes are per device and micro-batch, accumulation is divided"),
-    "accelerate": ("device", "Accelerate: batch sizes are per process and micro-batch, accumulation is divided"),
-    "keras": ("global", "Keras: batch sizes are over all replicas, per micro-batch, accumulation is averaged"),
+    "lightning": (
+        "device",
+        "Lightning: batch sizes are per device and micro-batch, accumulation is divided (but not in manual optimization)",
+    ),
+    "accelerate": (
+        "device",
+        "Accelerate: batch sizes are per process and micro-batch (split_batches=False), accumulation is divided by backward",
+    ),
+    "keras": ("global", "Keras: batch sizes are over all replicas of tf.distribute, per micro-batch, accumulation is averaged"),
 }
 """What a batch size counts in each library, and its habits in words; all of them divide by the number of micro-batches."""
 ASSUMED = {"reduction": "{} reduction", "size": "B = {}", "accumulation": "{} micro-batch", "ranks": "{} rank"}
@@ -53,6 +59,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=text)
     parser.add_argument("--betas", type=float, nargs=2, metavar=("BETA1", "BETA2"), help="betas of Adam-like optimizers")
     parser.add_argument("--b-crit", type=float, metavar="B", help="turn-over batch size, if it is known")
+    parser.add_argument("--model", help="network or least_squares: whose studies are quoted where B changes (default: network)")
     parser.add_argument(
         "--from",
         dest="library",
@@ -66,7 +73,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
         group, default = parser.add_argument_group(title), dict.fromkeys(BATCH)
         group.add_argument(f"--{prefix}reduction", default=default["reduction"], help="mean, sum or sum_over_nominal")
         group.add_argument(
-            f"--{prefix}batch-size", type=int, metavar="B", default=default["size"], help="examples in one update, in total"
+            f"--{prefix}batch-size",
+            type=int,
+            metavar="B",
+            default=default["size"],
+            help="examples in one update, in total (with --from: as the library counts)",
         )
         group.add_argument(
             f"--{prefix}accumulation", type=int, metavar="K", default=default["accumulation"], help="micro-batches in one update"
@@ -103,8 +114,10 @@ def _run(options: argparse.Namespace) -> None:
         source["divided"] = True if options.divided is None else options.divided
         target["divided"] = source["divided"] if options.to_divided is None else options.to_divided
         for batch in (source, target):
-            batch["size"] *= batch["accumulation"] * (batch["ranks"] if per == "device" else 1)
+            batch["size"] *= max(batch["accumulation"], 1) * (max(batch["ranks"], 1) if per == "device" else 1)
         assumed.append(habit)
+    if options.model is None and target["size"] != source["size"]:
+        assumed.append("a network")
     knobs = {name: values[name] for name in KNOB_HELP if values[name] is not None}
     if options.betas is not None:
         knobs |= {"beta1": options.betas[0], "beta2": options.betas[1]}
@@ -118,6 +131,7 @@ def _run(options: argparse.Namespace) -> None:
         options.format,
         options.b_crit,
         assumed,
+        options.model or "network",
     )
 
 

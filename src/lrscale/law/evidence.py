@@ -10,6 +10,8 @@ from lrscale.rules import is_number
 
 LEAST_SQUARES = ("excess_risk", "population_risk", "steps_to_target")
 """The objectives of studies on least squares; the others are of networks."""
+MODELS = ("network", "least_squares")
+"""The kinds of models of the studies. Softmax regression counts as a network of one layer."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ def find_evidence(
     reports: Mapping[str, Mapping[str, Any]],
     optimizer: str,
     knobs: Mapping[str, float],
+    model: str,
     before: int,
     after: int,
     lr_mean: float,
     c: float,
 ) -> tuple[Evidence, ...]:
-    """Returns the evidence of published studies of the same optimizer that cover both batch sizes.
+    """Returns the evidence of published studies of the same optimizer and kind of model that cover both batch sizes.
 
     For each study and each of its families, the evidence is the slope over the narrowest range that holds both batch
     sizes, and the turn-over B_c. What a report does not call a law that holds is left out.
@@ -45,6 +48,7 @@ def find_evidence(
       reports: the report.json of each study, by name.
       optimizer: a name of `homogeneity.RESPONSES`.
       knobs: the values of its hyperparameters.
+      model: one of `MODELS`; studies of the other kind are left out.
       before: batch size of the source.
       after: batch size of the target.
       lr_mean: the lr under mean reduction that was tuned.
@@ -55,11 +59,17 @@ def find_evidence(
         sizes = [cell["batch_size"] for cell in report.get("cells", ()) if is_number(cell.get("batch_size"))]
         if not sizes or not min(sizes) <= min(before, after) <= max(before, after) <= max(sizes):
             continue
+        if model != ("least_squares" if report.get("objective") in LEAST_SQUARES else "network"):
+            continue
         families = [ratio["of"] for ratio in report.get("ratios", ()) if -ratio["expected"] == p]
         families = [family for family in families if _is_of(optimizer, knobs, family, p)]
         for family in families:
-            kind = "least squares" if report.get("objective") in LEAST_SQUARES else "network"
-            conditions = ", ".join([kind, str(report.get("objective")), *(f"{k}={v}" for k, v in family.items())])
+            conditions = ", ".join(
+                [
+                    str(report.get("objective")),
+                    *(str(v) if k in ("task", "optimizer") else f"{k}={v}" for k, v in family.items()),
+                ]
+            )
             slopes = [(_range(row, sizes), row) for row in report.get("slopes", ()) if row["of"] == family and row["ci"]]
             slopes = [(r, row) for r, row in slopes if r[0] <= min(before, after) and max(before, after) <= r[1]]
             slopes = [(r, row) for r, row in slopes if row.get("verdict", "holds") == "holds"]
@@ -68,8 +78,9 @@ def find_evidence(
                 (low, high), row = min(slopes, key=lambda pair: (pair[0][1] / pair[0][0], pair[1]["reduction"] == "sum"))
                 shift = p if row["reduction"] == "sum" else 0.0  # lr_sum* = lr_mean* / B^p
                 slope = (row["slope"] + shift, row["ci"][0] + shift, row["ci"][1] + shift)
-                lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
-                evidence.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {conditions}", slope, _ordered(lrs)))
+                if sum(slope[1] <= power <= slope[2] for power in (0, 0.5, 1)) < 2:  # it tells one rule from another
+                    lrs = [lr_mean * (after / before) ** power / c**p for power in slope]
+                    evidence.append(Evidence(study, "slope", f"B {low:g} to {high:g}, {conditions}", slope, _ordered(lrs)))
             for turn in report.get("turn_over", ()):
                 if turn.get("at_bound") or turn.get("verdict", "holds") != "holds":
                     continue

@@ -34,7 +34,8 @@ RESPONSES: dict[str, Response] = {
                                             "sqrt(eps)."),
     "rprop": Response(0, eps=False, note="Only the signs of gradients matter."),
     "adafactor": Response(0, "decoupled", note="Here eps means the first eps. The second is compared with weights: keep it. "
-                                               "It acts on a row mean of squared gradients of a matrix."),
+                                               "For a matrix torch compares it with a row's mean of squared gradients "
+                                               "too: there x r is exact only while that mean is above it."),
     "muon": Response(0, "decoupled"),
     "lbfgs": Response(0, eps=False, note="Multiply tolerance_grad by r. Without a line search the first step is "
                                          "lr min(1, 1/|g|) g, so p = 1 in it while the gradient's 1-norm is below 1."),

@@ -6,12 +6,13 @@ experiments can tell.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lrscale.errors import Refusal
-from lrscale.law.evidence import Evidence, find_evidence
+from lrscale.law.batch_size import REGIMES, Knob, Recommendation, Regime, recommend
+from lrscale.law.evidence import MODELS, Evidence, find_evidence
 from lrscale.law.homogeneity import RESPONSES, Response
 from lrscale.rules import BOOLEAN, FRACTION, NOT_NEGATIVE, POSITIVE, Rule, check, integer, one_of
 
@@ -100,35 +101,6 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Knob:
-    """One translated hyperparameter: its name, its value before and after, and the reason."""
-
-    name: str
-    before: float
-    after: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Regime:
-    """A rule for the best lr against B. `lr` is the lr that it gives for the target; `when` says where it holds."""
-
-    name: str
-    lr: float
-    when: str
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The lr and the knobs to train with, the rule that gives them, what it assumes and what would change it."""
-
-    rule: str
-    knobs: tuple[Knob, ...]
-    assumption: str
-    otherwise: str
-
-
-@dataclass(frozen=True)
 class Translation:
     """The answer and its reasons: `knobs` is exact at the target's batch size; `rules` and `evidence` depend on the regime.
 
@@ -159,6 +131,7 @@ def translate(
     decoupled: bool | None = None,
     reports: Mapping[str, Mapping[str, Any]] | None = None,
     b_crit: float | None = None,
+    model: str = "network",
 ) -> Translation:
     """Translates a tuned lr and its knobs from one way of computing a batch's gradient to another.
 
@@ -176,6 +149,7 @@ def translate(
         None for the optimizer's own way.
       reports: the report.json of published studies, by the name of the study.
       b_crit: the turn-over batch size of the task, > 0; None where it is not known.
+      model: `network` or `least_squares`: the kind of model whose studies are quoted.
 
     Returns:
       The answer, and both parts of its reasons.
@@ -196,6 +170,7 @@ def translate(
     check("lr", POSITIVE, lr)
     if b_crit is not None:
         check("b_crit", POSITIVE, b_crit, "It is the batch size at the turn-over.")
+    check("model", one_of(*MODELS), model, "It is the kind of model that is trained.")
     values = dict(knobs or {})
     for knob, value in values.items():
         if knob not in KNOBS:
@@ -212,84 +187,11 @@ def translate(
     evidence: tuple[Evidence, ...] = ()
     if target.size != source.size:
         growth = target.size / source.size
-        rules = tuple(Regime(n, lr_mean * growth**power / target.c**p, when) for n, power, when in REGIMES)
-        evidence = find_evidence(reports or {}, name, values, source.size, target.size, lr_mean, target.c)
+        rules = tuple(Regime(rule, lr_mean * growth**power / target.c**p, when) for rule, power, when in REGIMES)
+        evidence = find_evidence(reports or {}, name, values, model, source.size, target.size, lr_mean, target.c)
     caveats = tuple(_caveats(name, response, values, ratio, source, target))
-    answer = _answer(name, response, source, target, translated, b_crit)
+    answer = recommend(name, response, source.size, target.size, translated, b_crit)
     return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer)
-
-
-def _answer(
-    name: str, response: Response, source: Batch, target: Batch, exact: Sequence[Knob], b_crit: float | None
-) -> Recommendation:
-    """Returns the recommended lr and knobs: the exact translation, then one rule where B changes.
-
-    With k = B'/B and lr_mean' = f lr_mean, a run over the same examples takes 1/k as many steps. Decay that is multiplied
-    by lr is scaled by k/f, so lr x wd x steps stays. Coupled decay under p = 0 is divided by a gradient's size, which
-    noise makes sqrt(k) times smaller, so it is scaled by sqrt(k)/f.
-
-    Source:
-      Goyal et al. 2017 (linear); McCandlish et al. 2018 (turn-over); Malladi et al. 2022 (square root, betas, eps).
-    """
-    k = target.size / source.size
-    if k == 1:
-        return Recommendation("exact", tuple(exact), "B does not change: this is algebra, nothing is assumed.", "Nothing.")
-    turn = 1.0 if b_crit is None else (source.size + b_crit) / (target.size + b_crit)
-    if response.p == 1:
-        factor, rule = k * turn, "linear" if b_crit is None else "turn-over"
-        assumption = "gradient noise limits lr: both batch sizes are far below the turn-over."
-        otherwise = "Far above it lr_mean* is constant; give --b-crit if you know it."
-    else:
-        factor, rule = math.sqrt(k * turn), "square root" if b_crit is None else "square root with turn-over"
-        assumption = "gradient noise dominates the size of a gradient at both batch sizes."
-        otherwise = "Where it does not, lr_mean* grows less; give --b-crit if you know it."
-    if name == "adagrad":  # its root of summed squares over the same examples is k times smaller, its steps k times fewer
-        factor, rule, otherwise = 1.0, "no change", "Where it does not, measure it with lrscale run -m."
-    elif b_crit is not None:
-        power = "" if response.p == 1 else "the square root of "
-        assumption = f"lr_mean* grows as {power}B / (B + {b_crit:g})."
-        otherwise = "Another turn-over batch size would change it."
-    decay = math.sqrt(k) / factor if response.p == 0 and response.decay == "coupled" else k / factor
-    powers = {"lr": factor, "weight_decay": decay, "l1": k / factor, "l2": k / factor, "eps": 1 / math.sqrt(k)}
-    if response.p == 0:
-        powers |= {"l1": math.sqrt(k) / factor, "l2": math.sqrt(k) / factor}
-    if name == "adagrad":
-        powers |= dict.fromkeys(("weight_decay", "l1", "l2"), 1.0) | {"eps": 1 / k}
-    knobs = []
-    for knob in exact:
-        if knob.name in ("beta1", "beta2"):
-            knobs.append(Knob(knob.name, knob.before, knob.before**k, "to the power B'/B: the same memory in examples"))
-            continue
-        scale = powers.get(knob.name, 1.0) if knob.name != "eps" or response.eps else 1.0
-        knobs.append(Knob(knob.name, knob.before, knob.after * scale, f"{knob.reason}; {rule} rule: x {scale:.4g}"))
-    return Recommendation(rule, tuple(knobs), assumption, otherwise)
-
-
-REGIMES = (
-    (
-        "linear",
-        1.0,
-        "lr_mean* ~ B: noise limits lr, B far below the turn-over (Goyal et al. 2017: SGD with momentum, ResNet-50 on "
-        "ImageNet, B up to 8192, with 5 epochs of warm-up)",
-    ),
-    (
-        "square root",
-        0.5,
-        "lr_mean* ~ sqrt(B): Adam and RMSprop where noise dominates (Malladi et al. 2022), LAMB (You et al. 2019: BERT, B up to "
-        "32768, with warm-up); proposed for SGD, too (Hoffer et al. 2017); else in between",
-    ),
-    (
-        "no change",
-        0.0,
-        "lr_mean* constant: curvature limits lr, B far above the turn-over (McCandlish et al. 2018; "
-        "Shallue et al. 2019 measured all three regimes, and turn-overs that differ from model to model)",
-    ),
-)
-"""Each rule for the best lr: its name, the power of B in lr_mean*, and where it holds.
-
-Source: Goyal et al. 2017, arXiv 1706.02677; Malladi et al. 2022, 2205.10287; McCandlish et al. 2018, 1812.06162; Shallue et
-al. 2019, 1811.03600; You et al. 2019, 1904.00962; Hoffer et al. 2017, 1705.08741.
-"""
 
 
 def _knob(name: str, value: float, response: Response, source: Batch, target: Batch) -> Knob:
@@ -337,8 +239,18 @@ def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: f
     if "sum" in (source.reduction, target.reduction) and source.reduction != target.reduction:
         sentences.append("A short last batch has more weight under mean than under sum: drop it, or divide by the nominal size.")
     if target.size != source.size:
+        k = target.size / source.size
         if response.p == 0 and name not in ("adam", "adamw", "rmsprop", "lamb", "adagrad"):
             sentences.append(f"The square root rule was derived for Adam and RMSprop: for {name} it is an assumption.")
+        if name in ("lars", "lamb"):  # You et al. 2017, arXiv 1708.03888; You et al. 2019, 1904.00962
+            sentences.append(
+                "Biases and norms that take a plain SGD step have p = 1: from one B to another theirs is the linear rule."
+            )
+        if k * (1 - min(knobs.get("beta1", 1), knobs.get("beta2", 1))) > 1:
+            sentences.append(
+                "B'/B x (1 - beta) is above 1: the average becomes shorter than a step, and the rule was derived for long ones. "
+                "Expect to tune again."
+            )
         if "clip_norm" in knobs or "clip_value" in knobs:
             sentences.append("The clip threshold is not scaled with B: noise shrinks gradients as B grows, so a clip acts less.")
     if response.decay == "decoupled" and "weight_decay" in knobs:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lrscale.errors import Failure
 from lrscale.files import home
+from lrscale.law.batch_size import Knob
 from lrscale.law.translation import Batch, Translation, translate
 
 
@@ -48,6 +49,7 @@ def print_translation(
     form: str,
     b_crit: float | None = None,
     assumed: Sequence[str] = (),
+    model: str = "network",
 ) -> None:
     """Translates a tuned lr and its knobs, and prints the result as text or JSON.
 
@@ -61,12 +63,13 @@ def print_translation(
       form: `text` or `json`.
       b_crit: the turn-over batch size; None where it is not known.
       assumed: what was not given, in words.
+      model: `network` or `least_squares`.
 
     Raises:
       Refusal: a value breaks its rule.
       Failure: the report of a published study cannot be read.
     """
-    translation = translate(optimizer, lr, source, target, knobs, decoupled, published(), b_crit)
+    translation = translate(optimizer, lr, source, target, knobs, decoupled, published(), b_crit, model)
     if form == "json":
         print(json.dumps(translation_json(translation) | {"assumed": list(assumed)}, indent=2, allow_nan=False))
     else:
@@ -102,11 +105,11 @@ def translation_json(translation: Translation) -> dict[str, Any]:
 def show_translation(translation: Translation, console: Console, assumed: Sequence[str] = ()) -> None:
     """Prints a translation as text for a terminal of at least 80 columns: the answer first, then why, then alternatives."""
     answer = translation.answer
-    console.print(" ".join(f"{knob.name}={_number(knob.after)}" for knob in answer.knobs))
+    console.print(" ".join(f"{knob.name}={_number(knob.after)}" for knob in answer.knobs), soft_wrap=True)
     if answer.rule == "exact":
         console.print("These take exactly the same steps: the batch size does not change, so algebra is enough.")
     else:
-        console.print(f"By the {answer.rule} rule. It assumes this: {answer.assumption} {answer.otherwise}")
+        console.print(f"By the {answer.rule} rule. It assumes that {answer.assumption} {answer.otherwise}")
     if assumed:
         console.print(f"Assumed: {', '.join(assumed)}.")
     momentum = [knob.after for knob in answer.knobs if knob.name == "momentum"]
@@ -117,11 +120,11 @@ def show_translation(translation: Translation, console: Console, assumed: Sequen
     console.print(f"  from  {translation.source}: c = {_number(translation.source.c)}")
     console.print(f"  to    {translation.target}: c = {_number(translation.target.c)}")
     console.print(f"  r     {_number(translation.ratio)} = c after / c before: the gradient is r times as large")
-    table = _table("1. Exact: the same updates", ("knob", "was", "becomes", "why"))
-    for knob in translation.knobs:
-        table.add_row(knob.name, _number(knob.before), _number(knob.after), knob.reason)
     console.print("")
-    console.print(table)
+    if all(knob.after == knob.before for knob in translation.knobs):
+        console.print("1. Exact: at one batch size no knob has to change.")
+    else:
+        console.print(_knobs("1. Exact: the same updates", translation.knobs))
     for caveat in translation.caveats:
         console.print(f"- {caveat}")
     console.print("")
@@ -129,14 +132,16 @@ def show_translation(translation: Translation, console: Console, assumed: Sequen
     if before == after:
         console.print("2. Batch size: it does not change, so the tuned lr stays tuned.")
         return
-    table = _table(f"2. From B = {before} to {after}: it depends on the regime, nothing is exact", ("rule", "lr", "holds where"))
+    console.print(f"2. From B = {before} to {after}: by the {answer.rule} rule, together with 1", style="bold")
+    console.print(_knobs("", answer.knobs))
+    table = _table("Other rules give other lrs, nothing is exact here", ("rule", "lr", "holds where"))
     for rule in translation.rules:
         table.add_row(rule.name, _number(rule.lr), rule.when)
     console.print(table)
+    console.print("Over 35 workloads no rule held everywhere (Shallue et al. 2019): try half and twice the lr.")
+    console.print("")
     if not translation.evidence:
-        console.print(
-            f"No published study covers p = {translation.p:g} from B = {before} to {after}. Measure it with lrscale run -m."
-        )
+        console.print(f"None of our own studies covers {translation.optimizer} from B = {before} to {after}.")
         return
     table = _table("What our own published studies measured, each on its own task", ("study", "measured", "lr", "conditions"))
     for evidence in translation.evidence:
@@ -146,9 +151,17 @@ def show_translation(translation: Translation, console: Console, assumed: Sequen
     console.print("slope: lr_mean* ~ B^slope; B_c: lr_sum* = eta_max / (B + B_c).")
 
 
+def _knobs(title: str, knobs: Sequence[Knob]) -> Table:
+    """Returns a table of knobs, before and after."""
+    table = _table(title, ("knob", "was", "becomes", "why"))
+    for knob in knobs:
+        table.add_row(knob.name, _number(knob.before), _number(knob.after), knob.reason)
+    return table
+
+
 def _table(title: str, columns: tuple[str, ...]) -> Table:
     """Returns an empty table."""
-    return Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    return Table(*columns, title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _number(value: float) -> str:
