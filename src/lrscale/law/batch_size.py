@@ -50,7 +50,7 @@ REGIMES = (
     (
         "square root",
         0.5,
-        "Adam and RMSprop where noise dominates (Malladi et al. 2022); LAMB (You et al. 2019: BERT, B up to 32768, warm-up); "
+        "Adam and RMSprop where noise dominates (Malladi et al. 2022); LAMB (You et al. 2019: BERT, B above 32000, warm-up); "
         "proposed for SGD too (Hoffer et al. 2017)",
     ),
     (
