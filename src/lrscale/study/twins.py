@@ -6,7 +6,7 @@ The reference is the twin with the smallest gradient scale c: mean reduction, wh
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,19 +23,6 @@ COMPANIONS = ("scaled", "as_given")
 """What `hydra.sweeper.companions` can be."""
 
 
-def references(cells: Sequence[Cell]) -> list[Cell]:
-    """Returns the reference of each cell, [cell]: the first of its twins with the smallest gradient scale.
-
-    Args:
-      cells: the cells of a study; equal in all that is not one of their axes.
-    """
-    twins: dict[str, list[tuple[float, int]]] = {}
-    keys = [_examples_of_a_step(cell) for cell in cells]
-    for i, (cell, key) in enumerate(zip(cells, keys, strict=True)):
-        twins.setdefault(key, []).append((step_gradient_scale(cell.training), i))
-    return [cells[min(twins[key])[1]] for key in keys]
-
-
 def scaled_companions(cells: Sequence[Cell], tuned: Iterable[str]) -> tuple[Cell, ...]:
     """Returns the cells with their weight decay, eps and the like scaled, which are given for the references.
 
@@ -44,8 +31,8 @@ def scaled_companions(cells: Sequence[Cell], tuned: Iterable[str]) -> tuple[Cell
       tuned: dotted keys of the tuned hyperparameters; these are not set.
     """
     tuned, scaled = tuple(tuned), []
-    for cell, reference in zip(cells, references(cells), strict=True):
-        knobs = {key: value for key, value in _translated(cell, reference).items() if key not in tuned}
+    for cell, reference, r in _with_references(cells):
+        knobs = {key: value for key, value in _wanted(cell, reference, r).items() if key not in tuned}
         config = with_values(cell.config, knobs)
         scaled.append(replace(cell, config=config, id=identity(config, tuned), values={**cell.values, **knobs}))
     return tuple(scaled)
@@ -63,37 +50,19 @@ def with_twins(cells: Sequence[Cell], tuned: Iterable[str], companions: str) -> 
     if LR_KEY not in tuned or any(cell.config.get("probe") is not None for cell in cells):
         return tuple(cells)
     return tuple(
-        cell if cell is reference else replace(cell, twin=_twin(cell, reference, tuned, companions))
-        for cell, reference in zip(cells, references(cells), strict=True)
+        cell if cell is reference else replace(cell, twin=_twin(cell, reference, r, tuned, companions))
+        for cell, reference, r in _with_references(cells)
     )
 
 
 def knobs_scaled(cells: Sequence[Cell]) -> dict[str, float]:
     """Returns the power of r by which each knob of the cells was scaled against the cell's reference, by its dotted key."""
-    by_id = {cell.id: cell for cell in cells}
-    powers: dict[str, float] = {}
-    for cell in cells:
-        if cell.twin is not None and cell.twin.r != 1:
-            powers |= {key: power for key, power in _powers(cell).items() if _differs(cell, by_id[cell.twin.of], key)}
-    return powers
+    return {key: power for key, power, is_scaled in _knobs(cells) if is_scaled}
 
 
 def knobs_left(cells: Sequence[Cell]) -> list[str]:
     """Returns the dotted keys of the knobs that were not scaled in some cell, though the same steps need it."""
-    by_id = {cell.id: cell for cell in cells}
-    left: dict[str, None] = {}
-    for cell in cells:
-        if cell.twin is not None:
-            wanted = _translated(cell, by_id[cell.twin.of]).items()
-            left |= dict.fromkeys(
-                key for key, v in wanted if key not in cell.twin.factors and cell.config["optimizer"][key.partition(".")[2]] != v
-            )
-    return list(left)
-
-
-def _differs(cell: Cell, reference: Cell, key: str) -> bool:
-    group, _, name = key.partition(".")
-    return bool(key in (cell.twin.factors if cell.twin else ())) or cell.config[group][name] != reference.config[group][name]
+    return list(dict.fromkeys(key for key, _, is_scaled in _knobs(cells) if not is_scaled))
 
 
 def shared_axes(cell: Cell, but: Sequence[str] = ("reduction", "batch_size")) -> dict[str, Any]:
@@ -101,9 +70,33 @@ def shared_axes(cell: Cell, but: Sequence[str] = ("reduction", "batch_size")) ->
     return {axis: value for axis, value in cell.scientific.items() if axis not in but}
 
 
-def _examples_of_a_step(cell: Cell) -> str:
-    """Returns a key that cells share whose steps take the same examples."""
-    return f"{cell.training.step_examples} {sorted(shared_axes(cell, STEP_AXES).items())!r}"
+def _with_references(cells: Sequence[Cell]) -> list[tuple[Cell, Cell, float]]:
+    """Returns each cell with its reference, and with r: its gradient scale divided by that of the reference.
+
+    Args:
+      cells: the cells of a study; equal in all that is not one of their axes.
+    """
+    keys = [f"{cell.training.step_examples} {sorted(shared_axes(cell, STEP_AXES).items())!r}" for cell in cells]
+    scales = [step_gradient_scale(cell.training) for cell in cells]
+    twins: dict[str, list[tuple[float, int]]] = {}
+    for i, (key, c) in enumerate(zip(keys, scales, strict=True)):
+        twins.setdefault(key, []).append((c, i))
+    found = [min(twins[key]) for key in keys]  # of equal scales, the first cell
+    return [(cell, cells[k], c / least) for cell, c, (least, k) in zip(cells, scales, found, strict=True)]
+
+
+def _knobs(cells: Sequence[Cell]) -> Iterator[tuple[str, float, bool]]:
+    """Yields each knob of each twin that must be scaled for the same steps: its key, its power of r, and whether it was."""
+    by_id = {cell.id: cell for cell in cells}
+    for cell in cells:
+        if cell.twin is None or cell.twin.r == 1:
+            continue
+        wanted = _wanted(cell, by_id[cell.twin.of], cell.twin.r)
+        for key, power in _powers(cell).items():
+            if key in cell.twin.factors:
+                yield key, power, cell.twin.factors[key] != 1
+            elif key in wanted:
+                yield key, power, _option(cell, key) == wanted[key]
 
 
 def _powers(cell: Cell) -> dict[str, float]:
@@ -112,37 +105,26 @@ def _powers(cell: Cell) -> dict[str, float]:
     return {f"optimizer.{name}": power for name, power in companions.items() if power}
 
 
-def _translated(cell: Cell, reference: Cell) -> dict[str, Any]:
+def _option(cell: Cell, key: str) -> Any:
+    """Returns an option of a cell's optimizer, by its dotted key."""
+    return cell.config["optimizer"][key.removeprefix("optimizer.")]
+
+
+def _wanted(cell: Cell, reference: Cell, r: float) -> dict[str, Any]:
     """Returns the companions of the lr, by their dotted keys, that make a cell's steps those of its reference."""
-    r = step_gradient_scale(cell.training) / step_gradient_scale(reference.training)
-    given = reference.config["optimizer"]
-    values = {key: (given[key.partition(".")[2]], power) for key, power in _powers(cell).items()}
-    return {key: value * r**power for key, (value, power) in values.items() if value and r != 1}
+    return {key: _option(reference, key) * r**power for key, power in _powers(cell).items() if r != 1 and _option(reference, key)}
 
 
-def _twin(cell: Cell, reference: Cell, tuned: Sequence[str], companions: str) -> Twin:
-    """Returns how a cell goes with its reference."""
-    r = step_gradient_scale(cell.training) / step_gradient_scale(reference.training)
-    powers = {LR_KEY: -OPTIMIZERS[cell.training.optimizer.name].homogeneity}
-    powers |= _powers(cell) if companions == "scaled" else {}
-    factors = {key: r ** powers.get(key, 0.0) for key in tuned}
-    tuned_as_they_must = companions == "scaled" or not set(_powers(cell)) & set(tuned)
-    same = (
-        tuned_as_they_must
-        and math.log2(r).is_integer()
-        and not _has_short_step(cell.training)
-        and _optimizer(cell, tuned) == {**_optimizer(reference, tuned), **_without_group(_translated(cell, reference), tuned)}
+def _twin(cell: Cell, reference: Cell, r: float, tuned: Sequence[str], companions: str) -> Twin:
+    """Returns how a cell goes with its reference; see `with_twins`."""
+    powers = _powers(cell) if companions == "scaled" else {}
+    powers = {**powers, LR_KEY: -OPTIMIZERS[cell.training.optimizer.name].homogeneity}
+    wanted = _wanted(cell, reference, r)
+    is_one_optimizer = all(
+        key in powers if key in tuned else _option(cell, key) == wanted.get(key, _option(reference, key)) for key in _powers(cell)
     )
-    return Twin(reference.id, r, factors, same)
-
-
-def _optimizer(cell: Cell, tuned: Sequence[str]) -> dict[str, Any]:
-    """Returns the options of a cell's optimizer that are not tuned."""
-    return {name: value for name, value in cell.config["optimizer"].items() if f"optimizer.{name}" not in tuned}
-
-
-def _without_group(values: Mapping[str, Any], tuned: Sequence[str]) -> dict[str, Any]:
-    return {key.partition(".")[2]: value for key, value in values.items() if key not in tuned}
+    is_same_run = is_one_optimizer and math.log2(r).is_integer() and not _has_short_step(cell.training)
+    return Twin(reference.id, r, {key: r ** powers.get(key, 0.0) for key in tuned}, is_same_run)
 
 
 def _has_short_step(training: Training) -> bool:
