@@ -67,7 +67,7 @@ def test_the_link_opens_the_summary_with_note_and_drawn_curves(browser: Browser,
     assert f"viewStateShareKey={SUMMARY}&compareRunsMode=CHART" in link
     seen = visit(browser, link, SUMMARY, charts=True)
     page = seen.page
-    page.get_by_text("lr_sum* = lr_mean* x c^-", exact=False).first.wait_for()
+    page.get_by_text("lr_sum* = lr_mean* x c^-1 exactly", exact=False).first.wait_for()
     page.get_by_text("Best lr against log10 batch size").scroll_into_view_if_needed()
     page.wait_for_function("document.querySelectorAll('path.js-line').length >= 8")
     drawn = page.evaluate(

@@ -40,8 +40,8 @@ def test_trials_outside_are_left_out_and_those_inside_are_used() -> None:
     trials = [trial(lr, wide) for lr in (0.01, 0.1, 1)]
     assert [t.params[LR] for t in sort_trials(narrow, trials).used] == [0.1]
     text = said(narrow, trials)
-    assert "2 recorded trials lie outside what is asked (optimizer.lr = 0.05 to 0.5): they are left out." in text
-    assert "1 recorded trials were made in another interval, and lie inside what is asked: they are used." in text
+    assert "2 recorded trials outside what is asked (optimizer.lr = 0.05 to 0.5): left out." in text
+    assert "1 recorded trial made in another interval, inside what is asked: used." in text
 
 
 def test_the_interval_of_a_twin_is_its_own() -> None:
@@ -59,8 +59,8 @@ def test_a_plan_that_widens_uses_its_own_trials_outside_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("changes", "made_by", "says"),
     [
-        ({"sampler": {"name": "tpe"}}, "2.13", "made by another sampler, and lie inside"),
-        ({}, "2.12", "made with another torch, and may differ in the last digits"),
+        ({"sampler": {"name": "tpe"}}, "2.13", "made by another sampler, inside what is asked: used."),
+        ({}, "2.12", "made with another torch, their last digits may differ: used."),
         ({"n_trials": 1}, "2.13", "more trials than n_trials = 1, up to 2: all are used"),
     ],
 )
@@ -75,7 +75,7 @@ def test_what_was_made_otherwise_is_said(changes: dict[str, Any], made_by: str, 
 def test_other_cells_are_in_neither_part() -> None:
     plan = make_plan()
     assert sort_trials(plan, [trial(0.1, plan, cell="other")]) == ([], [])
-    assert "1 recorded trials belong to other settings or to an older lrscale" in said(plan, [trial(0.1, plan, cell="other")])
+    assert "1 recorded trial of other settings or of an older lrscale: left out." in said(plan, [trial(0.1, plan, cell="other")])
 
 
 def test_a_question_is_sampler_and_interval() -> None:

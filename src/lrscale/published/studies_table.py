@@ -10,7 +10,7 @@ from lrscale.estimate.intervals import Interval
 from lrscale.files import write_whole
 from lrscale.published.compare import verdict_of
 from lrscale.published.markdown import in_code, in_markdown
-from lrscale.study.statements import measured_in_words
+from lrscale.study.statements import SAME_RUNS, measured_in_words
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound
 
 MARKERS = re.compile(r"(<!-- studies -->\n).*?(<!-- /studies -->)", re.S)
@@ -147,6 +147,8 @@ def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> 
     least, most = (_measured_words(measure, verdict) for verdict in (verdicts[0], verdicts[-1]))
     if measure in ("deviation", "log_deviation") and verdicts[-1]["measured"] == 0:
         return "exact"
+    if least == most == ", ".join(SAME_RUNS):
+        return f"{least}, {len(verdicts)} cases" if len(verdicts) > 1 else least
     name = NUMBER_NAMES.get(measure) or _quantity_in_words(str(claim["quantity"]))
     if measure == "coverage":
         return f"{most} hold {name}"

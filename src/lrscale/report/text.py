@@ -15,7 +15,7 @@ from lrscale.study.claims import Verdict
 from lrscale.study.families import CellAnswer, Measurement
 from lrscale.study.plan import in_words
 from lrscale.study.remarks import coverage, remarks
-from lrscale.study.statements import digits, in_few, in_words_of, laws
+from lrscale.study.statements import SAME_RUNS, digits, in_few, in_words_of, laws, of_same_runs
 from lrscale.study.verdict import CANNOT_TELL, FAILS, Bound, Judgement
 from lrscale.training.quantity import Quantity
 
@@ -189,6 +189,8 @@ def claim_row(verdict: Verdict) -> list[str]:
     measured, interval = verdict.measured, verdict.interval
     if measured is None or interval is None:
         return [verdict.name, verdict.bound.words, number(measured.value if measured else None), "-", verdict.verdict]
+    if of_same_runs(verdict.measure, measured):
+        return [verdict.name, verdict.bound.words, *SAME_RUNS, verdict.verdict]
     return [verdict.name, verdict.bound.words, *_in_columns(interval, verdict.bound), verdict.verdict]
 
 

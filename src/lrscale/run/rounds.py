@@ -16,7 +16,7 @@ from lrscale.search.twin_tuner import TwinTuner
 from lrscale.signals import uninterrupted
 from lrscale.study.plan import Share, exact_label
 from lrscale.study.records import StudyRecord, TrialRecord, trial_record
-from lrscale.study.settings import remarks_on_trials, sort_trials
+from lrscale.study.settings import remarks_on_trials, settings_of, sort_trials
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result, same_run
 
@@ -195,6 +195,7 @@ class Rounds:
             display.job(tuner.cell.label, 0, 0, 0, len(missing))
             return
         colour = self.palette[int(tuner.cell.config["batch_size"])]
+        settings = settings_of(self.study, tuner.cell)
         diverged: list[bool] = []
         for ask in missing:
             result, together = _in_twin(results[tuner.point(ask.params)], work.tuner, tuner), first_of[ask.number]
@@ -204,7 +205,7 @@ class Rounds:
                 self.store.record_trial(
                     self.study, tuner.cell, ask.number, together, ask.params, result, started, colour, same_as
                 )
-                record = trial_record(tuner.cell.id, ask.number, together, ask.params, result)
+                record = trial_record(tuner.cell.id, ask.number, together, ask.params, result, settings)
                 self.recorded[_key(tuner.cell.id, ask.params)] = record
                 tuner.learn(ask.params, result.objectives)
                 if ask in new:

@@ -78,7 +78,7 @@ class Ratio(NamedTuple):
 
     `of` and `over` name them. `slope` is the slope of the log of the ratio over the log of the ratio of their c; it is None
     where it could not be estimated. `expected` is the slope in theory, -p. `same_runs` says whether all pairs of cells are
-    the same runs, so that the ratio holds by algebra.
+    the same runs. Then the slope is not measured: it is -p by algebra, an interval of width zero.
     """
 
     of: str
@@ -206,6 +206,8 @@ def _ratio(of: str, over: str, cells: dict[int, CellAnswer], others: dict[int, C
     if fitting:
         log_c = np.log([cell.c / other.c for cell, other in fitting])
         found = ratio_slope(log_c, [cell.best for cell, _ in fitting if cell.best], [o.best for _, o in fitting if o.best])
+    if found is not None and same:
+        found = Interval(expected, expected, expected)
     yield Ratio(of, over, found, expected, same)
 
 

@@ -30,7 +30,9 @@ class TrialRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def trial_record(cell: str, number: int, together: int, params: Mapping[str, float], result: Result) -> TrialRecord:
+def trial_record(
+    cell: str, number: int, together: int, params: Mapping[str, float], result: Result, settings: Mapping[str, Any]
+) -> TrialRecord:
     """Returns the record of a result that is not in a store yet; its `run_id` is empty.
 
     Args:
@@ -39,8 +41,9 @@ def trial_record(cell: str, number: int, together: int, params: Mapping[str, flo
       together: the number of the first trial of its round.
       params: the tuned hyperparameters, by dotted key.
       result: what the training returned.
+      settings: what the trial was asked under.
     """
-    return TrialRecord("", cell, number, params, result.objectives, result.diverged, together, result.quantities)
+    return TrialRecord("", cell, number, params, result.objectives, result.diverged, together, result.quantities, settings)
 
 
 @dataclass(frozen=True)

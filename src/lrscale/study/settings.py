@@ -14,8 +14,6 @@ from lrscale.study.records import StudyRecord, TrialRecord
 
 LEEWAY = 1e-6
 """How far beyond an interval, relatively, a trial may lie: lattice points and factors are rounded."""
-
-
 QUESTION = ("sampler", "intervals")
 """The settings that say which points are asked for. Trials whose settings agree in them were asked one after another."""
 
@@ -63,21 +61,25 @@ def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list
     for key, what in (("intervals", "in another interval"), ("sampler", "by another sampler"), ("torch", "with another torch")):
         others = [t for t in found.used if t.settings and t.settings.get(key) != asked[t.cell][key]]
         if others:
-            digits = ", and may differ in the last digits" if key == "torch" else ", and lie inside what is asked"
-            remarks.append(f"{len(others)} recorded trials were made {what}{digits}: they are used.")
+            digits = "their last digits may differ" if key == "torch" else "inside what is asked"
+            remarks.append(f"{_count(len(others))} made {what}, {digits}: used.")
     counts = [sum(trial.cell == cell for trial in found.used) for cell in cells]
     if plan.intervals and max(counts, default=0) > plan.n_trials:
         remarks.append(f"Some cells have more trials than n_trials = {plan.n_trials}, up to {max(counts)}: all are used.")
     elsewhere = sum(trial.cell not in cells for trial in trials)
     if elsewhere:
-        remarks.append(f"{elsewhere} recorded trials belong to other settings or to an older lrscale: they are left out.")
+        remarks.append(f"{_count(elsewhere)} of other settings or of an older lrscale: left out.")
     return remarks
 
 
 def left_out_remark(plan: Plan, count: int) -> str:
     """Returns a sentence on trials that are left out."""
     intervals = ", ".join(f"{key} = {i.low:g} to {i.high:g}" for key, i in plan.intervals.items())
-    return f"{count} recorded trials lie outside what is asked ({intervals or 'nothing is tuned'}): they are left out."
+    return f"{_count(count)} outside what is asked ({intervals or 'nothing is tuned'}): left out."
+
+
+def _count(trials: int) -> str:
+    return f"{trials} recorded trial{'s' if trials != 1 else ''}"
 
 
 def round_of(trial: TrialRecord) -> tuple[str, str, int | None]:

@@ -124,11 +124,14 @@ def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
     if ratio.slope is None or judgement.verdict == CANNOT_TELL:
         return ""
     where = f" ({family.name})" if family.name and "," not in ratio.of else ""
+    is_count = (ratio.of, ratio.over) == ("sum", "mean") and family.cells[0].training.accumulation == 1
+    c = "c the number of summed terms" if is_count else "c the ratio of their gradient scales"
+    ratio_of = f"{lr_name(ratio.of)} = {lr_name(ratio.over)} x c^"
+    if ratio.same_runs:
+        return f"{ratio_of}{ratio.expected:g} exactly{where}, {c}: they are the same runs, trained once and recorded twice."
     fits = "as" if judgement.verdict == HOLDS else "not as"
     number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
-    c = "the number of summed terms" if ratio.of == "sum" else "the ratio of their gradient scales"
-    law = f"{lr_name(ratio.of)} = {lr_name(ratio.over)} x c^{number}{where}, c {c}: {fits} theory says (c^{ratio.expected:g})."
-    return f"{law} They are the same runs, trained once and recorded twice." if ratio.same_runs else law
+    return f"{ratio_of}{number}{where}, {c}: {fits} theory says (c^{ratio.expected:g})."
 
 
 def _slope_law(family: Family) -> str:
@@ -174,6 +177,8 @@ def _trade_off_law(family: Family) -> str:
     return f"Steps to the target are S = S_min (1 + B_crit/B), S_min = {s}, B_crit = {b}, to {t.residual:.2g} rms in ln S."
 
 
+SAME_RUNS = ("exact", "the same runs")
+"""What stands for the number and for its interval where all pairs of cells are the same runs: nothing was measured."""
 MOST_DIGITS = 4
 """The largest number of digits after the decimal point; very narrow intervals reach it, and tolerances may pass it."""
 
@@ -193,11 +198,20 @@ def measured_in_words(measure: str, measured: Interval | None, bound: Bound) -> 
       '0.50 [0.25, 0.75]'
       >>> measured_in_words("log_deviation", Interval(0.01, 0.01, 0.01), Bound(at_most=0.1))
       'within 1 %'
+      >>> measured_in_words("ratio_slope", Interval(-1, -1, -1), Bound(-1, 0.02))
+      'exact, the same runs'
     """
     if measured is None:
         return "nothing measured"
+    if of_same_runs(measure, measured):
+        return ", ".join(SAME_RUNS)
     in_words = MEASURES_IN_WORDS.get(measure)
     return in_digits(measured, bound) if in_words is None else in_words(measured)
+
+
+def of_same_runs(measure: str, measured: Interval) -> bool:
+    """Returns whether a claim on the ratio of best lrs is about the same runs: then its interval has width zero."""
+    return measure == "ratio_slope" and measured.low == measured.high
 
 
 def in_digits(interval: Interval, bound: Bound | None = None) -> str:

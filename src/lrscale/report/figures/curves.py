@@ -201,7 +201,10 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         ratio = next((r for r in family.ratios if (r.of, r.over) == ("sum", "mean")), None)
         law = r"$\mathbf{lr^*_{sum}\,/\,lr^*_{mean}}$"
         if ratio is not None and (r := ratio.slope) and ratio_judgement(answer.plan, family, ratio).verdict != CANNOT_TELL:
-            law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{r.value:z.3f}}}}}$   [{r.low:z.3f}, {r.high:z.3f}]"
+            exponent, said = f"{r.value:z.3f}", f"[{r.low:z.3f}, {r.high:z.3f}]"
+            if ratio.same_runs:
+                exponent, said = f"{r.value:g}", "exactly: the same runs"
+            law = rf"$\mathbf{{lr^*_{{sum}}\,/\,lr^*_{{mean}} = c^{{{exponent}}}}}$   {said}"
         elif {"sum", "mean"} <= set(reductions):
             law += f": {CANNOT_TELL}"
         else:
