@@ -1,11 +1,15 @@
 """Evidence is of the same optimizer, over both batch sizes, and never from what does not hold."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy.testing import assert_allclose
 
 from lrscale.law.evidence import MODELS, find_evidence
 from lrscale.law.translation import Batch, translate
+from lrscale.report.translation import published
 
 
 def report(optimizer: str | None, p: int = 1, objective: str = "train_loss", **changes: Any) -> dict[str, Any]:
@@ -73,3 +77,46 @@ def test_decoupled_decay_keeps_its_timescale(after: int, b_crit: float | None) -
     now = {knob.name: knob.after for knob in answer.knobs}
     steps = 32 / after  # over the same examples
     assert now["lr"] * now["weight_decay"] * steps == pytest.approx(1e-3 * 0.1)
+
+
+def line(reduction: str, low: int | None, high: int | None, slope: float) -> dict[str, Any]:
+    return {"of": {}, "reduction": reduction, "low": low, "high": high, "slope": slope, "ci": [slope - 0.1, slope + 0.2]}
+
+
+REPORT = {
+    "objective": "train_loss",
+    "cells": [{"batch_size": 1}, {"batch_size": 16}, {"batch_size": 512}],
+    "ratios": [{"of": {}, "expected": -1}],
+    "slopes": [line("sum", 1, 16, 0.0), line("sum", None, None, -0.5), {**line("sum", 300, 400, 0.0), "slope": None, "ci": None}],
+    "turn_over": [{"of": {}, "b_c": 100.0, "ci": [50.0, 200.0]}],
+}
+
+
+def test_a_published_study_speaks_where_it_measured() -> None:
+    found = translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT})
+    slope, turn = found.evidence
+    assert_allclose(slope.value, [0.5, 0.4, 0.7])
+    assert_allclose(slope.lr, [0.1 * 8**power / 256 for power in (0.5, 0.4, 0.7)])
+    assert_allclose(turn.value, [100, 50, 200])
+    assert_allclose(turn.lr, [0.1 / 32 * (32 + b) / (256 + b) for b in (100, 50, 200)])
+    assert not translate("adam", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT}).evidence
+    assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 1024), reports={"made_up": REPORT}).evidence
+
+
+def test_of_several_ranges_the_narrowest_that_holds_both_batch_sizes_speaks() -> None:
+    found = translate("sgd", 0.1, Batch("mean", 2), Batch("mean", 8), reports={"made_up": REPORT})
+    assert_allclose(found.evidence[0].value[0], 1)
+    assert found.evidence[0].conditions.startswith("B 1 to 16")
+
+
+def test_published_studies_are_read_from_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "made_up").mkdir()
+    (tmp_path / "made_up" / "report.json").write_text(json.dumps(REPORT))
+    assert published(tmp_path) == {"made_up": REPORT}
+    assert published(tmp_path / "nosuch") == {}
+
+
+def test_a_law_that_does_not_hold_is_not_quoted() -> None:
+    for verdict in ("fails", "cannot tell"):
+        report = {**REPORT, **{k: [row | {"verdict": verdict} for row in REPORT[k]] for k in ("slopes", "turn_over")}}
+        assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": report}).evidence

@@ -1,8 +1,6 @@
 """Translations: the exact part against torch.optim's own trajectories, the rest against a made-up published study."""
 
 import inspect
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +8,10 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from lrscale.commands.cli import main
 from lrscale.errors import Refusal
 from lrscale.law.homogeneity import RESPONSES
 from lrscale.law.translation import Batch, translate
-from lrscale.report.translation import published
 from lrscale.training import reference_loop as plain
-from tests.program import here
 
 STEPS = 12
 EXACT: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {
@@ -162,149 +157,9 @@ def test_asgds_lambd_scales_as_its_note_says() -> None:
     assert not torch.allclose(trajectory("ASGD", 0.05 / 16, {}, Batch("sum", 16), {"lambd": 0.5}), by_mean, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "linear", "root", "same"),
-    [("sgd", 0.1 / 32, 0.1 * 8**0.5 / 256, 0.1 / 256), ("adam", 0.8, 0.1 * 8**0.5, 0.1)],
-)
-def test_the_rules_are_in_the_targets_units(optimizer: str, linear: float, root: float, same: float) -> None:
-    found = translate(optimizer, 0.1, Batch("mean", 32), Batch("sum", 256))
-    assert_allclose([rule.lr for rule in found.rules], [linear, root, same])
-    assert not translate(optimizer, 0.1, Batch("mean", 32), Batch("sum", 32)).rules
-
-
-def line(reduction: str, low: int | None, high: int | None, slope: float) -> dict[str, Any]:
-    return {"of": {}, "reduction": reduction, "low": low, "high": high, "slope": slope, "ci": [slope - 0.1, slope + 0.2]}
-
-
-REPORT = {
-    "objective": "train_loss",
-    "cells": [{"batch_size": 1}, {"batch_size": 16}, {"batch_size": 512}],
-    "ratios": [{"of": {}, "expected": -1}],
-    "slopes": [line("sum", 1, 16, 0.0), line("sum", None, None, -0.5), {**line("sum", 300, 400, 0.0), "slope": None, "ci": None}],
-    "turn_over": [{"of": {}, "b_c": 100.0, "ci": [50.0, 200.0]}],
-}
-
-
-def test_a_published_study_speaks_where_it_measured() -> None:
-    found = translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT})
-    slope, turn = found.evidence
-    assert_allclose(slope.value, [0.5, 0.4, 0.7])
-    assert_allclose(slope.lr, [0.1 * 8**power / 256 for power in (0.5, 0.4, 0.7)])
-    assert_allclose(turn.value, [100, 50, 200])
-    assert_allclose(turn.lr, [0.1 / 32 * (32 + b) / (256 + b) for b in (100, 50, 200)])
-    assert not translate("adam", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": REPORT}).evidence
-    assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 1024), reports={"made_up": REPORT}).evidence
-
-
-def test_of_several_ranges_the_narrowest_that_holds_both_batch_sizes_speaks() -> None:
-    found = translate("sgd", 0.1, Batch("mean", 2), Batch("mean", 8), reports={"made_up": REPORT})
-    assert_allclose(found.evidence[0].value[0], 1)
-    assert found.evidence[0].conditions.startswith("B 1 to 16")
-
-
-def test_published_studies_are_read_from_their_folder(tmp_path: Path) -> None:
-    (tmp_path / "made_up").mkdir()
-    (tmp_path / "made_up" / "report.json").write_text(json.dumps(REPORT))
-    assert published(tmp_path) == {"made_up": REPORT}
-    assert published(tmp_path / "nosuch") == {}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "lr", "decay"),
-    [
-        (["--to-reduction", "sum", "--to-batch-size", "256"], 0.1 / 256, 1e-4 * 256),
-        (["--to-batch-size", "256", "--to-accumulation", "8"], 0.1 / 8, 1e-4 * 8),
-        (["--to-reduction", "sum", "--to-ranks", "4"], 0.1 / 8, 1e-4 * 8),
-    ],
-)
-def test_the_command_answers(arguments: list[str], lr: float, decay: float, folder: Path) -> None:
-    asked = ["translate", "--lr", "0.1", "--momentum", "0.9", "--weight-decay", "1e-4", *arguments]
-    said = json.loads(here(folder, *asked, "--format", "json"))
-    after = {knob["name"]: knob["after"] for knob in said["exact"]["knobs"]}
-    assert_allclose([after["lr"], after["weight_decay"], after["momentum"]], [lr, decay, 0.9])
-    text = here(folder, *asked)
-    assert f"{lr:.6g}" in text and f"{decay:.6g}" in text and "1. Exact" in text and "2. " in text
-    assert max(map(len, text.splitlines())) <= 80
-    assert list(folder.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        (["--lr", "0"], "lr"),
-        (["--lr", "nan"], "lr"),
-        (["--lr", "0.1", "--optimizer", "sofia"], "optimizer"),
-        (["--lr", "0.1", "--batch-size", "0"], "batch_size"),
-        (["--lr", "0.1", "--to-ranks", "3"], "batch_size"),
-        (["--lr", "0.1", "--to-accumulation", "0"], "accumulation"),
-        (["--lr", "0.1", "--to-reduction", "none"], "reduction"),
-        (["--lr", "0.1", "--terms", "-1"], "terms"),
-        (["--lr", "0.1", "--weight-decay", "-1"], "weight_decay"),
-        (["--lr", "0.1", "--momentum", "1"], "momentum"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_in_one_line(arguments: list[str], field: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["translate", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith(f"lrscale: `{field}` ") and err.count("\n") == 1
-
-
-def test_help_names_every_knob(capsys: pytest.CaptureFixture[str]) -> None:
-    from lrscale.law.translation import KNOBS
-
-    with pytest.raises(SystemExit):
-        main(["translate", "--help"])
-    said = capsys.readouterr().out
-    assert all(f"--{knob.replace('_', '-')}" in said for knob in KNOBS if not knob.startswith("beta")) and "--betas" in said
-
-
 def test_an_unknown_knob_is_refused() -> None:
     with pytest.raises(Refusal, match="`betas` is not known"):
         translate("adam", 0.1, Batch(), Batch("sum"), {"betas": 0.9})
-
-
-def answered(optimizer: str, knobs: dict[str, float], b_crit: float | None = None) -> dict[str, float]:
-    found = translate(optimizer, 0.1, Batch("mean", 32), Batch("mean", 128), knobs, b_crit=b_crit)
-    return {knob.name: knob.after for knob in found.answer.knobs}
-
-
-def test_adamws_decay_keeps_lr_x_wd_x_steps_and_its_companions_follow() -> None:
-    after = answered("AdamW", {"weight_decay": 0.1, "eps": 1e-8, "beta1": 0.9, "beta2": 0.999})
-    assert_allclose(list(after.values()), [0.2, 0.2, 0.5e-8, 0.9**4, 0.999**4])
-    assert_allclose(after["lr"] * after["weight_decay"] / 4, 0.1 * 0.1)
-
-
-def test_sgd_follows_the_linear_rule_or_the_turn_over() -> None:
-    assert_allclose(list(answered("SGD", {"weight_decay": 1e-4}).values()), [0.4, 1e-4])
-    after = answered("SGD", {"weight_decay": 1e-4}, b_crit=96.0)
-    assert_allclose(after["lr"], 0.1 * 4 * (32 + 96) / (128 + 96))
-    assert_allclose(after["lr"] * after["weight_decay"] / 4, 0.1 * 1e-4)
-
-
-def test_a_law_that_does_not_hold_is_not_quoted() -> None:
-    for verdict in ("fails", "cannot tell"):
-        report = {**REPORT, **{k: [row | {"verdict": verdict} for row in REPORT[k]] for k in ("slopes", "turn_over")}}
-        assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": report}).evidence
-
-
-def test_the_first_line_is_the_answer(folder: Path) -> None:
-    lines = here(folder, "translate", "--lr", "0.1", "--to-reduction", "sum").splitlines()
-    assert lines[0] == "lr=0.003125"
-    assert any("Assumed: mean reduction, B = 32" in text for text in lines)
-
-
-@pytest.mark.parametrize(("library", "before", "after"), [("hf", 32, 256), ("lightning", 32, 256), ("keras", 16, 64)])
-def test_a_library_sets_who_divides_and_what_a_batch_size_counts(library: str, before: int, after: int, folder: Path) -> None:
-    asked = ["--from", library, "--batch-size", "16", "--ranks", "2", "--to-accumulation", "4", "--to-ranks", "4"]
-    said = json.loads(here(folder, "translate", "--lr", "0.1", *asked, "--format", "json"))
-    assert (said["source"]["size"], said["target"]["size"]) == (before, after)
-    assert said["r"] == 1 and said["target"]["divided"]
-    assert_allclose(said["answer"]["knobs"][0]["after"], 0.1 * after / before)
-    assert any("divided" in text or "averaged" in text for text in said["assumed"])
-
-
-def test_adagrad_keeps_its_lr_where_noise_dominates() -> None:
-    assert_allclose(list(answered("Adagrad", {"eps": 1e-8}).values()), [0.1, 0.25e-8])
 
 
 def moved(name: str, scale: float, lr: float, options: dict[str, Any], shape: tuple[int, ...] = (6,)) -> Tensor:
@@ -368,82 +223,3 @@ def test_lbfgs_follows_its_note() -> None:
     assert_allclose(weights(16.0, 16.0, None), weights(1.0, 1.0, None), rtol=1e-9)
     assert not torch.allclose(weights(16.0, 1.0, None), weights(1.0, 1.0, None), rtol=1e-9)
     assert translated("LBFGS", {}, Batch("sum", 16))["lr"] == 0.05
-
-
-def test_adamws_run_over_the_same_examples_stays_only_if_decay_goes_with_lr() -> None:
-    """Gradients of pure noise of size 1/sqrt(B): the weights forget their start at lr x wd a step, and diffuse."""
-
-    def spread(size: int, scale_decay: bool) -> float:
-        knobs = {"weight_decay": 0.5, "eps": 1e-8, "beta1": 0.9, "beta2": 0.99}
-        after = {k.name: k.after for k in translate("AdamW", 0.02, Batch(size=4), Batch(size=size), knobs).answer.knobs}
-        decay = after["weight_decay"] if scale_decay else 0.5
-        parameter = torch.ones(4000, dtype=torch.float64, requires_grad=True)
-        betas = (after["beta1"], after["beta2"])
-        optimizer = torch.optim.AdamW([parameter], lr=after["lr"], betas=betas, eps=after["eps"], weight_decay=decay)
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(400 // (size // 4)):
-            parameter.grad = torch.randn(4000, generator=generator, dtype=torch.float64) / size**0.5
-            optimizer.step()
-        return float(parameter.detach().mean())
-
-    start = spread(4, True)
-    assert start < 0.1
-    assert_allclose(spread(16, True), start, atol=0.02)
-    assert spread(16, False) > start + 0.05
-
-
-@pytest.mark.parametrize("library", ["hf", "lightning", "accelerate", "keras"])
-def test_what_from_says_is_what_a_loop_with_those_habits_does(library: str, folder: Path) -> None:
-    count, ranks, own = 4, 2, 6
-    asked = ["--from", library, "--batch-size", str(own), "--ranks", str(ranks), "--accumulation", str(count), "--format", "json"]
-    said = json.loads(here(folder, "translate", "--lr", "0.1", *asked))["source"]
-    generator = torch.Generator().manual_seed(0)
-    per_rank = own // ranks if library == "keras" else own
-    x = torch.randn(count, ranks, per_rank, 3, generator=generator, dtype=torch.float64)
-    weight = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    for rank in range(ranks):
-        for micro in range(count):
-            loss = (x[micro, rank] @ weight).square().mean() / count  # the library divides by the number of micro-batches
-            (loss / ranks).backward()  # and averages over the ranks
-    assert said["size"] == x[..., 0].numel()
-    flat = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    (x.reshape(-1, 3) @ flat).square().mean().backward()
-    assert weight.grad is not None and flat.grad is not None
-    assert_allclose(weight.grad, said["c"] * flat.grad, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        (["--b-crit", "0"], "b_crit"),
-        (["--b-crit", "nan"], "b_crit"),
-        (["--betas", "0.9", "1"], "beta2"),
-        (["--betas", "-0.1", "0.9"], "beta1"),
-        (["--model", "forest"], "model"),
-        (["--from", "hf", "--ranks", "0"], "ranks"),
-        (["--from", "keras", "--to-accumulation", "0"], "accumulation"),
-    ],
-)
-def test_new_options_are_refused_in_one_line(arguments: list[str], field: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["translate", "--lr", "0.1", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith(f"lrscale: `{field}` ") and err.count("\n") == 1
-
-
-def test_the_answer_stays_on_one_line(folder: Path) -> None:
-    asked = [
-        "--optimizer",
-        "adamw",
-        "--weight-decay",
-        "0.1",
-        "--betas",
-        "0.9",
-        "0.999",
-        "--eps",
-        "1e-8",
-        "--to-batch-size",
-        "512",
-    ]
-    lines = here(folder, "translate", "--lr", "3e-4", *asked).splitlines()
-    assert lines[0].startswith("lr=0.0012 ") and "beta2=" in lines[0] and "eps=" in lines[0]
-    assert any("shorter than a step" in line or "becomes shorter" in line for line in lines)

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -194,8 +195,9 @@ def test_a_trials_page_tells_its_config_and_its_optuna_trial(browser: Browser, l
 
 def test_the_report_is_accessible_in_light_dark_and_on_a_phone(browser: Browser, study: Path) -> None:
     report = study / "studies" / safe_name(NAME) / "report.html"
-    for scheme, width in (("light", 1200), ("dark", 1200), ("light", 390)):
-        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
+    looks: list[tuple[Literal["light", "dark"], int]] = [("light", 1200), ("dark", 1200), ("light", 390)]
+    for scheme, width in looks:
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
         seen = Visit(page, report.as_uri())
         page.goto(report.as_uri())
         page.wait_for_selector("path.js-line")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,9 +71,11 @@ def test_a_server_is_used_again_only_if_it_serves_the_very_store(servers: list[t
         def tag_experiment(self, experiment: str, tags: dict[str, str]) -> None:
             ours.tags.update(tags)
 
-    assert _serving(Ours(), study([1]), LOCAL, first) == second  # type: ignore[arg-type]
+    served: Any = Ours()
+    assert _serving(served, study([1]), LOCAL, first) == second
     assert ASKED in ours.tags
-    assert _serving(Store(), study([1]), LOCAL, first) is None  # type: ignore[arg-type]
+    other: Any = Store()
+    assert _serving(other, study([1]), LOCAL, first) is None
 
 
 CHILDREN = """

@@ -151,8 +151,9 @@ class Killer:
             append(journal, logs)
             killer.point()
 
-        Client.__getattr__ = told  # type: ignore[method-assign]
-        Journal.append_logs = dying_append  # type: ignore[method-assign]
+        patch = pytest.MonkeyPatch()  # of a process that ends by being killed
+        patch.setattr(Client, "__getattr__", told)
+        patch.setattr(Journal, "append_logs", dying_append)
 
 
 def in_a_child(folder: Path, at: int) -> int:

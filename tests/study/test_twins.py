@@ -61,7 +61,8 @@ def test_knobs_given_as_they_are_make_another_optimizer() -> None:
     with_decay = {"drop_last": True, "optimizer__weight_decay": 0.1}
     by_sum, by_mean = pair(64, "as_given", **with_decay)
     assert by_sum.config["optimizer"]["weight_decay"] == 0.1 and by_sum.twin is not None and not by_sum.twin.is_same_run
-    assert pair(64, "as_given", drop_last=True)[0].twin.is_same_run  # type: ignore[union-attr]  # nothing is to be scaled
+    nothing_to_scale = pair(64, "as_given", drop_last=True)[0].twin
+    assert nothing_to_scale is not None and nothing_to_scale.is_same_run
     scaled, reference = pair(64, **with_decay)
     assert scaled.config["optimizer"]["weight_decay"] == 6.4 and reference.config["optimizer"]["weight_decay"] == 0.1
     assert scaled.values == {"optimizer.weight_decay": 6.4}  # a job that composes the config anew sets it, too

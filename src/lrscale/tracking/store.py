@@ -1,6 +1,5 @@
 """Writes studies and trials to an MLflow store, in few calls. `lrscale.tracking.reader` reads them."""
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -13,17 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, safe_name
 from lrscale.provenance import source_tags
 from lrscale.spec import Compute
 from lrscale.study.document import document
-from lrscale.study.plan import Cell, Plan, trial_label, with_values
+from lrscale.study.plan import Cell, trial_label, with_values
 from lrscale.study.records import StudyRecord
 from lrscale.study.settings import settings_of
 from lrscale.tracking.client import answers, deliver, failure
+from lrscale.tracking.datasets import datasets, own_data
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
 from lrscale.tracking.outbox import Courier, Outbox, outbox_path
 from lrscale.tracking.reader import Reader
@@ -154,20 +154,20 @@ class Store(Reader):
         Returns:
           The record with its run and its experiment, and with the seconds of earlier executions.
         """
-        plan = study.plan
+        plan, now = study.plan, datetime.now(UTC).isoformat()
         experiment = self.experiment(plan.study)
         earlier = self.client.search_runs([experiment], f"tags.`{PLAN}` = '{plan.id}'", max_results=1)
         if earlier:
             run_id = str(earlier[0].info.run_id)
             self.client.update_run(run_id, status="RUNNING")
-            self.client.set_tag(run_id, EXECUTED, _now())
+            self.client.set_tag(run_id, EXECUTED, now)
         else:
-            tags = {KIND: "study", PLAN: plan.id, EXECUTED: _now(), **source_tags()}
+            tags = {KIND: "study", PLAN: plan.id, EXECUTED: now, **source_tags()}
             run_id = str(self.client.create_run(experiment, tags=tags, run_name=f"study {plan.study}").info.run_id)
         values = (len(plan.cells), plan.n_trials, plan.sampler["name"], plan.objective)
         params = [Param(name, str(value)) for name, value in zip(STUDY_PARAMETERS, values, strict=True)]
         self.client.log_batch(run_id, params=params)
-        self.client.log_inputs(run_id, _datasets(plan))
+        self.client.log_inputs(run_id, datasets(plan))
         self.client.log_dict(run_id, document(study), STUDY_FILE)
         run = self.client.get_run(run_id)
         self.seconds_before = float(run.data.tags.get(SECONDS, 0))
@@ -224,7 +224,7 @@ class Store(Reader):
         }
         if same_as:
             tags[SAME_RUN] = same_as
-        always = {key: cell.config[key] for key in ALWAYS_SHOWN} | _own_data(cell.config)
+        always = {key: cell.config[key] for key in ALWAYS_SHOWN} | own_data(cell.config)
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
         config = with_values(cell.config, params)
@@ -273,7 +273,7 @@ class Store(Reader):
         """
         groups = {group: config[group]["name"] for group in ("task", "optimizer")}
         settings = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
-        settings |= _own_data(config)
+        settings |= own_data(config)
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
         tags[COMPUTE] = json.dumps(compute._asdict())
         record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)
@@ -349,27 +349,3 @@ class Store(Reader):
         """Sets tags of an experiment, by its id."""
         for key, value in tags.items():
             self.client.set_experiment_tag(experiment, key, value)
-
-
-def _own_data(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the parameter that says that each seed has a data draw of its own; nothing where all seeds share one."""
-    draws = config.get("data_seeds", "shared")
-    return {} if draws == "shared" else {"data_seeds": draws}
-
-
-def _datasets(plan: Plan) -> list[DatasetInput]:
-    """Returns the data sets that a plan's cells train on.
-
-    The name and the options of a task identify its data, and the seeds where each has a data draw of its own.
-    """
-    datasets = []
-    configs = [cell.config for cell in plan.cells]
-    tasks = [{**c["task"], **(_own_data(c) | {"seeds": c["seeds"]} if _own_data(c) else {})} for c in configs]
-    for text in dict.fromkeys(json.dumps(task, sort_keys=True) for task in tasks):
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        datasets.append(DatasetInput(Dataset(json.loads(text)["name"], digest, "code", text, profile=text), []))
-    return datasets
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()

@@ -1,0 +1,133 @@
+"""`lrscale translate`: its answer first, what it assumes, the habits of libraries, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from lrscale.commands.cli import main
+from tests.program import here
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lr", "decay"),
+    [
+        (["--to-reduction", "sum", "--to-batch-size", "256"], 0.1 / 256, 1e-4 * 256),
+        (["--to-batch-size", "256", "--to-accumulation", "8"], 0.1 / 8, 1e-4 * 8),
+        (["--to-reduction", "sum", "--to-ranks", "4"], 0.1 / 8, 1e-4 * 8),
+    ],
+)
+def test_the_command_answers(arguments: list[str], lr: float, decay: float, folder: Path) -> None:
+    asked = ["translate", "--lr", "0.1", "--momentum", "0.9", "--weight-decay", "1e-4", *arguments]
+    said = json.loads(here(folder, *asked, "--format", "json"))
+    after = {knob["name"]: knob["after"] for knob in said["exact"]["knobs"]}
+    assert_allclose([after["lr"], after["weight_decay"], after["momentum"]], [lr, decay, 0.9])
+    text = here(folder, *asked)
+    assert f"{lr:.6g}" in text and f"{decay:.6g}" in text and "1. Exact" in text and "2. " in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["--lr", "0"], "lr"),
+        (["--lr", "nan"], "lr"),
+        (["--lr", "0.1", "--optimizer", "sofia"], "optimizer"),
+        (["--lr", "0.1", "--batch-size", "0"], "batch_size"),
+        (["--lr", "0.1", "--to-ranks", "3"], "batch_size"),
+        (["--lr", "0.1", "--to-accumulation", "0"], "accumulation"),
+        (["--lr", "0.1", "--to-reduction", "none"], "reduction"),
+        (["--lr", "0.1", "--terms", "-1"], "terms"),
+        (["--lr", "0.1", "--weight-decay", "-1"], "weight_decay"),
+        (["--lr", "0.1", "--momentum", "1"], "momentum"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(arguments: list[str], field: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["translate", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"lrscale: `{field}` ") and err.count("\n") == 1
+
+
+def test_help_names_every_knob(capsys: pytest.CaptureFixture[str]) -> None:
+    from lrscale.law.translation import KNOBS
+
+    with pytest.raises(SystemExit):
+        main(["translate", "--help"])
+    said = capsys.readouterr().out
+    assert all(f"--{knob.replace('_', '-')}" in said for knob in KNOBS if not knob.startswith("beta")) and "--betas" in said
+
+
+def test_the_first_line_is_the_answer(folder: Path) -> None:
+    lines = here(folder, "translate", "--lr", "0.1", "--to-reduction", "sum").splitlines()
+    assert lines[0] == "lr=0.003125"
+    assert any("Assumed: mean reduction, B = 32" in text for text in lines)
+
+
+@pytest.mark.parametrize(("library", "before", "after"), [("hf", 32, 256), ("lightning", 32, 256), ("keras", 16, 64)])
+def test_a_library_sets_who_divides_and_what_a_batch_size_counts(library: str, before: int, after: int, folder: Path) -> None:
+    asked = ["--from", library, "--batch-size", "16", "--ranks", "2", "--to-accumulation", "4", "--to-ranks", "4"]
+    said = json.loads(here(folder, "translate", "--lr", "0.1", *asked, "--format", "json"))
+    assert (said["source"]["size"], said["target"]["size"]) == (before, after)
+    assert said["r"] == 1 and said["target"]["divided"]
+    assert_allclose(said["answer"]["knobs"][0]["after"], 0.1 * after / before)
+    assert any("divided" in text or "averaged" in text for text in said["assumed"])
+
+
+@pytest.mark.parametrize("library", ["hf", "lightning", "accelerate", "keras"])
+def test_what_from_says_is_what_a_loop_with_those_habits_does(library: str, folder: Path) -> None:
+    count, ranks, own = 4, 2, 6
+    asked = ["--from", library, "--batch-size", str(own), "--ranks", str(ranks), "--accumulation", str(count), "--format", "json"]
+    said = json.loads(here(folder, "translate", "--lr", "0.1", *asked))["source"]
+    generator = torch.Generator().manual_seed(0)
+    per_rank = own // ranks if library == "keras" else own
+    x = torch.randn(count, ranks, per_rank, 3, generator=generator, dtype=torch.float64)
+    weight = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    for rank in range(ranks):
+        for micro in range(count):
+            loss = (x[micro, rank] @ weight).square().mean() / count  # the library divides by the number of micro-batches
+            (loss / ranks).backward()  # and averages over the ranks
+    assert said["size"] == x[..., 0].numel()
+    flat = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    (x.reshape(-1, 3) @ flat).square().mean().backward()
+    assert weight.grad is not None and flat.grad is not None
+    assert_allclose(weight.grad, said["c"] * flat.grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["--b-crit", "0"], "b_crit"),
+        (["--b-crit", "nan"], "b_crit"),
+        (["--betas", "0.9", "1"], "beta2"),
+        (["--betas", "-0.1", "0.9"], "beta1"),
+        (["--model", "forest"], "model"),
+        (["--from", "hf", "--ranks", "0"], "ranks"),
+        (["--from", "keras", "--to-accumulation", "0"], "accumulation"),
+    ],
+)
+def test_new_options_are_refused_in_one_line(arguments: list[str], field: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["translate", "--lr", "0.1", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"lrscale: `{field}` ") and err.count("\n") == 1
+
+
+def test_the_answer_stays_on_one_line(folder: Path) -> None:
+    asked = [
+        "--optimizer",
+        "adamw",
+        "--weight-decay",
+        "0.1",
+        "--betas",
+        "0.9",
+        "0.999",
+        "--eps",
+        "1e-8",
+        "--to-batch-size",
+        "512",
+    ]
+    lines = here(folder, "translate", "--lr", "3e-4", *asked).splitlines()
+    assert lines[0].startswith("lr=0.0012 ") and "beta2=" in lines[0] and "eps=" in lines[0]
+    assert any("shorter than a step" in line or "becomes shorter" in line for line in lines)
