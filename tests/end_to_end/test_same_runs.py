@@ -1,15 +1,20 @@
 """Sum and mean look at the same runs: whatever is swept, by whatever sampler, the algebra of their best lrs is never denied."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from lrscale.run import job
+from lrscale.spec import Compute
 from lrscale.study.plan import Cell
 from lrscale.study.records import TrialRecord
 from lrscale.tracking.store import Store
-from tests.end_to_end.test_verdicts import report
+from lrscale.training.results import Result
+from tests.end_to_end.test_verdicts import LR, report
 from tests.program import here
 
 GRID_STEP = 2**0.125 * (1 + 1e-9)
@@ -67,6 +72,20 @@ def test_knobs_are_scaled_or_the_answer_says_that_the_optimizers_differ(folder: 
     )
     best = {cell["label"]: cell["lr_best"] for cell in report(folder, "given")["cells"]}
     assert best["mean b64"] > 1.2 * best["sum b64"]
+
+
+def test_each_run_is_trained_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, trained = job.work, []
+
+    def counting(config: Mapping[str, Any], compute: Compute) -> list[Result]:
+        trained.extend((config["reduction"], config["batch_size"], lr) for lr in config["optimizer"]["lr"])
+        return work(config, compute)
+
+    monkeypatch.setattr(job, "work", counting)
+    here(folder, "run", "-m", "reduction=sum,mean", "batch_size=8,10", "seeds=2", "hydra.sweeper.n_trials=8", LR)
+    assert len(set(trained)) == len(trained)
+    counts = {f"{reduction} {size}": sum(run[:2] == (reduction, size) for run in trained) for reduction, size, _ in trained}
+    assert counts == {"mean 8": 8, "mean 10": 8, "sum 10": 8}  # sum at B = 8 is mean's runs
 
 
 def random_study(seed: int) -> list[str]:

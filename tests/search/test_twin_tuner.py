@@ -81,6 +81,12 @@ def test_what_is_the_same_run_is_trained_once(folder: Path) -> None:
     assert [[r.cell.id for r in twins.recording(t)] for t in twins.trained] == [["mean id"], ["sum id"]]
 
 
+def test_samplers_that_learn_are_asked_for_each_twin_in_turn(folder: Path) -> None:
+    twins = tune(make_plan("tpe"), "journal")
+    chosen = [[points is None for *_, points in tuner._rounds()] for tuner in twins.tuners]
+    assert chosen[0] == [not own for own in chosen[1]] and set(chosen[0]) == {True, False}
+
+
 def test_the_ladder_refines_the_valley_of_each_twin(folder: Path) -> None:
     twins = tune(make_plan(n_trials=16), "journal")
     places = sorted(math.log(params[LR]) for params in twins.reference.complete().values())

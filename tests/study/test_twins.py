@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from lrscale.study.config import identity
 from lrscale.study.plan import Cell, TunedInterval, cell_label, with_values
-from lrscale.study.twins import knobs_scaled, scaled_companions, with_twins
+from lrscale.study.twins import knobs_left, knobs_scaled, scaled_companions, with_twins
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train
 from lrscale.training.results import results, same_run
@@ -68,6 +68,16 @@ def test_knobs_given_as_they_are_make_another_optimizer() -> None:
     assert scaled.values == {"optimizer.weight_decay": 6.4}  # a job that composes the config anew sets it, too
     assert knobs_scaled([scaled, reference]) == {"optimizer.weight_decay": 1}
     assert len({c.id for c in (by_sum, by_mean, scaled)}) == 3 and reference.id == by_mean.id
+
+
+def test_a_tuned_weight_decay_goes_with_the_lr_unless_it_is_as_given() -> None:
+    tuned = ("optimizer.lr", "optimizer.weight_decay")
+    cells = [cell({"reduction": reduction}, batch_size=64, drop_last=True) for reduction in ("mean", "sum")]
+    scaled, given = (with_twins(cells, tuned, companions)[1].twin for companions in ("scaled", "as_given"))
+    assert scaled is not None and given is not None
+    assert scaled.factors == {"optimizer.lr": 1 / 64, "optimizer.weight_decay": 64} and scaled.is_same_run
+    assert given.factors == {"optimizer.lr": 1 / 64, "optimizer.weight_decay": 1} and not given.is_same_run
+    assert knobs_left(with_twins(cells, tuned, "as_given")) == ["optimizer.weight_decay"]
 
 
 def test_without_mean_the_smallest_c_is_the_reference_and_alone_a_cell_has_no_twin() -> None:
