@@ -99,6 +99,13 @@ def test_every_claim_that_does_not_hold_is_known_and_listed(study: str) -> None:
     assert f"{len(untold)} cannot be told" in row_of(study)[3] or not untold
 
 
+def are_exact(study: str, verdicts: list[dict[str, Any]]) -> bool:
+    """Whether the claims are of ratios of the same runs: measured without an error, at the expected exponent."""
+    return all(ratio["same_runs"] for ratio in report_of(study)["ratios"]) and all(
+        v["expected"] == v["measured"] and v["ci"] == [v["measured"]] * 2 for v in verdicts
+    )
+
+
 @pytest.mark.parametrize("study", PUBLISHED)
 def test_a_row_quotes_the_first_claim_and_the_time(study: str) -> None:
     first = record_of(study)["claims"][0]["name"]
@@ -106,7 +113,8 @@ def test_a_row_quotes_the_first_claim_and_the_time(study: str) -> None:
     measured, _, cases = row_of(study)[2].strip().rpartition(", ") if len(verdicts) > 1 else (row_of(study)[2].strip(), "", "")
     assert cases == (f"{len(verdicts)} cases" if len(verdicts) > 1 else "")
     assert verdicts and quotes(measured, [value for v in verdicts for value in (v["measured"], *(v["ci"] or ()))])
-    assert NUMBER.search(measured) or (measured == "exact" and verdicts[0]["measured"] == 0)
+    exact = {"exact": verdicts[0]["measured"] == 0, "exact, the same runs": are_exact(study, verdicts)}
+    assert NUMBER.search(measured) or exact[measured]
     number, unit = row_of(study)[0].strip().split()[-1].split("&nbsp;")
     assert float(number) == round(record_of(study)["seconds"] / {"s": 1, "min": 60}[unit])
 
@@ -148,9 +156,9 @@ def test_reasons_quote_the_records() -> None:
 
 
 def test_the_page_quotes_the_headline_and_the_processor() -> None:
-    headline = report_of("headline")
-    (low, high), slope = headline["ratio"]["ci"], headline["ratio"]["slope"]
-    assert f"B<sup>{slope:.3f}</sup>, with the 95 % interval [{low:.3f}, {high:.3f}]" in PAGE
+    ratio = report_of("headline")["ratio"]
+    assert ratio["same_runs"] and ratio["ci"] == [ratio["slope"]] * 2
+    assert f"B<sup>{ratio['slope']:.0f}</sup> exactly: sum and mean are the same runs" in PAGE
     assert f"{sum(int(r['n_runs']) for r in cells_of('headline'))} trainings" in PAGE
     assert "AMD EPYC (family 25)" in PAGE
     assert all(record_of(study)["made_by"]["processor"].startswith("AMD EPYC, family 25,") for study in PUBLISHED)
@@ -158,18 +166,20 @@ def test_the_page_quotes_the_headline_and_the_processor() -> None:
 
 def test_the_first_lines_quote_the_quickstart() -> None:
     found = report_of("quickstart")
-    low, high = found["ratio"]["ci"]
     first = README.partition("\n## ")[0]
-    assert f"{found['ratio']['slope']:.3f} [{low:.3f}, {high:.3f}]" in first
+    assert found["ratio"]["same_runs"] and found["ratio"]["ci"] == [found["ratio"]["slope"]] * 2
+    assert f"The exponent is **exactly {found['ratio']['slope']:.0f}**" in first
     small = next(s for s in found["slopes"] if s["reduction"] == "sum" and s["range"] == "small")
-    assert f"(slope {small['slope']:z.2f} [{small['ci'][0]:z.2f}, {small['ci'][1]:z.2f}])" in first
+    assert f"(slope {small['slope']:z.2f}, 95 % interval {small['ci'][0]:z.2f} to {small['ci'][1]:z.2f})" in first
     assert f"{sum(cell['n_trials'] for cell in found['cells'])} lrs of 8 seeds each" in first
     output = README.partition("\n## Try it\n")[2].partition("\n## ")[0]
     rows = [line for line in output.splitlines() if line.endswith("holds")]  # the name of a claim may go on in the next line
     assert rows
     for claim, line in zip(found["claims"], rows, strict=False):  # README shows the first ones
         assert claim["name"].startswith(line.split("  ")[0])
-        assert quotes(line.split()[-5], [claim["measured"]]) and verdict_of(claim) == "holds"
+        measured = line.split()[-5]
+        assert verdict_of(claim) == "holds"
+        assert measured == "exact" if claim["ci"] == [-1, -1] else quotes(measured, [claim["measured"]])
 
 
 def test_the_limits_quote_the_headline() -> None:
