@@ -11,6 +11,8 @@ from lrscale.search.storage import open_storage
 from lrscale.search.tuner import Tuner
 from lrscale.search.twin_tuner import TwinTuner, twin_tuners
 from lrscale.study.plan import Cell, Plan, TunedInterval, Twin
+from lrscale.study.records import TrialRecord
+from lrscale.study.settings import asked_for
 from tests import studies
 
 LR = "optimizer.lr"
@@ -109,6 +111,20 @@ def test_a_twin_that_is_added_later_tries_what_the_first_has_tried_round_by_roun
     assert points(both.reference) == points(alone.reference) == points(both.tuners[1])
     sizes = [[len(asks) for asks in tuner.rounds()] for tuner in both.tuners]
     assert sizes[0] == sizes[1] and len(sizes[0]) > 1
+
+
+def test_recorded_trials_keep_their_rounds_where_the_journal_is_gone(folder: Path) -> None:
+    plan = make_plan(n_trials=12)
+    before = tune(plan, "journal").trained[0]
+    records = [
+        TrialRecord("", before.cell.id, ask.number, ask.params, (1.0,), (False,), asks[0].number, (), asked_for(plan, before.cell))
+        for asks in before.rounds()
+        for ask in asks
+    ]
+    after = Tuner(plan, before.cell, open_storage("another"))
+    after.adopt(records)
+    assert max(len(asks) for asks in after.rounds()) > 1
+    assert after.rounds() == before.rounds()
 
 
 def test_a_crash_of_one_twin_is_asked_again_in_the_next_execution_and_not_in_this(folder: Path) -> None:
