@@ -51,6 +51,9 @@ def test_momentum_with_several_valleys_has_no_impossible_ratio(folder: Path) -> 
     said = here(folder, "run", "-m", "sweeps=quickstart", "optimizer=momentum", "seeds=4")
     assert assert_twins_agree(folder) == 5
     found = report(folder)
+    best = {cell["label"]: np.array([cell["lr_best"], *(cell["lr_best_ci"] or ())]) for cell in found["cells"]}
+    for size in (4, 16, 64, 256):
+        np.testing.assert_allclose(size * best[f"sum b{size}"], best[f"mean b{size}"], rtol=1e-13)
     slopes = {(s["reduction"], s["range"]): s["slope"] for s in found["slopes"]}
     for name in ("small", "large", "all"):
         assert math.isclose(slopes["sum", name], slopes["mean", name] - 1, abs_tol=1e-6)

@@ -117,7 +117,7 @@ def test_recorded_trials_keep_their_rounds_where_the_journal_is_gone(folder: Pat
     plan = make_plan(n_trials=12)
     before = tune(plan, "journal").trained[0]
     records = [
-        TrialRecord("", before.cell.id, ask.number, ask.params, (1.0,), (False,), asks[0].number, (), asked_for(plan, before.cell))
+        TrialRecord("", MEAN.id, ask.number, ask.params, (1.0,), (False,), asks[0].number, (), asked_for(plan, MEAN))
         for asks in before.rounds()
         for ask in asks
     ]
