@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from lrscale.law.translation import Batch, translate
     from lrscale.provenance import NUMBERS, __version__
     from lrscale.study.config import make_training
-    from lrscale.tasks.module import module_task
-    from lrscale.tasks.task import Arrays
+    from lrscale.tasks.own import Task
+    from lrscale.tasks.terms import top1
     from lrscale.training.engine import Curves, train
 
 __all__ = [
     "NUMBERS",
     "RESPONSES",
-    "Arrays",
     "Batch",
     "Curves",
+    "Task",
     "__version__",
     "almost_sure_edge",
     "best_lr_after_epochs",
@@ -44,11 +44,11 @@ __all__ = [
     "interpolation_lr",
     "make_training",
     "mean_square_edge",
-    "module_task",
     "momentum_edge",
     "noise_scales",
     "soonest_lr",
     "stability_edge",
+    "top1",
     "train",
     "translate",
 ]
@@ -63,8 +63,8 @@ _MODULES = {
     "law.translation": ("Batch", "translate"),
     "provenance": ("NUMBERS", "__version__"),
     "study.config": ("make_training",),
-    "tasks.module": ("module_task",),
-    "tasks.task": ("Arrays",),
+    "tasks.own": ("Task",),
+    "tasks.terms": ("top1",),
     "training.engine": ("Curves", "train"),
 }
 """The public names of each module."""

@@ -115,6 +115,26 @@ class Declaration:
 D = TypeVar("D", bound=Declaration)
 
 
+def is_own(name: object) -> bool:
+    """Returns whether a name of a config is that of a user's code, as in `mine.py:cnn`."""
+    return isinstance(name, str) and ":" in name
+
+
+@dataclass(frozen=True)
+class OwnCode(Generic[D]):
+    """How a group takes code of the user's own, as in `task=mine.py:cnn`. Nothing here runs that code but `declaration`.
+
+    `declaration` is the declaration of all such names. `config` returns the config values that a name sets, and `check`
+    returns the checked options of a config, without its name; both raise Refusal. `facts` makes what a config names, and
+    returns what is known about it, by dotted key; it runs the code, if that is trusted.
+    """
+
+    declaration: D
+    config: Callable[[str], dict[str, Any]]
+    check: Callable[[Mapping[str, Any]], dict[str, Any]]
+    facts: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
 class Registry(Generic[D]):
     """The declarations of a group, by name: `task=d2l` looks up `d2l` in the registry of tasks.
 
@@ -126,6 +146,7 @@ class Registry(Generic[D]):
 
     def __init__(self, group: str, package: str | None = None) -> None:
         self.group, self.package = group, package
+        self.own: OwnCode[D] | None = None
         self._declared: dict[str, D] = {}
 
     def declare(self, name: str, declaration: D) -> D:
@@ -141,9 +162,11 @@ class Registry(Generic[D]):
         return declaration
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self.names() or (self.own is not None and is_own(name))
 
     def __getitem__(self, name: str) -> D:
+        if self.own is not None and is_own(name):
+            return self.own.declaration
         if name not in self._declared and name in self._modules():
             import_module(f"{self.package}.{name}")
         return self._declared[name]
@@ -156,12 +179,19 @@ class Registry(Generic[D]):
         """Returns all choices of a config, names and variants, in alphabetical order."""
         return sorted({*self._choices(), *self._modules()})
 
+    def has_choice(self, choice: str) -> bool:
+        """Returns whether a config can choose a name: one of `choices`, or code of the user's own."""
+        return choice in self.choices() or (self.own is not None and is_own(choice))
+
     def config(self, choice: str) -> dict[str, Any]:
         """Returns the config values that a choice sets: its presets, and its name and options under the group's name.
 
         Raises:
           KeyError: there is no such choice.
+          Refusal: it names code that cannot be used.
         """
+        if self.own is not None and is_own(choice):
+            return self.own.config(choice)
         name, changes = self._choices().get(choice, (choice, {}))
         declaration = self[name]
         defaults = {key: option.default for key, option in declaration.options.items()}

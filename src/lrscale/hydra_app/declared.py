@@ -23,7 +23,7 @@ def explained(arguments: Sequence[str]) -> Iterator[str]:
     chosen = {"task": "d2l", "optimizer": "sgd"} | dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
     yield "Options of the chosen members; choose others to see theirs:\n"
     for group, choice in chosen.items():
-        if choice not in GROUPS[group].choices():
+        if not GROUPS[group].has_choice(choice):
             continue
         config = GROUPS[group].config(choice)[group]
         declaration = GROUPS[group][config["name"]]
@@ -56,7 +56,7 @@ class DeclaredConfigs(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, choice = config_path.removesuffix(".yaml").partition("/")
-        return group in GROUPS and choice in GROUPS[group].choices()
+        return group in GROUPS and GROUPS[group].has_choice(choice)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if config_path == "":

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lrscale.errors import Refusal
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
-from lrscale.study.config import KEYS, identity, make_compute, tunable
+from lrscale.study.config import KEYS, identity, make_compute, own_facts, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
 from lrscale.study.twins import COMPANIONS, LR_KEY, scaled_companions, with_twins
 from lrscale.tasks.registry import check_files
@@ -96,7 +96,9 @@ def make_plan(
     sweep = config.hydra.runtime.choices.get("sweeps")
     name = settings.get("study_name")
     if name is None:
-        name = sweep or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
+        name = sweep or "-".join(
+            [cells[0].config["task"]["name"].rpartition(":")[2], *(axis.rpartition(".")[2] for axis in axes)]
+        )
     check("hydra.sweeper.study_name", TEXT, name)
     plan = Plan(
         study=name,
@@ -236,7 +238,9 @@ def _cells(
         if overrides not in composed:
             composed[overrides] = plain_config(loader.load_sweep_config(config, list(overrides)))
         own_values = {key: values[key][i] for key, i in index_of.items() if key in values}
+        facts = own_facts(with_values(composed[overrides], own_values))
         scientific = {key: own_values[key] if key in own_values else axes[key][i] for key, i in index_of.items()}
+        own_values |= facts
         cell_config, label = with_values(composed[overrides], own_values), cell_label(scientific)
         untuned = tuple(text for text in overrides if text.partition("=")[0] not in intervals)
         cell = Cell(identity(cell_config, intervals), label, scientific, cell_config, untuned, own_values)

@@ -10,7 +10,8 @@ from lrscale.study.config import KEYS, MOVED
 CHOSEN_BY_NAME = ("task", "optimizer", "budget", "probe")
 SECTIONS = ("defaults", "study", "compute", "hydra")
 SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "companions", "widen", "profile", "params")
-CHOICE, CHOICES, DOTTED_KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
+CHOICE = re.compile(r"[\w-]+|[\w./-]+:\w+")
+CHOICES, DOTTED_KEY = re.compile(r"[\w\s,()./:-]*"), re.compile(r"\w+(\.\w+)*")
 WAY_OUT = "A sweep file can hold values only. Put other settings on the command line."
 
 

@@ -9,7 +9,7 @@ from lrscale.errors import Refusal
 from lrscale.probes import PROBES
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, check_keys, integer, is_integer, one_of
-from lrscale.spec import Choice, Compute, Registry, Training
+from lrscale.spec import Choice, Compute, Registry, Training, is_own
 from lrscale.tasks.registry import TASKS
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import REDUCTIONS
@@ -75,6 +75,20 @@ def make_training(config: Mapping[str, Any]) -> Training:
     return training
 
 
+def own_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is known about the user's own code that a config names, by dotted key. Runs this code, if it is trusted.
+
+    Raises:
+      Refusal: the code must not be run, or cannot be used.
+    """
+    facts: dict[str, Any] = {}
+    for group, registry in GROUPS.items():
+        values = config.get(group)
+        if registry.own is not None and isinstance(values, Mapping) and is_own(values.get("name")):
+            facts |= registry.own.facts(config)
+    return facts
+
+
 def make_compute(values: Mapping[str, Any]) -> Compute:
     """Returns the settings of the machine.
 
@@ -115,6 +129,8 @@ def _choice(group: str, values: Any) -> Choice:
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str) or values["name"] not in registry:
         got = values.get("name") if isinstance(values, Mapping) else values
         raise Refusal(f"`{group}.name` must be one of {', '.join(registry.names())}, got {got!r:.60}. Take {group}=NAME.")
+    if registry.own is not None and is_own(values["name"]):
+        return Choice(values["name"], registry.own.check(values))
     name, known = values["name"], registry[values["name"]].options
     options = {key: value for key, value in values.items() if key != "name"}
     check_keys(group, options, known)

@@ -101,7 +101,11 @@ class Task:
         return module.train()
 
     def _check_step(self) -> int:
-        """Takes one gradient, sets `draws`, and returns how many numbers autograd keeps for an example; raises Refusal where it fails."""
+        """Takes one gradient. Sets `draws`, and returns how many numbers autograd keeps for an example.
+
+        Raises:
+          Refusal: the gradient cannot be taken, or is not that of one loss an example or a term.
+        """
         x, y = self.train.take(torch.arange(min(2, len(self.train))))
         module = self.module
         shared = {tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers(), *leaves(x), *leaves(y))}

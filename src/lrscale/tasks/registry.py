@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lrscale.spec import Declaration, Registry, Training
 
 if TYPE_CHECKING:
+    from lrscale.tasks.own import Task as OwnTask
     from lrscale.tasks.task import Population, Task
 
 
@@ -22,7 +23,7 @@ class TaskKind(Declaration):
     raises Refusal where a file that the options name is missing.
     """
 
-    make: Callable[[Training], Task]
+    make: Callable[[Training], Task | OwnTask]
     examples: Callable[[Mapping[str, Any]], int]
     classes: bool = False
     population: Callable[[Mapping[str, Any]], Population] | None = None
@@ -38,13 +39,22 @@ TASKS: Registry[TaskKind] = Registry("task")
 """The declared tasks, by name."""
 
 
-def make_task(training: Training) -> Task:
+def make_task(training: Training) -> Task | OwnTask:
     """Makes the task of a training. Its data have the training's dtype, but targets that are classes stay integers.
 
     Raises:
       Refusal: a file that the task reads is missing or damaged.
     """
     return TASKS[training.task.name].make(training)
+
+
+def make_built_in(training: Training) -> Task:
+    """Makes the task of a training, which comes with lrscale; see `make_task`."""
+    from lrscale.tasks.task import Task
+
+    task = make_task(training)
+    assert isinstance(task, Task)
+    return task
 
 
 def population(training: Training) -> Population | None:

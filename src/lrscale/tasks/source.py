@@ -40,11 +40,6 @@ class Source(NamedTuple):
     about: str
 
 
-def is_source(name: object) -> bool:
-    """Returns whether a name of a config is that of a user's code: it has a colon."""
-    return isinstance(name, str) and ":" in name
-
-
 def read_source(group: str, name: str) -> Source:
     """Reads the signature of a user's function or class. Runs no code of the user.
 
