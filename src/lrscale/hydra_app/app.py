@@ -90,7 +90,8 @@ def trust_typed(overrides: Sequence[str]) -> None:
         key, _, value = override.lstrip("+").partition("=")
         if key in GROUPS and GROUPS[key].own is not None:
             names = re.split(r"[\s,()'\"\[\]]+", value.replace("\\:", ":"))  # Hydra writes a colon so
-            trust(read_source(key, name).sha256 for name in names if is_own(name))
+            for name in filter(is_own, names):
+                trust(read_source(key, name).file)
 
 
 def _is_from_hydra(error: Exception) -> bool:

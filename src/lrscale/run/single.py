@@ -11,7 +11,8 @@ from lrscale.provenance import made_by
 from lrscale.run.job import work
 from lrscale.signals import uninterrupted
 from lrscale.spec import Compute, Training
-from lrscale.study.config import make_training, own_facts
+from lrscale.study.config import make_training
+from lrscale.study.own_code import own_facts
 from lrscale.study.plan import short_number, with_values
 from lrscale.tasks.registry import check_files
 from lrscale.training.quantity import Quantity

@@ -10,6 +10,7 @@ from lrscale.probes import PROBES
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, check_keys, integer, is_integer, one_of
 from lrscale.spec import Choice, Compute, Registry, Training, is_own
+from lrscale.tasks.named import OF_THE_RUN
 from lrscale.tasks.registry import TASKS
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import REDUCTIONS
@@ -73,20 +74,6 @@ def make_training(config: Mapping[str, Any]) -> Training:
     )
     _check_together(training)
     return training
-
-
-def own_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is known about the user's own code that a config names, by dotted key. Runs this code, if it is trusted.
-
-    Raises:
-      Refusal: the code must not be run, or cannot be used.
-    """
-    facts: dict[str, Any] = {}
-    for group, registry in GROUPS.items():
-        values = config.get(group)
-        if registry.own is not None and isinstance(values, Mapping) and is_own(values.get("name")):
-            facts |= registry.own.facts(config)
-    return facts
 
 
 def make_compute(values: Mapping[str, Any]) -> Compute:
@@ -227,5 +214,7 @@ def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
     for key in nuisance:
         group, _, name = key.partition(".")
         untuned[group].pop(name, None)
+    for key in OF_THE_RUN:
+        untuned["task"].pop(key, None)
     text = json.dumps({"config": untuned, "numbers": NUMBERS}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

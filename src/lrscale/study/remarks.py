@@ -13,7 +13,24 @@ from lrscale.study.twins import knobs_left, knobs_scaled
 def remarks(answer: Answer) -> list[str]:
     """Returns the remarks on the cells of an answer: what was left out, what was scaled, and where theory says nothing."""
     left_out = [left_out_remark(answer.plan, answer.left_out)] if answer.left_out else []
-    return [*left_out, *companion_remarks(answer.plan, answer.cells), *theory_remarks(answer.cells)]
+    return [*left_out, *companion_remarks(answer.plan, answer.cells), *theory_remarks(answer.cells), *form_remarks(answer.plan)]
+
+
+def form_remarks(plan: Plan) -> list[str]:
+    """Returns a sentence on the forms in which the gradients of the user's own tasks were computed."""
+    forms: dict[str, list[str]] = {}
+    notes: dict[str, None] = {}
+    for cell in plan.cells:
+        options = cell.training.task.options
+        if "form" in options:
+            forms.setdefault(options["form"], []).append(cell.label)
+            notes |= {options["form_note"]: None} if options["form"] == "loop" and options["form_note"] else {}
+    if not forms:
+        return []
+    parts = ", ".join(
+        form if len(labels) == len(plan.cells) else f"{form} ({', '.join(labels)})" for form, labels in forms.items()
+    )
+    return [f"Gradients computed by {parts}, the fastest.", *(f"torch.func cannot run {note}." for note in notes)]
 
 
 def theory_remarks(cells: Sequence[CellAnswer]) -> list[str]:

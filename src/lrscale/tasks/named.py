@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lrscale.errors import Refusal
-from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, integer
+from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, integer, one_of
 from lrscale.spec import OwnCode, Training
 from lrscale.tasks.registry import TASKS, TaskKind
 from lrscale.tasks.source import PLAIN, load, read_source
@@ -26,9 +26,14 @@ FACTS: dict[str, Rule] = {
     "n_terms": POSITIVE,
     "is_even": BOOLEAN,
     "has_wrong": BOOLEAN,
+    "form": one_of("loop", "vmap_grad", "vmap_forward", "unfold"),
+    "form_note": Rule("must be a text of at most 1000 characters", lambda v: isinstance(v, str) and len(v) <= 1000),
 }
 """What a config says about a task of the user's own: the hash of its file, the number of training examples, the mean sum of
-weights of an example's terms, whether it is the same for each example, and whether the task has classes."""
+weights of an example's terms, whether it is the same for each example, whether the task has classes, the form in which its
+gradients are computed, and why other forms cannot be."""
+OF_THE_RUN = ("form", "form_note")
+"""The facts that change numbers by rounding only. A cell's id does not depend on them."""
 PRESETS = {"objective": "valid_loss", "dtype": "float32", "points": 10}
 
 
@@ -68,6 +73,8 @@ def with_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "n_terms": total / len(task.train),
         "is_even": least == most,
         "has_wrong": task.wrong is not None,
+        "form": "loop",
+        "form_note": "",
     }
     return {f"task.{key}": value for key, value in facts.items()}
 

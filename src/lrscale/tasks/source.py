@@ -5,7 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,13 +137,22 @@ def _rule(annotation: ast.expr | None, default: Any) -> Rule:
     return Rule(f"must be {text}", lambda v: (v is None and "None" in names) or any(rule.holds(v) for rule in rules))
 
 
-_TRUSTED: set[str] = set()
-"""The hashes of the files that may be run in this process."""
+_TRUSTED: dict[str, Path] = {}
+"""The files that may be run in this process, by their hash."""
 
 
-def trust(sha256: Iterable[str]) -> None:
-    """Allows files with these hashes to be run in this process."""
-    _TRUSTED.update(sha256)
+def trust(file: Path) -> str:
+    """Allows a file to be run in this process, as it is now. Returns its hash.
+
+    Raises:
+      Refusal: there is no such file.
+    """
+    try:
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise Refusal(f"`--trust` must name a file, got {str(file)!r:.200}: {error.strerror}.") from None
+    _TRUSTED[sha256] = file
+    return sha256
 
 
 def load(group: str, name: str, sha256: str) -> Any:
@@ -155,24 +164,25 @@ def load(group: str, name: str, sha256: str) -> Any:
       sha256: the hash that the file must have.
 
     Raises:
-      Refusal: the file is not trusted, or has changed.
+      Refusal: the file is not trusted, has changed, or fails when it is run.
     """
-    source = read_source(group, name)
-    if source.sha256 != sha256:
-        raise Refusal(
-            f"`{group}` {name:.200} must be the file with sha256 {sha256:.12}, got {source.sha256:.12}: it has changed. "
-            "Run the command again, which reads it anew, or bring the file back."
-        )
     if sha256 not in _TRUSTED:
         raise Refusal(
             f"`{group}` {name:.200} is code, which a sweep file or a record cannot run. "
-            f"To run it, type {group}={name:.200} yourself."
+            f"To run it, type {group}={name:.200} yourself, or lrscale reproduce with --trust FILE."
         )
+    file = _TRUSTED[sha256]
+    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        raise Refusal(f"`{group}` {file} must stay as it is while it is used, and has changed. Run the command again.")
     place, _, wanted = name.rpartition(":")
-    if not place.endswith(".py"):
-        return getattr(importlib.import_module(place), wanted)
-    module = sys.modules.get(_module_name(sha256))
-    return getattr(_run(source) if module is None else module, wanted)
+    try:
+        module = _run(file, sha256) if place.endswith(".py") else importlib.import_module(place)
+        return getattr(module, wanted)
+    except Refusal:
+        raise
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise Refusal(f"`{group}` {name:.200} must run, got {type(error).__name__}: {first:.300}.") from error
 
 
 def _module_name(sha256: str) -> str:
@@ -180,12 +190,14 @@ def _module_name(sha256: str) -> str:
     return f"lrscale_user_{sha256[:16]}"
 
 
-def _run(source: Source) -> Any:
-    """Runs a file as a module. Its folder is searched for the modules that it imports, as Python does for a script."""
-    folder = str(source.file.resolve().parent)
+def _run(file: Path, sha256: str) -> Any:
+    """Returns a file as a module; runs it once. Its folder is searched for the modules that it imports, as for a script."""
+    if (loaded := sys.modules.get(_module_name(sha256))) is not None:
+        return loaded
+    folder = str(file.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)
-    spec = importlib.util.spec_from_file_location(_module_name(source.sha256), source.file)
+    spec = importlib.util.spec_from_file_location(_module_name(sha256), file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

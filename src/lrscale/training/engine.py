@@ -20,7 +20,7 @@ from lrscale.training.hypers import per_trial
 from lrscale.training.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
 from lrscale.training.multistep import LARGEST, STRIDE, Stride, take
 from lrscale.training.optimizers import OPTIMIZERS
-from lrscale.training.own_runs import OwnRuns
+from lrscale.training.own_runs import OwnRuns, choose_form
 
 Array = NDArray[np.float64]
 """An array of float64."""
@@ -340,7 +340,9 @@ class _Target:
 def _train_chunk(training: Training, task: Task | OwnTask, chunk: slice) -> Curves:
     """Trains the trials of a chunk with every seed, all at once."""
     if isinstance(task, OwnTask):
-        return _curves(training, OwnRuns(training, task, chunk))
+        form = training.task.options.get("form") or choose_form(training, task)[0]
+        with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own generator
+            return _curves(training, OwnRuns(training, task, chunk, form))
     return _curves(training, _Runs(training, task, chunk))
 
 

@@ -40,17 +40,27 @@ def own_minibatches(training: Training, task: Task) -> Iterator[OwnMinibatch]:
         epoch += 1
 
 
+def choose_form(training: Training, task: Task) -> tuple[str, str]:
+    """Returns the name of the form that is fastest for a step of a training, and why other forms cannot be taken.
+
+    The second one is empty where all can.
+    """
+    runs = OwnRuns(training, task, slice(None), "loop")
+    with torch.random.fork_rng(devices=[]):
+        return runs.fastest_form(next(own_minibatches(training, task)))
+
+
 class OwnRuns:
     """The state of one chunk of runs of a user's task: parameters and buffers [seed, trial, *shape], and optimizer state."""
 
-    def __init__(self, training: Training, task: Task, chunk: slice, form: str = "") -> None:
+    def __init__(self, training: Training, task: Task, chunk: slice, form: str) -> None:
         """Makes the runs.
 
         Args:
           training: the description of the runs.
           task: its task.
           chunk: the trials.
-          form: the form in which gradients are computed; empty for the fastest, which the first step decides.
+          form: the form in which gradients are computed: a name of `FORMS`.
         """
         self.training, self.task = training, task
         self.dtype = getattr(torch, training.dtype)
@@ -67,8 +77,7 @@ class OwnRuns:
             with_factors(per_trial(training, chunk, p), factors) for p, factors in zip(self.parameters, task.factors, strict=True)
         ]
         self.states = [self.optimizer.state(p, h) for p, h in zip(self.parameters, self.hypers, strict=True)]
-        self.form: Form | None = None if form == "" else self._cast(FORMS[form](task))
-        self.errors: dict[str, str] = {}
+        self.form = self._cast(FORMS[form](task))
 
     def _stacked(self, values: tuple[Tensor, ...], trials: int) -> Tensor:
         """Returns the tensors of each seed's module as one tensor of all runs."""
@@ -96,9 +105,6 @@ class OwnRuns:
 
     def _backward(self, minibatch: OwnMinibatch, step: int) -> Tensor:
         """Computes the gradients of a step as the reduction makes them, and returns the sums of losses, [seed, trial]."""
-        if self.form is None:
-            self._choose(minibatch)
-        assert self.form is not None
         sums = self._sums(self.form, minibatch, step)
         scale = self._scale(minibatch.terms)
         for gradient in self.gradients:
@@ -132,13 +138,10 @@ class OwnRuns:
         name = ("draws", self.training.seeds[index], step, micro)
         _ = torch.default_generator.manual_seed(generator(*name).initial_seed())
 
-    def _choose(self, minibatch: OwnMinibatch) -> None:
-        """Takes the form that is fastest in a step like this one, which has no effect."""
-        kept = [buffer.clone() for buffer in self.buffers]
+    def fastest_form(self, minibatch: OwnMinibatch) -> tuple[str, str]:
+        """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
         forms = [self._cast(form) for form in make_forms(self.task)]
-        self.form, self.errors = fastest(forms, partial(self._sums, minibatch=minibatch, step=1))
-        for buffer, before in zip(self.buffers, kept, strict=True):
-            _ = buffer.copy_(before)
+        return fastest(forms, partial(self._sums, minibatch=minibatch, step=1))
 
     def _update(self, step: int) -> None:
         """Updates the parameters with the gradients in `gradients`, by the optimizer's rule."""
@@ -162,9 +165,6 @@ class OwnRuns:
 
     def evaluate(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode."""
-        if self.form is None:  # nothing was trained yet
-            self._choose(next(own_minibatches(self.training, self.task)))
-        assert self.form is not None
         runs = math.prod(self.parameters[0].shape[:2]) if self.form.name != "loop" else 1
         size = max(1, PIECE_BYTES // (runs * self.task.width * self.parameters[0].element_size()))
         sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64)
