@@ -66,6 +66,31 @@ def test_the_first_line_is_the_answer(folder: Path) -> None:
     assert any("Assumed: mean reduction, B = 32" in text for text in lines)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "exact"),
+    [
+        (["--optimizer", "sgd"], True),
+        (["--optimizer", "adam", "--eps", "1e-8"], True),
+        (["--optimizer", "adam"], False),
+        (["--optimizer", "radam", "--eps", "1e-8"], False),
+        (["--optimizer", "lars"], False),
+        (["--optimizer", "adadelta", "--eps", "1e-6"], False),
+        (["--optimizer", "lbfgs"], False),
+    ],
+)
+def test_only_what_takes_the_same_steps_is_called_exact(arguments: list[str], exact: bool, folder: Path) -> None:
+    said = here(folder, "translate", "--lr", "0.1", *arguments, "--to-reduction", "sum")
+    assert ("These take exactly the same steps" in said) == exact
+    assert ("up to the points under 1" in said) != exact
+    document = json.loads(here(folder, "translate", "--lr", "0.1", *arguments, "--to-reduction", "sum", "--format", "json"))
+    assert document["exact"]["is_exact"] == exact
+
+
+def test_keras_adds_up_the_sums_of_its_replicas(folder: Path) -> None:
+    asked = ["--from", "keras", "--batch-size", "32", "--ranks", "4", "--to-reduction", "sum"]
+    assert here(folder, "translate", "--lr", "0.1", *asked).startswith("lr=0.003125\n")
+
+
 @pytest.mark.parametrize(("library", "before", "after"), [("hf", 32, 256), ("lightning", 32, 256), ("keras", 16, 64)])
 def test_a_library_sets_who_divides_and_what_a_batch_size_counts(library: str, before: int, after: int, folder: Path) -> None:
     asked = ["--from", library, "--batch-size", "16", "--ranks", "2", "--to-accumulation", "4", "--to-ranks", "4"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lrscale.estimate.best_lr import BestLr, best_lr, grid_error, mean_slope, ratio_slope, slope
 from lrscale.estimate.fits import turn_over
 from lrscale.estimate.intervals import jackknife, seed_means
+from lrscale.estimate.unseen import is_rugged
 
 Array = NDArray[np.float64]
 RATE = 2 * 3000 * 0.5
@@ -189,7 +190,35 @@ def test_the_turn_over_of_an_exact_law_is_found(b_c: float) -> None:
     assert found is not None and not found.at_bound
     assert abs(math.log(found.b_c.value / b_c)) < 0.02
     assert abs(math.log(found.eta_max.value / 0.5)) < 0.02
-    assert found.residual < 0.01
+    assert found.residual.value < 0.01
+
+
+def test_lrs_more_than_an_octave_apart_give_no_interval() -> None:
+    lrs = 2.0 ** np.arange(-8, 1, 2)
+    values = (np.log2(lrs)[:, None] + 4.2) ** 2 + 1 + 0.01 * np.random.default_rng(0).normal(size=(5, 8))
+    wide = best_lr(lrs, values)
+    assert wide is not None and wide.interval is None and wide.remark == "coarse"
+    assert wide._replace(spacing=math.log(2)).interval is not None
+
+
+def test_a_rugged_curve_may_have_its_best_where_no_lr_was_tried() -> None:
+    """The curve of momentum 0.9 at B = 100 of d2l, with 12 lrs: its best lr is 0.0076, between two that were tried."""
+    lrs = 2.0 ** (np.array([-91, -77, -63, -49, -35, -21, -13, -9, -7, -5, -3, 0]) / 8)
+    means = np.array([13.98, 9.308, 1.582, 0.7741, 0.6975, 0.7696, 0.2821, 0.4036, 0.1232, 0.7173, 1.12, 1.215])
+    noise = np.random.default_rng(0).lognormal(sigma=0.7, size=(12, 4))
+    found = best_lr(lrs, means[:, None] * noise / noise.mean(1, keepdims=True))
+    assert is_rugged(means) and found is not None
+    assert found.interval is not None and found.interval.low < 0.0077 < 0.5 < found.interval.high <= 1.0
+
+
+def test_a_residual_that_noise_explains_is_not_told_from_none() -> None:
+    sizes, shift = 2.0 ** np.arange(0, 11), 0.5 * (-1.0) ** np.arange(11)
+    law = np.log(0.5 / (sizes + 20))
+    noisy, sharp = ([b._replace(log_lr=b.log_lr + s, draws=b.draws + s + e * wide) for b, s in zip(made(law), shift, strict=True)]
+                    for e, wide in ((0.4, np.random.default_rng(1).normal(size=1000)), (0.0, 0.0)))  # fmt: skip
+    found, exact = turn_over(sizes, noisy), turn_over(sizes, sharp)
+    assert found is not None and found.residual.value > 0.4 and found.residual.low < 0.05  # a curve passes through all intervals
+    assert exact is not None and exact.residual.low > 0.4  # and through none that is narrow
 
 
 def test_a_law_without_turn_over_is_marked() -> None:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from lrscale.study.families import CellAnswer, answer_cell
-from lrscale.study.plan import Cell
+from lrscale.study.plan import Cell, TunedInterval
 from lrscale.study.records import TrialRecord
-from lrscale.study.remarks import coverage, theory_remarks
+from lrscale.study.remarks import coverage, theory_remarks, widening_remarks
 from tests.configs import config
+from tests.studies import make_plan
 
 
 def cell(runs: int = 2, **changes: Any) -> CellAnswer:
@@ -21,6 +22,17 @@ def test_intervals_cover_what_differs_between_seeds() -> None:
     assert "other data only where data_seeds is own" in coverage([shared, own])
     assert coverage([cell(1), cell(1, data_seeds="own")]).startswith("One seed was run")
     assert coverage([]) == ""
+
+
+def test_lrs_outside_the_interval_are_said_where_it_may_be_left() -> None:
+    inside = {"optimizer.lr": TunedInterval(0.01, 1.0, True)}
+    left = {"optimizer.lr": TunedInterval(0.001, 0.01, True)}
+    found = cell()
+    assert widening_remarks(make_plan([found.cell], intervals=left), [found]) == []
+    widening = {"sampler": {"name": "ladder", "widen": True}}
+    assert widening_remarks(make_plan([found.cell], intervals=inside, **widening), [found]) == []
+    (sentence,) = widening_remarks(make_plan([found.cell], intervals=left, **widening), [found])
+    assert sentence == "The interval of optimizer.lr was left in 1 of 1 cells, for lrs from 0.1 to 0.1."
 
 
 def test_each_reason_without_theory_is_one_sentence() -> None:

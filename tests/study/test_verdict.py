@@ -1,6 +1,7 @@
 """The three verdicts: one rule for every interval, and why an estimate says nothing."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrscale.errors import Failure
 from lrscale.estimate.best_lr import BestLr
 from lrscale.estimate.fits import TurnOver, turn_over
 from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import answer_of
-from lrscale.study.claims import in_count, ratio_judgement, verdicts
+from lrscale.study.claims import in_count, ratio_judgement, require_held, strict_verdicts, verdicts
 from lrscale.study.families import CellAnswer, Family, Ratio
 from lrscale.study.plan import Cell
 from lrscale.study.records import TrialRecord
@@ -106,7 +108,7 @@ def cell(reduction: str, size: int, found: BestLr | None, seeds: int = 8, trials
 
 
 def ratios(slope: Interval | None) -> tuple[Ratio, ...]:
-    return (Ratio("sum", "mean", slope, -1, False),)
+    return (Ratio("sum", "mean", slope, -1, False, False),)
 
 
 CONFIG = config()
@@ -181,7 +183,38 @@ def test_why_a_ratio_is_missing() -> None:
     one = [cell(reduction, 1, best(0.1)) for reduction in ("sum", "mean")]
     assert missing_ratio(Family({}, tuple(one), 1.0, (), None, None)).reason == "at batch size 1 sum and mean are the same"
     alone = Family({}, (cell("sum", 4, best(0.1)),), 1.0, (), None, None)
-    assert missing_ratio(alone) == ("cannot tell", "no cell has the reduction mean", "take reduction=sum,mean")
+    assert missing_ratio(alone, ("sum", "mean")) == ("cannot tell", "no cell has the reduction mean", "take reduction=sum,mean")
+
+
+def test_a_claim_on_sum_and_mean_is_told_by_their_ratio_alone() -> None:
+    by_mean = tuple(cell("mean", size, best(0.1)) for size in (4, 16))
+    other = Ratio("mean, accumulation 2", "mean, accumulation 1", Interval(-1, -1, -1), -1, True, False)
+    found = Family({"accumulation": 2}, by_mean, 1.0, (other,), None, None)
+    [verdict] = verdicts(make_plan([c.cell for c in by_mean], claims=[{**CLAIM, "tolerance": 0.02}]), [found], ())
+    assert (verdict.verdict, verdict.reason) == ("cannot tell", "no cell has the reduction sum")
+
+
+def test_a_law_with_short_steps_does_not_say_what_theory_does_not() -> None:
+    found = family(Interval(-0.9, -0.92, -0.88))
+    found = replace(found, ratios=(found.ratios[0]._replace(is_uneven=True),))
+    [said] = laws(answer_of(make_record([c.cell for c in found.cells]), (found,), ()))
+    assert "theory says c^-1 where all steps are full" in said and "not as theory says" not in said
+
+
+def test_a_claim_that_selects_by_what_does_not_vary_is_not_dropped() -> None:
+    found = family(Interval(-1.0, -1.01, -0.99))
+    plan = make_plan([c.cell for c in found.cells], claims=[{**CLAIM, "where": {"task": "digits"}}])
+    [verdict] = verdicts(plan, [found], ())
+    assert verdict.verdict == "cannot tell" and verdict.reason == "it selects by task, which this study does not vary"
+
+
+def test_a_study_without_claims_is_held_by_its_laws() -> None:
+    found = family(None)
+    laws_of = strict_verdicts(make_plan([c.cell for c in found.cells]), [found], ())
+    assert laws_of == ["cannot tell"]
+    for nothing_held in (laws_of, []):
+        with pytest.raises(Failure):
+            require_held("it", nothing_held)
 
 
 def test_the_way_out_asks_for_trials_where_lrs_are_far_apart_and_else_for_seeds() -> None:
@@ -200,8 +233,9 @@ def test_lrs_more_than_an_octave_apart_tell_nothing() -> None:
     assert judgement.way_out == "raise hydra.sweeper.n_trials to 16"
 
 
-def turn(b_c: tuple[float, float, float], residual: float = 0.05, at_bound: bool = False) -> TurnOver:
-    return TurnOver(Interval(0.5, 0.4, 0.6), Interval(*b_c), residual, at_bound)
+def turn(b_c: tuple[float, float, float], residual: float = 0.05, at_bound: bool = False, low: float | None = None) -> TurnOver:
+    low = residual if low is None else low
+    return TurnOver(Interval(0.5, 0.4, 0.6), Interval(*b_c), Interval(residual, low, residual), at_bound)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +243,7 @@ def turn(b_c: tuple[float, float, float], residual: float = 0.05, at_bound: bool
     [
         (turn((16, 12, 20)), "holds", "", "lr_sum* is at half of its small-batch level at B = 16.0 [12.0, 20.0], residual 0.05"),
         (turn((16, 12, 20), residual=0.38), "fails", "does not fit", "lr_sum* does not go as eta_max/(B + B_c): residual 0.38"),
+        (turn((16, 12, 20), 0.38, low=0.1), "cannot tell", "whether the form fits", "0.38 [0.1, 0.38] rms"),
         (turn((286, 200, 400)), "cannot tell", "B_c lies above 64", "Up to B = 64 lr_sum* stays above half of its small-batch"),
         (turn((60, 40, 90)), "cannot tell", "the interval of B_c reaches above 64", "cannot tell: the interval of B_c reaches"),
         (turn((3.9, 1, 9)), "cannot tell", "the interval of B_c reaches below 4", "reaches below 4; add batch sizes below 4."),
@@ -228,7 +263,7 @@ def test_where_lr_sum_turns_over(fit: TurnOver, verdict: str, reason: str, says:
 def test_b_c_of_a_form_that_does_not_fit_cannot_be_told() -> None:
     sizes = np.array([4.0, 16.0, 64.0])
     wild = turn_over(sizes, [best(lr) for lr in (0.1, 0.001, 0.1)])
-    assert wild is not None and wild.residual > 0.2
+    assert wild is not None and wild.residual.low > 0.2
     found = family(Interval(-1.0, -1.01, -0.99), wild)
     claims = [{"name": "it", "measure": "b_c", "at_least": 1}, {"name": "fit", "measure": "form_residual", "at_most": 0.2}]
     of_b_c, of_fit = verdicts(make_plan([c.cell for c in found.cells], claims=claims), [found], ())

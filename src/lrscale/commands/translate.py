@@ -43,7 +43,11 @@ HABITS = {
         "device",
         "Accelerate: batch sizes are per process and micro-batch (split_batches=False), accumulation is divided by backward",
     ),
-    "keras": ("global", "Keras: batch sizes are over all replicas of tf.distribute, per micro-batch, accumulation is averaged"),
+    "keras": (
+        "global",
+        "Keras: batch sizes are over all replicas of tf.distribute, per micro-batch, accumulation is averaged; replicas add up "
+        "sums and average means",
+    ),
 }
 """What a batch size counts in each library, and its habits in words; all of them divide by the number of micro-batches."""
 ASSUMED = {"reduction": "{} reduction", "size": "B = {}", "accumulation": "{} micro-batch", "ranks": "{} rank"}
@@ -104,6 +108,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     from lrscale.law.translation import Batch
     from lrscale.report.translation import print_translation
+    from lrscale.rules import check, integer
 
     values = vars(options) | {"size": options.batch_size, "to_size": options.to_batch_size}
     source = {name: default if values[name] is None else values[name] for name, default in BATCH.items()}
@@ -111,6 +116,10 @@ def _run(options: argparse.Namespace) -> None:
     target = {name: source[name] if values[f"to_{name}"] is None else values[f"to_{name}"] for name in BATCH}
     if options.library:
         per, habit = HABITS[options.library]
+        if per == "global":  # a mean is over all replicas and a sum adds them up, as in one process
+            for batch in (source, target):
+                check("ranks", integer(1), batch["ranks"])
+                batch["ranks"] = 1
         source["divided"] = True if options.divided is None else options.divided
         target["divided"] = source["divided"] if options.to_divided is None else options.to_divided
         for batch in (source, target):

@@ -16,6 +16,8 @@ from lrscale.estimate.unseen import unseen
 RIVAL_SHARE = 0.025
 """The share of bootstrap draws in which another basin must have the lowest bottom for it to count as a rival."""
 
+OCTAVE = 1.01 * math.log(2)
+"""Where the lrs around the best are further apart, in ln lr, no interval is given."""
 _ROUNDING = 1e-4
 """Differences of ln lr that rounding of the training may make."""
 
@@ -59,9 +61,24 @@ class BestLr(NamedTuple):
         return bool(self.spacing > COARSE_SPACING)
 
     @property
+    def is_unsure(self) -> bool:
+        """Whether the lrs around the best are more than an octave apart: another minimum may lie between them."""
+        return self.spacing > OCTAVE
+
+    @property
     def interval(self) -> Interval | None:
-        """The best lr with its 95 % interval. None at an edge, where there is a bound, and for one seed, which shows no noise."""
-        return None if self.edge or self.seeds < 2 else self._around()
+        """The best lr with its 95 % interval.
+
+        It lies among the lrs that were tried. None at an edge, where there is a bound; for one seed, which shows no noise;
+        and where `is_unsure`.
+        """
+        if self.edge or self.seeds < 2 or self.is_unsure:
+            return None
+        around = self._around()
+        if not self.log_lrs:
+            return around
+        low, high = math.exp(self.log_lrs[0]), math.exp(self.log_lrs[-1])  # it is at no edge, so it lies between them
+        return Interval(around.value, min(max(around.low, low), around.value), max(min(around.high, high), around.value))
 
     @property
     def bound(self) -> str:
@@ -144,10 +161,11 @@ def best_lr(lrs: Array, objectives: Array) -> BestLr | None:
     for i in range(len(found)):
         if i != best:  # the error of the best is in its interval
             places[i] += rng.normal(size=DRAWS) * np.hypot(*errors[i]) / 1.96
+    lowest = heights_of_draws.argmin(0)
     for gap in gaps:
         places = np.vstack([places, rng.uniform(gap.low, gap.high, DRAWS)])
-        heights_of_draws = np.vstack([heights_of_draws, gap.height - gap.depth * rng.random(DRAWS)])
-    lowest = heights_of_draws.argmin(0)
+    chosen = rng.integers(0, len(gaps) + 1, DRAWS)  # nothing says whether a gap holds the best
+    lowest = np.where(chosen > 0, len(found) - 1 + chosen, lowest)
     shares = np.bincount(lowest, minlength=len(places)) / DRAWS
     rivals = [i for i in np.argsort(heights) if i != best and shares[i] >= RIVAL_SHARE]
     return BestLr(

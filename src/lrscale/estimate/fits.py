@@ -1,6 +1,7 @@
 """Fits of known forms: the turn-over of lr*, the trade-off of steps against examples, and the noise scale."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,18 +10,21 @@ from numpy.typing import NDArray
 from lrscale.estimate.best_lr import BestLr, grid_errors
 from lrscale.estimate.intervals import Array, Interval, exponential, log_means, seed_draws, stretched, widened
 
+_TERNARY = 60
+"""Steps of a ternary search; each takes away a third of what is searched."""
+
 
 class TurnOver(NamedTuple):
     """The fit of log lr_sum* = log eta_max - log(B + B_c).
 
     B_c is the batch size at which lr_sum* is half of its level at small B: at 0.6 B_c it is already down by 3/8, and at
-    B_c/10 by a tenth. `residual` is the root-mean-square residual in ln lr. `at_bound` is True where B_c is at a bound of
-    the search, so that the batch sizes do not contain the turn-over.
+    B_c/10 by a tenth. `residual` is the root-mean-square residual in ln lr; see `residual_interval`. `at_bound` is True
+    where B_c is at a bound of the search, so that the batch sizes do not contain the turn-over.
     """
 
     eta_max: Interval
     b_c: Interval
-    residual: float
+    residual: Interval
     at_bound: bool
 
 
@@ -33,7 +37,7 @@ class TradeOff(NamedTuple):
     s_min: Interval
     e_min: Interval
     b_crit: Interval
-    residual: float
+    residual: Interval
     at_bound: bool
 
 
@@ -53,9 +57,39 @@ def turn_over(batch_sizes: Array, best: list[BestLr]) -> TurnOver | None:
     log_eta, log_b_c, residual, at_bound = _fit_turn_over(batch_sizes, np.array([[b.log_lr] for b in best]))
     eta_draws, b_c_draws, _, _ = _fit_turn_over(batch_sizes, draws + jitter)
     eta, b_c = (widened(float(v[0]), d, 0.0) for v, d in ((log_eta, eta_draws), (log_b_c, b_c_draws)))
+    ends = [widened(b.log_lr, b.draws, float(grid_errors([b])[0])) for b in best]
+    misfit = residual_interval(batch_sizes, float(residual[0]), [(i.low, i.high) for i in ends])
     if any(b.seeds < 2 for b in best):
         eta, b_c = (Interval(i.value, -math.inf, math.inf) for i in (eta, b_c))
-    return TurnOver(exponential(eta), exponential(b_c), float(residual[0]), bool(at_bound[0]))
+        misfit = Interval(misfit.value, 0.0, math.inf)
+    return TurnOver(exponential(eta), exponential(b_c), misfit, bool(at_bound[0]))
+
+
+def residual_interval(batch_sizes: Array, residual: float, ends: Sequence[tuple[float, float]]) -> Interval:
+    """Returns the residual of a fit of a - log(B + B_c), with an interval.
+
+    The lower end is the least residual of a curve against the intervals of the points: it is 0 where a curve passes
+    through all of them. Noise adds to a residual, so the upper end is that of the fit itself.
+
+    Args:
+      batch_sizes: batch size of each point, [point].
+      residual: the root-mean-square residual of the fit.
+      ends: the ends of the 95 % interval of each point, in the log.
+    """
+    low, high = (np.array(side)[:, None] for side in zip(*ends, strict=True))
+    shape = np.log(batch_sizes[:, None] + _candidates(batch_sizes))
+
+    def misfits(a: Array) -> Array:
+        distance = np.maximum(low - (a - shape), 0) + np.maximum((a - shape) - high, 0)
+        return np.asarray((distance**2).mean(0), dtype=np.float64)
+
+    left, right = (low + shape).min(0), (high + shape).max(0)
+    for _ in range(_TERNARY):  # the misfit is convex in a
+        thirds = left + (right - left) / 3, right - (right - left) / 3
+        is_lower = misfits(thirds[0]) < misfits(thirds[1])
+        left, right = np.where(is_lower, left, thirds[0]), np.where(is_lower, thirds[1], right)
+    least = math.sqrt(misfits((left + right) / 2).min())
+    return Interval(residual, min(least, residual), residual)
 
 
 def form_residual(batch_sizes: Array, values: Array) -> float | None:
@@ -77,13 +111,18 @@ def form_residual(batch_sizes: Array, values: Array) -> float | None:
     return float(_fit_turn_over(batch_sizes, np.log(values / batch_sizes)[:, None])[2][0])
 
 
+def _candidates(batch_sizes: Array) -> Array:
+    """Returns the values of B_c among which the fit searches."""
+    return np.geomspace(batch_sizes.min() / 30, batch_sizes.max() * 30, 2001)
+
+
 def _fit_turn_over(batch_sizes: Array, y: Array) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
     """Fits a - log(B + B_c) to each column of y, [cell, column], by least squares.
 
     Returns:
       a, log B_c, the root-mean-square residual, and whether B_c is at a bound of the search, each [column].
     """
-    candidates = np.geomspace(batch_sizes.min() / 30, batch_sizes.max() * 30, 2001)
+    candidates = _candidates(batch_sizes)
     shape = np.log(batch_sizes[:, None] + candidates)
     centred = shape - shape.mean(0)
     # The best a is a mean, so only B_c is searched. The square of the error is multiplied out, without its constant term in y^2.
@@ -128,7 +167,10 @@ def trade_off(batch_sizes: Array, steps: Array) -> TradeOff | None:
     rate_draws, b_crit_draws, _, _ = _fit_turn_over(sizes, -(draws + np.log(sizes)[:, None]))
     pairs = ((-rate, -rate_draws), (b_crit - rate, b_crit_draws - rate_draws), (b_crit, b_crit_draws))
     s_min, e_min, crit = (exponential(widened(float(v[0]), d, 0.0)) for v, d in pairs)
-    return TradeOff(s_min, e_min, crit, float(residual[0]), bool(at_bound[0]))
+    ends = [widened(float(value), row, 0.0) for value, row in zip(log_steps, draws, strict=True)]
+    of_rate = [(-i.high - math.log(size), -i.low - math.log(size)) for i, size in zip(ends, sizes, strict=True)]
+    misfit = residual_interval(sizes, float(residual[0]), of_rate)
+    return TradeOff(s_min, e_min, crit, misfit, bool(at_bound[0]))
 
 
 def noise_scale(small_norms: Array, big_norms: Array, b1: float, b2: float) -> Interval:

@@ -37,8 +37,10 @@ RESPONSES: dict[str, Response] = {
                                                "For a matrix torch compares it with a row's mean of squared gradients "
                                                "too: there x r is exact only while that mean is above it."),
     "muon": Response(0, "decoupled"),
-    "lbfgs": Response(0, eps=False, note="Multiply tolerance_grad by r. Without a line search the first step is "
-                                         "lr min(1, 1/|g|) g, so p = 1 in it while the gradient's 1-norm is below 1."),
+    "lbfgs": Response(0, eps=False, note="Multiply tolerance_grad by r. tolerance_change is compared with losses "
+                                         "and with steps, so no value of it is exact: set it to 0. Without a line search the "
+                                         "first step is lr min(1, 1/|g|) g, so p = 1 in it while the gradient's 1-norm is "
+                                         "below 1."),
     "lion": Response(0, "decoupled", eps=False),
     "signsgd": Response(0, eps=False, note="Only the signs of gradients matter."),
     "lars": Response(0, note="Biases and norms that are excluded have p = 1: divide their lr by r."),

@@ -106,7 +106,7 @@ class Translation:
 
     `ratio` is the target's gradient scale divided by the source's. `lr_mean` is the lr under mean reduction that takes the
     same steps at the target's batch size. `caveats` says where the exact part is not exact. `rules` is empty where B does
-    not change.
+    not change. `is_exact` says whether the knobs, as they are given, make exactly the same updates at one batch size.
     """
 
     optimizer: str
@@ -120,6 +120,7 @@ class Translation:
     rules: tuple[Regime, ...]
     evidence: tuple[Evidence, ...]
     answer: Recommendation
+    is_exact: bool
 
 
 def translate(
@@ -191,7 +192,13 @@ def translate(
         evidence = find_evidence(reports or {}, name, values, model, source.size, target.size, lr_mean, target.c)
     caveats = tuple(_caveats(name, response, values, ratio, source, target))
     answer = recommend(name, response, source.size, target.size, translated, b_crit)
-    return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer)
+    is_exact = ratio == 1 or not (response.note or _lacks_eps(response, values))
+    return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer, is_exact)
+
+
+def _lacks_eps(response: Response, knobs: Mapping[str, float]) -> bool:
+    """Whether an eps that must be scaled was not given."""
+    return response.p == 0 and response.eps and not knobs.get("eps")
 
 
 def _knob(name: str, value: float, response: Response, source: Batch, target: Batch) -> Knob:
@@ -228,7 +235,7 @@ def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: f
         sentences.append("r is not a power of two: the trajectories agree up to rounding, not bit for bit.")
     if response.note and ratio != 1:
         sentences.append(response.note)
-    if response.p == 0 and response.eps and ratio != 1 and not knobs.get("eps"):
+    if ratio != 1 and _lacks_eps(response, knobs):
         sentences.append(
             "Multiply eps (not given) by r too: if eps stays, steps differ where gradients are near it, and p goes towards 1."
         )

@@ -50,18 +50,10 @@ _OTHER_RUN = (
     "B_simple at about 10 % of the training. A new study will test this."
 )
 REASONS: dict[tuple[str, str], str] = {
-    ("digits", "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)"): (
-        "Probably the estimate of lr* is too noisy: after 5 epochs the loss of the last step jumps from one lr to the next. "
-        "Also, lr_mean* falls from 7.1 at B = 256 to 2.4 at B = 512, which this formula does not allow."
-    ),
     ("digits", "B_c is within a factor of 5 of B_simple = 123 (digits_mlp, sgd)"): _OTHER_RUN,
     ("eps", "lr_sum*/lr_mean* is 1 at every B (eps 1)"): (
         "This is what the study shows: eps was left alone under sum, so sum and mean are different optimizers. "
         "With eps times B they are the same runs (study adam)."
-    ),
-    ("last_batch", "The best lr under mean parts from that under sum as the recursion says"): (
-        "With 272 examples the measured difference is -0.168 and the recursion's -0.078. The lrs are a quarter of an octave "
-        "apart, and the estimate of lr* between them is off by a little more than half a step."
     ),
 }
 """Why a claim fails, by study and claim."""

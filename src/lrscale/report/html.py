@@ -3,9 +3,11 @@
 import base64
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 from lrscale.report.text import CLAIM_COLUMNS, cell_table, claim_remarks, claim_row, slope_rows
 from lrscale.study.answer import Answer
+from lrscale.study.config import GROUPS
 from lrscale.study.plan import Plan
 from lrscale.study.remarks import coverage, remarks
 from lrscale.study.statements import laws
@@ -78,10 +80,17 @@ def training_in_words(plan: Plan) -> str:
     Budget, seeds, data draws and dtype are those of the first cell.
     """
     configs = [cell.config for cell in plan.cells]
-    names = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
+    names = {key: sorted({_in_words(key, config[key]) for config in configs}) for key in ("task", "optimizer")}
     parts = [f"{key} {', '.join(values)}" for key, values in names.items()]
     parts += [f"{key} {value}" for key, value in configs[0]["budget"].items() if value is not None]
     seeds = configs[0]["seeds"]
     draws = ", each with a data draw of its own" if plan.cells[0].training.data_seeds == "own" else ""
     count = seeds if isinstance(seeds, int) else len(seeds)
     return f"{', '.join(parts)}; seeds: {count} per trial{draws}; dtype {configs[0]['dtype']}."
+
+
+def _in_words(group: str, values: Mapping[str, Any]) -> str:
+    """Returns a choice of a group in words: its name, and the options that differ from the defaults, without the lr."""
+    defaults = GROUPS[group].config(values["name"])[group]
+    changed = [f"{key} {value}" for key, value in values.items() if key not in ("name", "lr") and value != defaults.get(key)]
+    return f"{values['name']} ({', '.join(changed)})" if changed else str(values["name"])

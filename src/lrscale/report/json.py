@@ -116,7 +116,8 @@ def _turn_over_json(family: Family) -> dict[str, Any]:
         "b_c": turn.b_c.value,
         "ci": _pair(turn.b_c),
         "eta_max": turn.eta_max.value,
-        "residual": turn.residual,
+        "residual": turn.residual.value,
+        "residual_ci": _pair(turn.residual),
         "at_bound": turn.at_bound,
         **judgement,
     }
@@ -129,7 +130,7 @@ def _trade_off_json(family: Family) -> dict[str, Any]:
     intervals = {"s_min": fit.s_min, "e_min": fit.e_min, "b_crit": fit.b_crit}
     numbers = {name: interval.value for name, interval in intervals.items()}
     pairs = {f"{name}_ci": _pair(interval) for name, interval in intervals.items()}
-    fitted = {**numbers, **pairs, "residual": fit.residual, "at_bound": fit.at_bound}
+    fitted = {**numbers, **pairs, "residual": fit.residual.value, "residual_ci": _pair(fit.residual), "at_bound": fit.at_bound}
     return {"of": dict(family.of), **fitted, **trade_off_judgement(family)._asdict()}
 
 

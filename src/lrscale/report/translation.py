@@ -89,6 +89,7 @@ def translation_json(translation: Translation) -> dict[str, Any]:
         "r": translation.ratio,
         "answer": asdict(translation.answer),
         "exact": {
+            "is_exact": translation.is_exact,
             "equals": {"reduction": "mean", "batch_size": translation.target.size, "lr": translation.lr_mean},
             "knobs": [asdict(knob) for knob in translation.knobs],
             "caveats": list(translation.caveats),
@@ -106,8 +107,10 @@ def show_translation(translation: Translation, console: Console, assumed: Sequen
     """Prints a translation as text for a terminal of at least 80 columns: the answer first, then why, then alternatives."""
     answer = translation.answer
     console.print(" ".join(f"{knob.name}={_number(knob.after)}" for knob in answer.knobs), soft_wrap=True)
-    if answer.rule == "exact":
+    if answer.rule == "exact" and translation.is_exact:
         console.print("These take exactly the same steps: the batch size does not change, so algebra is enough.")
+    elif answer.rule == "exact":
+        console.print("These take the same steps up to the points under 1: the batch size does not change.")
     else:
         console.print(f"By the {answer.rule} rule. It assumes that {answer.assumption} {answer.otherwise}")
     if assumed:
@@ -121,10 +124,11 @@ def show_translation(translation: Translation, console: Console, assumed: Sequen
     console.print(f"  to    {translation.target}: c = {_number(translation.target.c)}")
     console.print(f"  r     {_number(translation.ratio)} = c after / c before: the gradient is r times as large")
     console.print("")
+    title = "Exact:" if translation.is_exact else "Exact up to these points:"
     if all(knob.after == knob.before for knob in translation.knobs):
-        console.print("1. Exact: at one batch size no knob has to change.")
+        console.print(f"1. {title} at one batch size no knob that was given has to change.")
     else:
-        console.print(_knobs("1. Exact: the same updates", translation.knobs))
+        console.print(_knobs(f"1. {title} the same updates", translation.knobs))
     for caveat in translation.caveats:
         console.print(f"- {caveat}")
     console.print("")

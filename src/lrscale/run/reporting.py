@@ -18,7 +18,7 @@ from lrscale.report.json import as_json
 from lrscale.report.text import show
 from lrscale.signals import uninterrupted
 from lrscale.study.answer import Answer, answer
-from lrscale.study.claims import check_claims, ratio_judgement, require_held
+from lrscale.study.claims import check_claims, ratio_judgement, require_held, strict_verdicts
 from lrscale.study.records import Curve, StudyRecord
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS
 from lrscale.tracking.store import Store
@@ -57,7 +57,7 @@ def print_report(study: str | None, uri: str, form: str, strict: bool = False) -
                 images = [path for path in store.files(record.run_id, "figures") if path.endswith(".png")]
                 show_study(store, study_answer, trials, images)
     if strict:
-        require_held(record.plan.study, [verdict.verdict for verdict in study_answer.verdicts])
+        require_held(record.plan.study, strict_verdicts(study_answer.plan, study_answer.families, study_answer.verdicts))
 
 
 def write_report(store: Store, study: StudyRecord, console: Console) -> None:

@@ -12,6 +12,7 @@ from rich.live import Live
 
 from lrscale.locks import is_locked
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.study.settings import sort_trials
 from lrscale.tracking.schema import EXECUTED
 from lrscale.tracking.store import Store
 
@@ -104,8 +105,8 @@ def status(study: StudyRecord, trials: Sequence[TrialRecord], state: str, second
       seconds: the time of all its executions.
       idle: seconds since the last trial was recorded, or None.
     """
-    per_cell = Counter(trial.cell for trial in trials)
-    in_plan = [trial for trial in trials if trial.cell in {cell.id for cell in study.plan.cells}]
+    in_plan = sort_trials(study.plan, trials).used
+    per_cell = Counter(trial.cell for trial in in_plan)
     done = {cell.id: min(per_cell[cell.id], study.plan.n_trials) for cell in study.plan.cells}
     return Status(
         state=state,

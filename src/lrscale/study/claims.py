@@ -13,7 +13,7 @@ from lrscale.errors import Failure, Refusal
 from lrscale.estimate.intervals import Interval
 from lrscale.rules import Rule, check, is_number
 from lrscale.study.families import CellAnswer, Family, Measurement, Ratio
-from lrscale.study.measures import MEASURES, PROBE_MEASURES, SCALES, WITHOUT_INTERVAL
+from lrscale.study.measures import EXPONENTS, MEASURES, PROBE_MEASURES, SCALES
 from lrscale.study.plan import Plan, has_value
 from lrscale.study.verdict import (
     CANNOT_TELL,
@@ -57,7 +57,8 @@ class Verdict:
     @property
     def interval(self) -> Interval | None:
         """The measured value with its interval; None for a measure that has none, and where nothing could be measured."""
-        return None if self.measure in WITHOUT_INTERVAL else self.measured
+        is_exact = self.measured is not None and self.measured.low == self.measured.high
+        return None if is_exact and self.measure != "ratio_slope" else self.measured
 
 
 def in_count(verdicts: Sequence[str]) -> str:
@@ -84,10 +85,19 @@ def require_held(study: str, verdicts: Sequence[str]) -> None:
 
     Args:
       study: the name of the study.
-      verdicts: the verdict of each claim.
+      verdicts: the verdict of each claim; of a study without claims, that of each law.
     """
+    if not verdicts:
+        raise Failure(f"{study}: it makes no claim, and states no law that could hold.")
     if any(verdict != HOLDS for verdict in verdicts):
         raise Failure(f"{study}: {in_count(verdicts)}.")
+
+
+def strict_verdicts(plan: Plan, families: Sequence[Family], outcomes: Sequence[Verdict]) -> list[str]:
+    """Returns the verdicts that `--strict` requires to hold: those of the claims; of a study without claims, of its laws."""
+    if outcomes:
+        return [outcome.verdict for outcome in outcomes]
+    return [ratio_judgement(plan, family, ratio).verdict for family in families for ratio in family.ratios]
 
 
 def check_claims(plan: Plan) -> None:
@@ -129,7 +139,7 @@ def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan, probed: b
 
     A claim on a probe names a quantity, and may select by every axis of the study. A claim on the lr may select only
     by axes that the cells of a family share. An overridden axis with a single value is no axis of the study; claims
-    that select by it are not refused, but `verdicts` leaves them out.
+    that select by it are not refused, but cannot be told.
     """
     if probed and not isinstance(claim.get("quantity"), str):
         raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")
@@ -154,10 +164,13 @@ def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Meas
     """
     shared = [family.of for family in families] or [m.cell.scientific for m in measurements]
     axes = {key for values in shared for key in values}
-    claims = [c for c in plan.claims if {*(c.get("where") or {}), *filter(None, [c.get("against")])} <= axes]
+    lacking = [{*(c.get("where") or {}), *filter(None, [c.get("against")])} - axes for c in plan.claims]
+    claims = [claim for claim, keys in zip(plan.claims, lacking, strict=True) if not keys]
+    narrowed = [_verdict(str(c["name"]), c, _narrowed(keys), ()) for c, keys in zip(plan.claims, lacking, strict=True) if keys]
     if not families:
         of_probe = [claim for claim in claims if claim["measure"] in PROBE_MEASURES]
-        return [_verdict(str(c["name"]), c, PROBE_MEASURES[c["measure"]](selected(measurements, c), c), ()) for c in of_probe]
+        values = [(claim, PROBE_MEASURES[claim["measure"]](selected(measurements, claim), claim)) for claim in of_probe]
+        return [*(_verdict(str(claim["name"]), claim, interval, ()) for claim, interval in values), *narrowed]
     outcomes = []
     for family in families:
         for claim in claims:
@@ -167,7 +180,13 @@ def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Meas
             found = MEASURES[claim["measure"]](plan, family, claim)
             unsure = why_unsure(family.cells) if isinstance(found, Interval) else None
             outcomes.append(_verdict(name, claim, unsure or found, family.cells))
-    return outcomes
+    return [*outcomes, *narrowed]
+
+
+def _narrowed(axes: set[str]) -> Judgement:
+    """Returns why a claim that selects by some axes cannot be told: they have one value in this study."""
+    names = ", ".join(sorted(axes))
+    return Judgement(CANNOT_TELL, f"it selects by {names}, which this study does not vary", f"leave the override of {names} out")
 
 
 def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
@@ -177,7 +196,7 @@ def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
     claims it is the smallest, and without one it is LAW_TOLERANCE.
     """
     if ratio.slope is None:
-        return missing_ratio(family)
+        return missing_ratio(family, [name for name in (ratio.of, ratio.over) if name in REDUCTIONS])
     if (unsure := why_unsure(family.cells)) is not None:
         return unsure
     theory = ratio.expected
@@ -232,6 +251,6 @@ def _apart(measure: str, bound: Bound) -> tuple[float, ...]:
     expected = bound.expected
     if measure == "ratio_slope":
         return (0.0, -1.0)
-    if expected is None or bound.tolerance is not None or measure in WITHOUT_INTERVAL or measure == "theory":
+    if expected is None or bound.tolerance is not None or measure not in (*SCALES, *EXPONENTS):
         return ()
     return (expected / 10, expected, expected * 10) if measure in SCALES else (expected - 1, expected, expected + 1)

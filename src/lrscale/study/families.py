@@ -14,7 +14,7 @@ from lrscale.spec import Training
 from lrscale.study.plan import Cell, Plan, in_words
 from lrscale.study.records import TrialRecord
 from lrscale.study.theory import theory_of
-from lrscale.study.twins import shared_axes
+from lrscale.study.twins import has_uneven_steps, shared_axes
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import REDUCTIONS, step_gradient_scale
@@ -78,7 +78,8 @@ class Ratio(NamedTuple):
 
     `of` and `over` name them. `slope` is the slope of the log of the ratio over the log of the ratio of their c; it is None
     where it could not be estimated. `expected` is the slope in theory, -p. `same_runs` says whether all pairs of cells are
-    the same runs. Then the slope is not measured: it is -p by algebra, an interval of width zero.
+    the same runs. Then the slope is not measured: it is -p by algebra, an interval of width zero. `is_uneven` says whether
+    some pair takes steps of fewer examples than others, which the two weight differently: then theory is not exact.
     """
 
     of: str
@@ -86,6 +87,7 @@ class Ratio(NamedTuple):
     slope: Interval | None
     expected: float
     same_runs: bool
+    is_uneven: bool
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ class Family:
 
     @property
     def ratio(self) -> Interval | None:
-        """The slope of its most important ratio: of sum to mean, where both take part."""
-        return next((ratio.slope for ratio in self.ratios), None)
+        """The slope of the ratio of sum to mean; None where the family cannot tell it."""
+        return next((ratio.slope for ratio in self.ratios if (ratio.of, ratio.over) == ("sum", "mean")), None)
 
     @property
     def name(self) -> str:
@@ -208,7 +210,7 @@ def _ratio(of: str, over: str, cells: dict[int, CellAnswer], others: dict[int, C
         found = ratio_slope(log_c, [cell.best for cell, _ in fitting if cell.best], [o.best for _, o in fitting if o.best])
     if found is not None and same:
         found = Interval(expected, expected, expected)
-    yield Ratio(of, over, found, expected, same)
+    yield Ratio(of, over, found, expected, same, any(has_uneven_steps(cell.training) for cell, _ in pairs))
 
 
 def batch_ranges(plan: Plan) -> dict[str, tuple[float, float]]:

@@ -12,9 +12,10 @@ Measures of a study that tunes the lr. Each is computed for every family of cell
     form_residual  root-mean-square residual of the fit of b_c, in ln lr
     trade_off_residual   root-mean-square residual of the fit of b_crit, in ln S
 
-Residuals and, but for `slope_of`, the measures of a probe are numbers without an interval.
+The interval of a residual begins at the least one of a curve against the intervals of the points.
 
-Measures of a study that runs a probe. Each is computed for one `quantity`, over all cells that `where` selects:
+Measures of a study that runs a probe. Each is computed for one `quantity`, over all cells that `where` selects. It has an
+interval where the quantities have; that of a deviation is made like that of `theory`:
 
     deviation      largest |value - expected|
     log_deviation  largest |ln(value/expected)|
@@ -47,10 +48,11 @@ from lrscale.study.verdict import (
     turn_over_obstacle,
     why_missing,
 )
+from lrscale.training.quantity import Quantity
 
 
 def _ratio_slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
-    return family.ratio or missing_ratio(family)
+    return family.ratio or missing_ratio(family, ("sum", "mean"))
 
 
 def _slope(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
@@ -66,13 +68,24 @@ def _theory(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | 
     logs = [[math.log(lr / theory) for lr in interval] for interval, theory in intervals if interval and theory]
     if not cells:
         note = next((cell.theory_note for cell in within if cell.theory_note), "")
-        return Judgement(CANNOT_TELL, f"theory makes no statement: {note}".rstrip(".: "), "take SGD on least squares")
+        advice = "" if "Take " in note else "take SGD on least squares"
+        return Judgement(CANNOT_TELL, f"theory makes no statement: {note}".rstrip(".: "), advice)
     if len(logs) < len(cells):  # of a cell without an interval, the distance from theory is not known
         return why_missing(cells)
-    values = [abs(value) for value, _, _ in logs]
-    nearest = [max(low, -high, 0.0) for _, low, high in logs]
-    farthest = [max(-low, high) for _, low, high in logs]
-    return Interval(max(values), max(nearest), max(farthest))
+    return _farthest(logs) or why_missing(cells)
+
+
+def _farthest(distances: Sequence[Sequence[float]]) -> Interval | None:
+    """Returns the largest distance from 0 of several estimates, each a value with the ends of its interval.
+
+    The interval reaches from the largest distance of an interval to the largest distance of an interval's farther end.
+    It is None where there is no estimate.
+    """
+    if not distances:
+        return None
+    nearest = [max(low, -high, 0.0) for _, low, high in distances]
+    farthest = [max(-low, high) for _, low, high in distances]
+    return Interval(max(abs(value) for value, _, _ in distances), max(nearest), max(farthest))
 
 
 def _within(family: Family, low: float, high: float) -> list[CellAnswer]:
@@ -90,7 +103,7 @@ def _b_crit(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | 
 
 
 def _trade_off_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
-    return _point_interval([family.trade_off.residual] if family.trade_off else [], max) or missing_steps(family.cells)
+    return family.trade_off.residual if family.trade_off else missing_steps(family.cells)
 
 
 def _b_c(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
@@ -105,9 +118,8 @@ def _half_value(half: Interval | None, obstacle: Judgement | None) -> Interval |
 
 
 def _turn_over_residual(plan: Plan, family: Family, claim: Mapping[str, Any]) -> Interval | Judgement:
-    return _point_interval([family.turn_over.residual] if family.turn_over else [], max) or why_missing(
-        [cell for cell in family.cells if cell.training.reduction == "sum"]
-    )
+    of_sum = [cell for cell in family.cells if cell.training.reduction == "sum"]
+    return family.turn_over.residual if family.turn_over else why_missing(of_sum)
 
 
 def _point_interval(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> Interval | None:
@@ -116,22 +128,39 @@ def _point_interval(values: Sequence[float], choose: Callable[[Sequence[float]],
 
 
 def _deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([abs(q.value - q.expected) for _, q in measurements if q.expected is not None], max)
+    return _farthest([[value - expected for value in _ends(q)] for q, expected in _with_expected(measurements)])
 
 
 def _log_deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    pairs = [(q.value, q.expected) for _, q in measurements if q.expected is not None]
-    return _point_interval(
-        [abs(math.log(value / expected)) if value * expected > 0 else math.inf for value, expected in pairs], max
-    )
+    pairs = _with_expected(measurements)
+    return _farthest([[_log_ratio(value, expected) for value in _ends(q)] for q, expected in pairs])
 
 
 def _least(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([q.value for _, q in measurements], min)
+    ends = [_ends(q) for _, q in measurements]
+    return Interval(*map(min, zip(*ends, strict=True))) if ends else None
 
 
 def _largest(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _point_interval([q.value for _, q in measurements], max)
+    ends = [_ends(q) for _, q in measurements]
+    return Interval(*map(max, zip(*ends, strict=True))) if ends else None
+
+
+def _ends(quantity: Quantity) -> list[float]:
+    """Returns the value of a quantity and the ends of its interval, which are the value where it has none."""
+    return [quantity.value if end is None else end for end in (quantity.value, quantity.low, quantity.high)]
+
+
+def _with_expected(measurements: Sequence[Measurement]) -> list[tuple[Quantity, float]]:
+    """Returns the quantities that have an expected value, with this value."""
+    return [(q, q.expected) for _, q in measurements if q.expected is not None]
+
+
+def _log_ratio(value: float, expected: float) -> float:
+    """Returns the log of value / expected; minus or plus infinity where it has none."""
+    if value * expected > 0:
+        return math.log(value / expected)
+    return -math.inf if value * expected <= 0 else math.inf
 
 
 def _coverage(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
@@ -178,7 +207,7 @@ PROBE_MEASURES: dict[str, OfCells] = {
     "slope_of": _slope_of,
     "form_residual": _form_residual,
 }
-WITHOUT_INTERVAL = {"form_residual", "trade_off_residual", *PROBE_MEASURES} - {"slope_of"}
-"""The measures that are numbers without an interval."""
 SCALES = ("b_c", "b_crit")
-"""The measures that are a batch size; the others with an interval, but for `theory`, are exponents."""
+"""The measures that are a batch size."""
+EXPONENTS = ("slope", "steps_slope", "slope_of")
+"""The measures that are an exponent, besides that of the ratio of sum to mean."""

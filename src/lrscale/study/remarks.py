@@ -6,14 +6,36 @@ from collections.abc import Sequence
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer
 from lrscale.study.plan import Plan
-from lrscale.study.settings import left_out_remark
-from lrscale.study.twins import knobs_left, knobs_scaled
+from lrscale.study.settings import LEEWAY, left_out_remark
+from lrscale.study.twins import LR_KEY, knobs_left, knobs_scaled
 
 
 def remarks(answer: Answer) -> list[str]:
     """Returns the remarks on the cells of an answer: what was left out, what was scaled, and where theory says nothing."""
     left_out = [left_out_remark(answer.plan, answer.left_out)] if answer.left_out else []
-    return [*left_out, *companion_remarks(answer.plan, answer.cells), *theory_remarks(answer.cells), *form_remarks(answer.plan)]
+    widened = widening_remarks(answer.plan, answer.cells)
+    return [
+        *left_out,
+        *widened,
+        *companion_remarks(answer.plan, answer.cells),
+        *theory_remarks(answer.cells),
+        *form_remarks(answer.plan),
+    ]
+
+
+def widening_remarks(plan: Plan, cells: Sequence[CellAnswer]) -> list[str]:
+    """Returns a sentence on the cells in which the ladder has left the interval of the lr, as `widen` allows."""
+    if not plan.sampler.get("widen"):
+        return []
+    beyond = []
+    for cell in cells:
+        interval = plan.interval_of(cell.cell, LR_KEY)
+        lrs = [lr for lr, _, _ in cell.points() if not interval.low * (1 - LEEWAY) <= lr <= interval.high * (1 + LEEWAY)]
+        beyond += [(min(lrs), max(lrs))] if lrs else []
+    if not beyond:
+        return []
+    low, high = min(ends[0] for ends in beyond), max(ends[1] for ends in beyond)
+    return [f"The interval of {LR_KEY} was left in {len(beyond)} of {len(cells)} cells, for lrs from {low:.3g} to {high:.3g}."]
 
 
 def form_remarks(plan: Plan) -> list[str]:

@@ -129,8 +129,11 @@ def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
     ratio_of = f"{lr_name(ratio.of)} = {lr_name(ratio.over)} x c^"
     if ratio.same_runs:
         return f"{ratio_of}{ratio.expected:g} exactly{where}, {c}: they are the same runs, trained once and recorded twice."
-    fits = "as" if judgement.verdict == HOLDS else "not as"
     number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
+    if judgement.verdict != HOLDS and ratio.is_uneven:
+        says = f"theory says c^{ratio.expected:g} where all steps are full, and the last one of an epoch is short here"
+        return f"{ratio_of}{number}{where}, {c}: {says}. Take drop_last=true."
+    fits = "as" if judgement.verdict == HOLDS else "not as"
     return f"{ratio_of}{number}{where}, {c}: {fits} theory says (c^{ratio.expected:g})."
 
 
@@ -151,7 +154,7 @@ def _turn_over_law(family: Family) -> str:
     if turn is None or family.homogeneity != 1 or why_unsure(family.cells):
         return ""
     of = f"lr_sum*{f' ({family.name})' if family.name else ''}"
-    residual = f"residual {turn.residual:.2g} rms in ln lr"
+    residual = f"residual {turn.residual.value:.2g} rms in ln lr"
     sizes = [cell.step_examples for cell in family.cells if cell.training.reduction == "sum"]
     if judgement.verdict == FAILS:
         return f"{of} does not go as eta_max/(B + B_c): {residual}."
@@ -170,11 +173,11 @@ def _trade_off_law(family: Family) -> str:
     if t is None:
         return ""
     if judgement.verdict == FAILS:
-        return f"Steps to the target do not go as S_min (1 + B_crit/B): residual {t.residual:.2g} rms in ln S."
+        return f"Steps to the target do not go as S_min (1 + B_crit/B): residual {t.residual.value:.2g} rms in ln S."
     if judgement.verdict == CANNOT_TELL:
         return f"How steps trade against examples, this study {in_words_of(judgement)}."
     s, b = (f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}]" for i in (t.s_min, t.b_crit))
-    return f"Steps to the target are S = S_min (1 + B_crit/B), S_min = {s}, B_crit = {b}, to {t.residual:.2g} rms in ln S."
+    return f"Steps to the target are S = S_min (1 + B_crit/B), S_min = {s}, B_crit = {b}, to {t.residual.value:.2g} rms in ln S."
 
 
 SAME_RUNS = ("exact", "the same runs")
@@ -254,9 +257,15 @@ def _within_per_cent(measured: Interval) -> str:
     return f"within {value}" if measured.low == measured.high else f"within {value} [{low}, {high}]"
 
 
+def _within(measured: Interval) -> str:
+    """Returns the largest difference, with its interval if it has one."""
+    value, low, high = (f"{number:.2g}" for number in measured)
+    return f"within {value}" if measured.low == measured.high else f"within {value} [{low}, {high}]"
+
+
 MEASURES_IN_WORDS: dict[str, Callable[[Interval], str]] = {
     "theory": _within_per_cent,
     "log_deviation": _within_per_cent,
-    "deviation": lambda measured: f"within {measured.value:.2g}",
+    "deviation": _within,
     "coverage": lambda measured: f"{100 * measured.value:.0f} % of intervals",
 }

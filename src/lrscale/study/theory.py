@@ -90,11 +90,15 @@ def _why_not(training: Training, source: Population, start: Array) -> str:
             f"noise {noise:g} moves the optimum of {examples} training examples too far from the population's, of which theory "
             "speaks. Take objective=population_risk, data_seeds=own and one epoch, or more examples."
         )
-    if training.data_seeds == "own" and training.steps <= training.steps_per_epoch:
+    lacking = [
+        *(["data_seeds=own"] if training.data_seeds != "own" else []),
+        *(["budget.epochs=1"] if training.steps > training.steps_per_epoch else []),
+    ]
+    if not lacking:
         return ""
     return (
         f"with noise {noise:g} it holds only for the mean over data draws, with no example used twice. "
-        "Take data_seeds=own and one epoch, or more examples."
+        f"Take {' and '.join(lacking)}, or more examples."
     )
 
 

@@ -123,11 +123,11 @@ def _twin(cell: Cell, reference: Cell, r: float, tuned: Sequence[str], companion
     is_one_optimizer = all(
         key in powers if key in tuned else _option(cell, key) == wanted.get(key, _option(reference, key)) for key in _powers(cell)
     )
-    is_same_run = is_one_optimizer and math.log2(r).is_integer() and not _has_uneven_steps(cell.training)
+    is_same_run = is_one_optimizer and math.log2(r).is_integer() and not has_uneven_steps(cell.training)
     return Twin(reference.id, r, {key: r ** powers.get(key, 0.0) for key in tuned}, is_same_run)
 
 
-def _has_uneven_steps(training: Training) -> bool:
+def has_uneven_steps(training: Training) -> bool:
     """Whether a training takes steps of fewer examples or terms than others: there, the reductions weight them differently."""
     if not training.task.options.get("is_even", True):
         return True

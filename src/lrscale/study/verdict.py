@@ -1,8 +1,8 @@
 """The three verdicts. One rule says whether what was measured holds a claim or a law, fails it, or cannot tell.
 
 An interval that lies wholly in the allowed range holds, one that lies wholly outside fails, and any other cannot tell. A
-number that is exact, such as a residual, is an interval of width zero. A verdict of `cannot tell` names its reason and a way
-out: what to change in the study, so that it can be told.
+number without an interval counts as an interval of width zero. A verdict of `cannot tell` names its reason and a way out:
+what to change in the study, so that it can be told.
 """
 
 import math
@@ -72,8 +72,8 @@ class Bound(NamedTuple):
 
 
 def _say_more(factor: float) -> str:
-    """Returns a way out that names no numbers."""
-    return "raise hydra.sweeper.n_trials or seeds"
+    """Returns the way out for what a probe measures."""
+    return "raise seeds"
 
 
 def judge(interval: Interval, bound: Bound, apart: Sequence[float] = (), more: Callable[[float], str] = _say_more) -> Judgement:
@@ -145,7 +145,7 @@ def why_unsure(cells: Sequence[CellAnswer]) -> Judgement | None:
     """Returns why the intervals of these cells cannot be relied on: one seed, or lrs too far apart; None where they can."""
     if has_one_seed(cells):
         return ONE_SEED
-    if any(cell.best is not None and cell.fits and cell.best.spacing > 1.01 * math.log(2) for cell in cells):
+    if any(cell.best is not None and cell.fits and cell.best.is_unsure for cell in cells):
         way_out = f"raise hydra.sweeper.n_trials to {max(16, 2 * max(len(cell.trials) for cell in cells))}"
         return Judgement(CANNOT_TELL, "the lrs that were tried around the best lie more than an octave apart", way_out)
     return None
@@ -173,7 +173,7 @@ def why_missing(cells: Sequence[CellAnswer]) -> Judgement:
     if not all(cell.fits for cell in cells):
         more = "widen the interval of optimizer.lr, or take hydra.sweeper.widen=true"
         return Judgement(CANNOT_TELL, "in some cells the best lr is at an edge of the lrs that were tried", more)
-    return TOO_FEW
+    return why_unsure(cells) or TOO_FEW
 
 
 def missing_steps(cells: Sequence[CellAnswer]) -> Judgement:
@@ -182,10 +182,15 @@ def missing_steps(cells: Sequence[CellAnswer]) -> Judgement:
     return why_missing(cells) if counted else NO_STEPS
 
 
-def missing_ratio(family: Family) -> Judgement:
-    """Returns why a family has no ratio of sum to mean, and the way out."""
-    absent = [reduction for reduction in ("sum", "mean") if reduction not in family.reductions()]
-    if absent and not family.ratios and any(cell.tuned for cell in family.cells):
+def missing_ratio(family: Family, reductions: Sequence[str] = ()) -> Judgement:
+    """Returns why a family has no ratio of best lrs, and the way out.
+
+    Args:
+      family: the family.
+      reductions: those that the ratio is of.
+    """
+    absent = [reduction for reduction in reductions if reduction not in family.reductions()]
+    if absent and any(cell.tuned for cell in family.cells):
         return Judgement(CANNOT_TELL, f"no cell has the reduction {absent[0]}", "take reduction=sum,mean")
     if family.cells and max(cell.step_examples for cell in family.cells) == 1:
         return Judgement(CANNOT_TELL, "at batch size 1 sum and mean are the same", "add batch sizes above 1")
@@ -217,9 +222,11 @@ def _obstacle(fit: TurnOver | TradeOff | None, cells: Sequence[CellAnswer], name
         return why_missing(cells)
     if (unsure := why_unsure(cells)) is not None:
         return unsure
-    if fit.residual > MOST_RESIDUAL:
-        reason = f"the form does not fit: its residual is {fit.residual:.2g} rms in {unit}"
-        return Judgement(FAILS, reason, "raise seeds, or take a narrower range of batch sizes")
+    fits = judge(fit.residual, Bound(at_most=MOST_RESIDUAL), more=more_runs(cells)).verdict
+    if fits != HOLDS:
+        of = f"{fit.residual.value:.2g} [{fit.residual.low:.2g}, {fit.residual.high:.2g}] rms in {unit}"
+        reason = "the form does not fit" if fits == FAILS else "whether the form fits is not known"
+        return Judgement(fits, f"{reason}: its residual is {of}", "raise seeds, or take a narrower range of batch sizes")
     if fit.at_bound:
         return Judgement(CANNOT_TELL, f"{name} lies far outside the batch sizes", "add smaller and larger batch sizes")
     return None
