@@ -1,5 +1,8 @@
 """The reference: one model, torch.optim, one backward a micro-batch; the loop everybody writes, over whole budgets."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from lrscale.spec import Training
@@ -14,7 +17,26 @@ CLASSES = {
     "adamw": torch.optim.AdamW,
     "rmsprop": torch.optim.RMSprop,
     "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "asgd": torch.optim.ASGD,
+    "rprop": torch.optim.Rprop,
+    "adafactor": torch.optim.Adafactor,
+    "muon": torch.optim.Muon,
 }
+
+
+@contextmanager
+def numbers_of_optimizers_in_float64() -> Iterator[None]:
+    """NAdam and ASGD keep a number of their own in torch's default dtype, whatever dtype the weights have."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def train_plainly(
@@ -45,7 +67,8 @@ def train_plainly(
             step += 1
             if points is None or step in points:
                 norms.append(sum(float(p.grad.square().sum()) for p in module.parameters()) ** 0.5)
-            optimizer.step()
+            with numbers_of_optimizers_in_float64():
+                optimizer.step()
             if points is None or step in points:
                 losses.append(whole())
             if step == training.steps:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from lrscale.errors import Refusal
 from lrscale.rules import FRACTION, NOT_NEGATIVE, POSITIVE, Rule
 
 TUNABLE = (POSITIVE, NOT_NEGATIVE, FRACTION)
@@ -127,6 +128,7 @@ class Registry(Generic[D]):
     def __init__(self, group: str, package: str | None = None) -> None:
         self.group, self.package = group, package
         self._declared: dict[str, D] = {}
+        self.refused: dict[str, str] = {}
 
     def declare(self, name: str, declaration: D) -> D:
         """Adds a declaration under a name, and returns the declaration.
@@ -139,6 +141,15 @@ class Registry(Generic[D]):
                 raise ValueError(f"{self.group} {choice} is declared already")
         self._declared[name] = declaration
         return declaration
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Makes `check_choice` refuse a name that users may expect, with the reason and the way out."""
+        self.refused[name] = reason
+
+    def check_choice(self, choice: object) -> None:
+        """Raises Refusal where a choice is one that `refuse` named."""
+        if isinstance(choice, str) and choice in self.refused:
+            raise Refusal(f"`{self.group}` cannot be {choice}: {self.refused[choice]}")
 
     def __contains__(self, name: object) -> bool:
         return name in self.names()

@@ -43,6 +43,8 @@ class DeclaredConfigs(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, choice = self._normalize_file_name(config_path).removesuffix(".yaml").partition("/")
+        if group in GROUPS:
+            GROUPS[group].check_choice(choice)
         if not self.is_config(config_path):
             raise ConfigLoadError(f"There is no {group} called {choice}.")
         config = OmegaConf.create(GROUPS[group].config(choice))
@@ -56,7 +58,7 @@ class DeclaredConfigs(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, choice = config_path.removesuffix(".yaml").partition("/")
-        return group in GROUPS and choice in GROUPS[group].choices()
+        return group in GROUPS and (choice in GROUPS[group].choices() or choice in GROUPS[group].refused)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if config_path == "":

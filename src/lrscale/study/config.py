@@ -112,6 +112,7 @@ def tunable() -> dict[str, Rule]:
 
 def _choice(group: str, values: Any) -> Choice:
     registry = GROUPS[group]
+    registry.check_choice(values.get("name") if isinstance(values, Mapping) else values)
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str) or values["name"] not in registry:
         got = values.get("name") if isinstance(values, Mapping) else values
         raise Refusal(f"`{group}.name` must be one of {', '.join(registry.names())}, got {got!r:.60}. Take {group}=NAME.")

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrscale.errors import Refusal
 from lrscale.spec import Compute, Training
 from lrscale.streams import generator
 from lrscale.tasks.models import Losses
 from lrscale.tasks.task import Task
+from lrscale.training.fit import check_fit
 from lrscale.training.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
 from lrscale.training.multistep import LARGEST, STRIDE, Stride, take
 from lrscale.training.optimizers import OPTIMIZERS
@@ -61,12 +61,13 @@ def train(training: Training, task: Task, memory_mb: int = Compute().memory_mb) 
       The curves of all runs, with run = trial x number of seeds + index of the seed.
 
     Raises:
-      Refusal: the task does not have the training examples or the data draws that the training names.
+      Refusal: the task does not have the training examples or the data draws that the training names, or the optimizer
+        takes matrices only and a parameter is none.
 
     Source:
       `tests/training/test_engine.py` checks the agreement with plain loops of torch.optim.
     """
-    _check_data(training, task)
+    check_fit(training, task)
     size = trials_in_memory(training, task, memory_mb)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
@@ -77,20 +78,6 @@ def train(training: Training, task: Task, memory_mb: int = Compute().memory_mb) 
         for curve, part in zip(curves[1:], _train_chunk(training, task, chunk)[1:], strict=True):
             curve[..., chunk.start * seeds : chunk.stop * seeds] = part
     return curves
-
-
-def _check_data(training: Training, task: Task) -> None:
-    """Raises Refusal where the task does not have the training examples or the data draws that the training names."""
-    if task.has_own_data != (training.data_seeds == "own") or (task.has_own_data and len(task.data.x) != len(training.seeds)):
-        raise Refusal(
-            f"`task` must have the data draws that the training names, got data_seeds={training.data_seeds} and another task. "
-            "Make the task from the same training; a task of your own needs data_seeds=shared."
-        )
-    if (examples := len(task.data_of(0).x)) != training.examples:
-        raise Refusal(
-            f"`task` must have the {training.examples} training examples that the training names, got {examples}. "
-            "Set their number in the training: dataclasses.replace(training, examples=N)."
-        )
 
 
 def use_threads(threads: int) -> None:
