@@ -10,6 +10,7 @@ from lrscale.tasks.task import Task
 from lrscale.training.minibatches import batch_order
 from lrscale.training.reference_loop import make_module
 from lrscale.training.reference_loop import per_example_losses as each_loss
+from lrscale.training.schedules import lr_factor
 
 CLASSES = {
     "sgd": torch.optim.SGD,
@@ -46,6 +47,8 @@ def train_plainly(
     module = make_module(task, seed)
     options = {k: v[trial] if isinstance(v, tuple) else v for k, v in training.optimizer.options.items()}
     optimizer = CLASSES[training.optimizer.name](module.parameters(), **options)
+    factor = lr_factor(training)
+    schedule = None if factor is None else torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: factor(k + 1))
     data, size = task.data_of(training.seeds.index(seed)), training.batch_size
 
     def whole() -> float:
@@ -69,6 +72,8 @@ def train_plainly(
                 norms.append(sum(float(p.grad.square().sum()) for p in module.parameters()) ** 0.5)
             with numbers_of_optimizers_in_float64():
                 optimizer.step()
+            if schedule is not None:
+                schedule.step()
             if points is None or step in points:
                 losses.append(whole())
             if step == training.steps:

@@ -40,7 +40,8 @@ class Training:
     `optimizer.options["lr"]` is a tuple with one value per trial, and so is every other tuned hyperparameter.
     `probe` names the measurement that replaces training, and is None for a training. `examples` is the number of
     training examples, N. `data_seeds` is `shared` where all seeds train on one data draw, and `own` where each seed has a
-    draw of its own. `lrscale.make_training` checks every value and makes the description.
+    draw of its own. `schedule` changes the lr from step to step, and is None where the lr is constant.
+    `lrscale.make_training` checks every value and makes the description.
     """
 
     task: Choice
@@ -57,6 +58,7 @@ class Training:
     points: int
     examples: int
     data_seeds: str = "shared"
+    schedule: Choice | None = None
 
     @property
     def step_examples(self) -> int:

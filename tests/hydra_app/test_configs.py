@@ -6,6 +6,7 @@ import pytest
 
 from lrscale.tasks.registry import TASKS
 from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.schedules import SCHEDULES
 from tests.configs import ROOT
 from tests.program import here
 
@@ -43,6 +44,12 @@ def test_each_task_trains(task: str, folder: Path) -> None:
 @pytest.mark.parametrize("optimizer", [choice for choice in OPTIMIZERS.choices() if choice != "muon"])
 def test_each_optimizer_trains(optimizer: str, folder: Path) -> None:
     assert "epoch 1, loss" in here(folder, "run", f"optimizer={optimizer}", "budget.epochs=1")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.choices())
+def test_each_schedule_trains_and_is_recorded(schedule: str, folder: Path) -> None:
+    lengths = ["schedule.warmup_fraction=0.1", *(["schedule.decay_epochs=0.5"] if schedule == "wsd" else [])]
+    assert "epoch 1, loss" in here(folder, "run", f"schedule={schedule}", *lengths, "budget.epochs=1")
 
 
 @pytest.mark.parametrize(

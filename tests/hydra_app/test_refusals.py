@@ -28,6 +28,12 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "seeds=-1"], "`seeds`"),
     (["run", "task=cifar"], "task/cifar"),
     (["run", "optimizer=lion"], "optimizer/lion"),
+    (["run", "schedule=triangle"], "schedule/triangle"),
+    (["run", "schedule=wsd"], "`schedule` wsd needs the length of its decay, got none. Take schedule.decay_fraction=0.2."),
+    (["run", "schedule.warmup_steps=301"], "`schedule` constant must fit in the run's 300 steps, got 301 steps of warm-up."),
+    (["run", "schedule.warmup_steps=-1"], "`schedule.warmup_steps` must be a whole number"),
+    (["run", "schedule.final=0.1"], "schedule.final"),
+    ([*STUDY, "schedule=constant,cosine", "probe=gradient_scale"], "measures at a constant lr, got schedule cosine"),
     (["run", "optimizer=lbfgs"], "`optimizer` cannot be lbfgs: it computes the loss several times in a step (a closure)"),
     ([*STUDY, "optimizer=adam,sparse_adam"], "`optimizer` cannot be sparse_adam: it is for sparse gradients"),
     (

@@ -1,4 +1,4 @@
-"""Hydra configs of tasks, optimizers and probes. They are made from the declarations beside the code, not read from files."""
+"""Hydra configs of tasks, optimizers, schedules and probes. They are made from the declarations beside the code, not files."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +19,9 @@ def register() -> None:
 
 
 def explained(arguments: Sequence[str]) -> Iterator[str]:
-    """Yields lines of help on the tasks, optimizers and probes of a command line, and on their options."""
-    chosen = {"task": "d2l", "optimizer": "sgd"} | dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
+    """Yields lines of help on the tasks, optimizers, schedules and probes of a command line, and on their options."""
+    chosen = {"task": "d2l", "optimizer": "sgd", "schedule": "constant"}
+    chosen |= dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
     yield "Options of the chosen members; choose others to see theirs:\n"
     for group, choice in chosen.items():
         if choice not in GROUPS[group].choices():
@@ -35,7 +36,7 @@ def explained(arguments: Sequence[str]) -> Iterator[str]:
 
 
 class DeclaredConfigs(ConfigSource):
-    """The source of the configs `task/NAME`, `optimizer/NAME` and `probe/NAME`, made from `lrscale.study.config.GROUPS`."""
+    """The source of the configs `task/NAME`, `optimizer/NAME` and so on, made from `lrscale.study.config.GROUPS`."""
 
     @staticmethod
     def scheme() -> str:

@@ -1,7 +1,7 @@
 """Trains many runs as one tensor program: takes trials x seeds, and returns the curves of all runs."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from lrscale.training.fit import check_fit
 from lrscale.training.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
 from lrscale.training.multistep import LARGEST, STRIDE, Stride, take
 from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.schedules import lr_factor
 
 Array = NDArray[np.float64]
 """An array of float64."""
@@ -137,7 +138,7 @@ def full_data_mean(per_example: Losses, parameters: list[Tensor], x: Tensor, y: 
     return (total / x.shape[1]).view(seeds, trials)
 
 
-def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, object]:
+def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, Any]:
     """Returns the hyperparameters of a chunk of trials, for the update of one parameter.
 
     A hyperparameter with one value per trial becomes a tensor that broadcasts over the parameter.
@@ -175,6 +176,8 @@ class _Runs:
         options = training.optimizer.options
         self.plain_sgd = training.optimizer.name == "sgd" and options["momentum"] == 0 and options["weight_decay"] == 0
         self.lrs = torch.tensor(options["lr"][chunk], dtype=task.data.x.dtype).view(1, -1, 1)
+        self.lr_factor = lr_factor(training)
+        self.full_lrs = [hyper["lr"] for hyper in self.hypers]
         self.factors: dict[float, Tensor] = {}
 
     def step(self, minibatch: Minibatch, step: int) -> Tensor:
@@ -187,6 +190,10 @@ class _Runs:
 
     def _update(self, step: int) -> None:
         """Updates the parameters with the gradients in `gradients`, by the optimizer's rule."""
+        if self.lr_factor is not None:
+            factor = self.lr_factor(step)
+            for hyper, lr in zip(self.hypers, self.full_lrs, strict=True):
+                hyper["lr"] = lr * factor
         for k, gradient in enumerate(self.gradients):
             self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
 
@@ -197,7 +204,8 @@ class _Runs:
         """
         x, y, weight = minibatch
         if self.plain_sgd and isinstance(weight, float):
-            self.task.model.gradients(self.parameters, x, y, self.factor(weight), self.parameters, 1)
+            scale = self.factor(weight) if self.lr_factor is None else -weight * self.lr_factor(step) * self.lrs
+            self.task.model.gradients(self.parameters, x, y, scale, self.parameters, 1)
         else:
             self.task.model.gradients(self.parameters, x, y, weight, self.gradients, 0)
             self._update(step)
@@ -289,7 +297,7 @@ def _train_chunk(training: Training, task: Task, chunk: slice) -> Curves:
     points, last = recording_steps(training), training.steps
     due = set(points) | {1}
     recorded: dict[int, tuple[Tensor, ...]] = {}
-    step, use_strides = 0, runs.plain_sgd and target is None and _can_stride(training, task)
+    step, use_strides = 0, runs.plain_sgd and target is None and runs.lr_factor is None and _can_stride(training, task)
     for minibatch in strides(training, task, due) if use_strides else minibatches(training, task):
         if isinstance(minibatch, Stride):
             runs.stride(minibatch)
