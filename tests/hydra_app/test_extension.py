@@ -1,4 +1,4 @@
-"""A task, an optimizer, a schedule, a probe and a reduction, each declared in this module alone, are composed, trained and reported."""
+"""A task, optimizer, schedule, probe and reduction, declared in this module alone, are composed, trained and reported."""
 
 import json
 from collections.abc import Iterator, Mapping

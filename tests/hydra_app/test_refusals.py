@@ -28,6 +28,8 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "seeds=-1"], "`seeds`"),
     (["run", "task=cifar"], "task/cifar"),
     (["run", "optimizer=lion"], "optimizer/lion"),
+    (["run", "optimizer=adam", "optimizer.foreach=true"], "`optimizer.foreach` is not an option here, got"),
+    (["run", "+optimizer.maximize=true"], "The objective is always minimised: leave it out."),
     (["run", "schedule=triangle"], "schedule/triangle"),
     (["run", "schedule=wsd"], "`schedule` wsd needs the length of its decay, got none. Take schedule.decay_fraction=0.2."),
     (["run", "schedule.warmup_steps=301"], "`schedule` constant must fit in the run's 300 steps, got 301 steps of warm-up."),

@@ -27,6 +27,7 @@ from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
 from lrscale.study.config import MOVED, make_compute
 from lrscale.study.plan import Share, with_values
+from lrscale.training.optimizers import LEFT_OUT
 
 if TYPE_CHECKING:
     from lrscale.run.job import Outcome
@@ -51,6 +52,8 @@ def run_app(arguments: Sequence[str]) -> None:
         key = argument.lstrip("+~").partition("=")[0]
         if key in MOVED:
             raise Refusal(f"`{key}` is called {MOVED[key]} now, got {argument!r:.60}. Give {MOVED[key]} one value.")
+        if key.startswith("optimizer.") and (option := key.removeprefix("optimizer.")) in LEFT_OUT:
+            raise Refusal(f"`{key}` is not an option here, got {argument!r:.60}. {LEFT_OUT[option]}: leave it out.")
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
     original_argv, environment = sys.argv, dict(os.environ)

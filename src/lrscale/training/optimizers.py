@@ -1,8 +1,7 @@
 """Optimizers for many runs at once: what an optimizer is, and the registry of them. The rules stand in `update_rules`.
 
 The rules are those of torch.optim, where each run has hyperparameters of its own. They only use methods of tensors, so the
-declarations can be read without importing torch. Left out are the options of torch that do not change the steps (`foreach`,
-`fused`, `capturable`, `differentiable`), and `maximize`.
+declarations can be read without importing torch. The options are those of torch, without LEFT_OUT.
 """
 
 from __future__ import annotations
@@ -20,6 +19,14 @@ if TYPE_CHECKING:
 
 Hyper = Mapping[str, Any]
 """Hyperparameters by their names in torch.optim. Values are numbers, or tensors that broadcast over one parameter."""
+LEFT_OUT = {
+    **dict.fromkeys(
+        ("foreach", "fused", "capturable", "differentiable"), "It does not change the steps, and all runs are one program here"
+    ),
+    "maximize": "The objective is always minimised",
+    "t0": "It acts on the average of the weights only, and what is reported here is of the weights themselves",
+}
+"""The options of torch.optim that no optimizer has here, with the reasons."""
 COUPLED = "coupled: added to the gradient"
 """The description of a weight decay that is added to the gradient."""
 DECOUPLED = "decoupled: the weights shrink by lr x weight_decay"

@@ -25,12 +25,11 @@ UNITS: dict[str, Rule] = {
     "fraction": Rule("must be >= 0 and <= 1, or null", lambda v: v is None or (is_number(v) and 0 <= v <= 1)),
 }
 """The units of a length, as the ends of its options' names, with the rules of these options."""
-WARMUP = {
-    f"warmup_{unit}": Option(None, rule, f"length of the warm-up{' of the run' if unit == 'fraction' else ''}")
-    for unit, rule in UNITS.items()
-}
+WORDS = {"steps": "in steps", "epochs": "in epochs", "fraction": "as a share of the run"}
+"""The units of a length, in words."""
+WARMUP = {f"warmup_{unit}": Option(None, rule, f"length of the warm-up, {WORDS[unit]}") for unit, rule in UNITS.items()}
 """The options that give the length of the warm-up, one a unit. All null: there is none."""
-DECAY = {f"decay_{unit}": Option(None, rule, "length of the decay; give one of the three") for unit, rule in UNITS.items()}
+DECAY = {f"decay_{unit}": Option(None, rule, f"length of the decay, {WORDS[unit]}") for unit, rule in UNITS.items()}
 """The options that give the length of the decay, one a unit."""
 FINAL = {
     "final": Option(0.0, Rule("must be >= 0 and <= 1", lambda v: is_number(v) and 0 <= v <= 1), "factor at the end of the decay")
