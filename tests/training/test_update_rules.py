@@ -63,7 +63,10 @@ def options_of(name: str, given: dict[str, Any], lrs: list[float]) -> dict[str, 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("task", TASKS)
 def test_every_rule_is_that_of_torch_optim(task: str, rule: str) -> None:
-    common = options_of(rule.split()[0], RULES[rule], [0.01, 0.002])
+    """The weights of linear regression are a vector here, and one row in the plain loop: for Adafactor the same but for its
+    first floor, which does not act in these steps."""
+    is_large = (task, rule) == ("mlp", "adafactor decay")  # an lr above step^-0.5, which Adafactor limits
+    common = options_of(rule.split()[0], RULES[rule], [0.5 if is_large else 0.01, 0.002])
     made = make(
         **TASKS[task], **common, batch_size=96, seeds=[0, 5], budget="steps", budget__steps=25, dtype="float64", points=20
     )
