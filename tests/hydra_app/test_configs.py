@@ -47,7 +47,7 @@ def test_each_optimizer_trains(optimizer: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.choices())
-def test_each_schedule_trains_and_is_recorded(schedule: str, folder: Path) -> None:
+def test_each_schedule_trains(schedule: str, folder: Path) -> None:
     lengths = ["schedule.warmup_fraction=0.1", *(["schedule.decay_epochs=0.5"] if schedule == "wsd" else [])]
     assert "epoch 1, loss" in here(folder, "run", f"schedule={schedule}", *lengths, "budget.epochs=1")
 

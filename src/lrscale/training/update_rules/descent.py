@@ -108,7 +108,7 @@ OPTIMIZERS.declare(
         update=_asgd,
         slots=lambda hyper: (),
         homogeneity=RESPONSES["asgd"].p,
-        companions={**companion_powers("asgd"), "lambd": 1},
+        companions=companion_powers("asgd"),
     ),
 )
 OPTIMIZERS.declare(
