@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from lrscale.errors import Refusal
 from lrscale.rules import FRACTION, NOT_NEGATIVE, POSITIVE, Rule
 
 TUNABLE = (POSITIVE, NOT_NEGATIVE, FRACTION)
@@ -39,7 +40,8 @@ class Training:
     `optimizer.options["lr"]` is a tuple with one value per trial, and so is every other tuned hyperparameter.
     `probe` names the measurement that replaces training, and is None for a training. `examples` is the number of
     training examples, N. `data_seeds` is `shared` where all seeds train on one data draw, and `own` where each seed has a
-    draw of its own. `lrscale.make_training` checks every value and makes the description.
+    draw of its own. `schedule` changes the lr from step to step, and is None where the lr is constant.
+    `lrscale.make_training` checks every value and makes the description.
     """
 
     task: Choice
@@ -56,6 +58,7 @@ class Training:
     points: int
     examples: int
     data_seeds: str = "shared"
+    schedule: Choice | None = None
 
     @property
     def step_examples(self) -> int:
@@ -148,6 +151,7 @@ class Registry(Generic[D]):
         self.group, self.package = group, package
         self.own: OwnCode[D] | None = None
         self._declared: dict[str, D] = {}
+        self.refused: dict[str, str] = {}
 
     def declare(self, name: str, declaration: D) -> D:
         """Adds a declaration under a name, and returns the declaration.
@@ -160,6 +164,15 @@ class Registry(Generic[D]):
                 raise ValueError(f"{self.group} {choice} is declared already")
         self._declared[name] = declaration
         return declaration
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Makes `check_choice` refuse a name that users may expect, with the reason and the way out."""
+        self.refused[name] = reason
+
+    def check_choice(self, choice: object) -> None:
+        """Raises Refusal where a choice is one that `refuse` named."""
+        if isinstance(choice, str) and choice in self.refused:
+            raise Refusal(f"`{self.group}` cannot be {choice}: {self.refused[choice]}")
 
     def __contains__(self, name: object) -> bool:
         return name in self.names() or (self.own is not None and is_own(name))

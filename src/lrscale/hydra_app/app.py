@@ -30,6 +30,7 @@ from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, MOVED, make_compute
 from lrscale.study.plan import Share, with_values
 from lrscale.tasks.source import read_source, trust
+from lrscale.training.optimizers import LEFT_OUT
 
 if TYPE_CHECKING:
     from lrscale.run.job import Outcome
@@ -54,6 +55,8 @@ def run_app(arguments: Sequence[str]) -> None:
         key = argument.lstrip("+~").partition("=")[0]
         if key in MOVED:
             raise Refusal(f"`{key}` is called {MOVED[key]} now, got {argument!r:.60}. Give {MOVED[key]} one value.")
+        if key.startswith("optimizer.") and (option := key.removeprefix("optimizer.")) in LEFT_OUT:
+            raise Refusal(f"`{key}` is not an option here, got {argument!r:.60}. {LEFT_OUT[option]}: leave it out.")
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
     trust_typed(arguments)

@@ -1,4 +1,4 @@
-"""Hydra configs of tasks, optimizers and probes. They are made from the declarations beside the code, not read from files."""
+"""Hydra configs of tasks, optimizers, schedules and probes. They are made from the declarations beside the code, not files."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +19,9 @@ def register() -> None:
 
 
 def explained(arguments: Sequence[str]) -> Iterator[str]:
-    """Yields lines of help on the tasks, optimizers and probes of a command line, and on their options."""
-    chosen = {"task": "d2l", "optimizer": "sgd"} | dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
+    """Yields lines of help on the tasks, optimizers, schedules and probes of a command line, and on their options."""
+    chosen = {"task": "d2l", "optimizer": "sgd", "schedule": "constant"}
+    chosen |= dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
     yield "Options of the chosen members; choose others to see theirs:\n"
     for group, choice in chosen.items():
         if not GROUPS[group].has_choice(choice):
@@ -35,7 +36,7 @@ def explained(arguments: Sequence[str]) -> Iterator[str]:
 
 
 class DeclaredConfigs(ConfigSource):
-    """The source of the configs `task/NAME`, `optimizer/NAME` and `probe/NAME`, made from `lrscale.study.config.GROUPS`."""
+    """The source of the configs `task/NAME`, `optimizer/NAME` and so on, made from `lrscale.study.config.GROUPS`."""
 
     @staticmethod
     def scheme() -> str:
@@ -43,6 +44,8 @@ class DeclaredConfigs(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, choice = self._normalize_file_name(config_path).removesuffix(".yaml").partition("/")
+        if group in GROUPS:
+            GROUPS[group].check_choice(choice)
         if not self.is_config(config_path):
             raise ConfigLoadError(f"There is no {group} called {choice}.")
         config = OmegaConf.create(GROUPS[group].config(choice))
@@ -56,7 +59,7 @@ class DeclaredConfigs(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, choice = config_path.removesuffix(".yaml").partition("/")
-        return group in GROUPS and GROUPS[group].has_choice(choice)
+        return group in GROUPS and (GROUPS[group].has_choice(choice) or choice in GROUPS[group].refused)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if config_path == "":

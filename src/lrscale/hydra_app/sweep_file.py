@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from lrscale.errors import Refusal
 from lrscale.study.config import KEYS, MOVED
 
-CHOSEN_BY_NAME = ("task", "optimizer", "budget", "probe")
+CHOSEN_BY_NAME = ("task", "optimizer", "schedule", "budget", "probe")
 SECTIONS = ("defaults", "study", "compute", "hydra")
 SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "companions", "widen", "profile", "params")
 CHOICE = re.compile(r"[\w-]+|[\w./-]+:\w+")

@@ -19,7 +19,8 @@ from lrscale.streams import generator
 from lrscale.tasks.least_squares import draw_examples
 from lrscale.tasks.models import Parameters
 from lrscale.tasks.task import Task
-from lrscale.training.engine import full_data_mean, weights_after
+from lrscale.training.built_in_runs import full_data_mean
+from lrscale.training.engine import weights_after
 from lrscale.training.minibatches import BLOCK_BYTES
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import step_gradient_scale

@@ -11,6 +11,7 @@ from lrscale.study.config import GROUPS
 from lrscale.study.plan import Plan
 from lrscale.study.remarks import coverage, remarks
 from lrscale.study.statements import laws
+from lrscale.training.schedules import schedule_in_words
 
 FIGURE_TEXTS = {
     "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction. "
@@ -75,13 +76,15 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
 
 
 def training_in_words(plan: Plan) -> str:
-    """Returns a sentence on how a study trains: its tasks, optimizers, budget, seeds, data draws and dtype.
+    """Returns a sentence on how a study trains: its tasks, optimizers, schedules of the lr, budget, seeds, data draws and dtype.
 
     Budget, seeds, data draws and dtype are those of the first cell.
     """
     configs = [cell.config for cell in plan.cells]
     names = {key: sorted({_in_words(key, config[key]) for config in configs}) for key in ("task", "optimizer")}
     parts = [f"{key} {', '.join(values)}" for key, values in names.items()]
+    schedules = dict.fromkeys(schedule_in_words(config.get("schedule")) or "constant" for config in configs)
+    parts += [f"schedule {', '.join(schedules)}"] if [*schedules] != ["constant"] else []
     parts += [f"{key} {value}" for key, value in configs[0]["budget"].items() if value is not None]
     seeds = configs[0]["seeds"]
     draws = ", each with a data draw of its own" if plan.cells[0].training.data_seeds == "own" else ""

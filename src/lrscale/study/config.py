@@ -14,6 +14,7 @@ from lrscale.tasks.named import OF_THE_RUN
 from lrscale.tasks.registry import TASKS
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import REDUCTIONS
+from lrscale.training.schedules import SCHEDULES, is_constant
 
 BUDGETS: dict[str, dict[str, Rule]] = {
     "epochs": {"epochs": integer(1, 1_000_000)},
@@ -30,11 +31,11 @@ FIELDS: dict[str, Rule] = {
     "points": integer(2, 250),
     "data_seeds": one_of("shared", "own"),
 }
-GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "probe": PROBES}
-"""The groups whose choices (a task, an optimizer, a probe) are declared beside their code."""
+GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "probe": PROBES}
+"""The groups whose choices (a task, an optimizer, a schedule, a probe) are declared beside their code."""
 LATER = {"data_seeds": "shared"}
 """Keys that older records lack, with the values that stand for these records."""
-KEYS = ("task", "optimizer", "budget", "probe", "reduction", *FIELDS, "seeds")
+KEYS = ("task", "optimizer", "schedule", "budget", "probe", "reduction", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
 COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
 """The keys of `compute`. They describe the machine and not the training."""
@@ -48,7 +49,8 @@ def make_training(config: Mapping[str, Any]) -> Training:
     """Returns the training that a config describes.
 
     Args:
-      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` and `data_seeds` may be left out.
+      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `schedule`, `probe` and `data_seeds` may be
+        left out.
 
     Returns:
       A checked description of the training; equal configs give equal descriptions.
@@ -56,7 +58,7 @@ def make_training(config: Mapping[str, Any]) -> Training:
     Raises:
       Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict each other.
     """
-    config = {"probe": None, **LATER, **config}
+    config = {"schedule": None, "probe": None, **LATER, **config}
     check_keys("config", config, dict.fromkeys(KEYS))
     check("reduction", one_of(*REDUCTIONS), config["reduction"])
     for name, rule in FIELDS.items():
@@ -67,6 +69,7 @@ def make_training(config: Mapping[str, Any]) -> Training:
         optimizer=_optimizer(config["optimizer"]),
         budget=_budget(config["budget"]),
         probe=None if config["probe"] is None else _choice("probe", config["probe"]),
+        schedule=None if config["schedule"] is None else _schedule(config["schedule"]),
         seeds=seeds(config["seeds"]),
         reduction=config["reduction"],
         examples=TASKS[task.name].examples(task.options),
@@ -113,6 +116,7 @@ def tunable() -> dict[str, Rule]:
 
 def _choice(group: str, values: Any) -> Choice:
     registry = GROUPS[group]
+    registry.check_choice(values.get("name") if isinstance(values, Mapping) else values)
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str) or values["name"] not in registry:
         got = values.get("name") if isinstance(values, Mapping) else values
         raise Refusal(f"`{group}.name` must be one of {', '.join(registry.names())}, got {got!r:.60}. Take {group}=NAME.")
@@ -150,6 +154,12 @@ def _optimizer(values: Any) -> Choice:
     trials = max((len(values) for values in lists.values()), default=1)
     lrs = (float(chosen.options["lr"]),) * trials
     return Choice(chosen.name, {**chosen.options, "lr": lrs, **lists})
+
+
+def _schedule(values: Any) -> Choice | None:
+    """Returns the chosen schedule; None where it keeps the lr constant."""
+    chosen = _choice("schedule", values)
+    return None if is_constant(values) else chosen
 
 
 def _budget(values: Any) -> Choice:
@@ -197,6 +207,13 @@ def _check_together(training: Training) -> None:
             f"`objective` steps_to_target and budget=target belong together, got objective {training.objective} "
             f"with budget {training.budget.name}. Take both or neither."
         )
+    if training.schedule is not None:
+        SCHEDULES[training.schedule.name].check(training)
+    if training.probe is not None and training.schedule is not None:
+        raise Refusal(
+            f"`probe` {training.probe.name} measures at a constant lr, got schedule {training.schedule.name}. "
+            "Take schedule=constant without a warm-up."
+        )
     if training.probe is not None:
         PROBES[training.probe.name].check(training)
     OPTIMIZERS[training.optimizer.name].check(training)
@@ -206,11 +223,15 @@ def _check_together(training: Training) -> None:
 def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
     """Returns the id of a cell: 12 hexadecimal digits, a hash of its config without the tuned hyperparameters.
 
+    A constant lr is the same whether the config has a schedule or, as older ones, has none.
+
     Args:
       config: plain values, as `make_training` takes them.
       nuisance: dotted keys of the tuned hyperparameters, such as `optimizer.lr`.
     """
     untuned = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
+    if is_constant(untuned.get("schedule")):
+        del untuned["schedule"]
     for key in nuisance:
         group, _, name = key.partition(".")
         untuned[group].pop(name, None)

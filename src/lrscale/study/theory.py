@@ -40,6 +40,8 @@ def theory_of(training: Training, c: float) -> Theory:
     source, options = population(training), training.optimizer.options
     if source is None or training.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
         return Theory(None, None, "it is known for plain SGD on least squares only.")
+    if training.schedule is not None:
+        return Theory(None, None, f"it is known for a constant lr only, got schedule {training.schedule.name}.")
     spectrum, size = source.spectrum.numpy(), training.step_examples
     edge = least_squares.mean_square_edge(spectrum, source.bias, size) / c
     start = source.weights.numpy() ** 2

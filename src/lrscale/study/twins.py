@@ -101,8 +101,9 @@ def _knobs(cells: Sequence[Cell]) -> Iterator[tuple[str, float, bool]]:
 
 def _powers(cell: Cell) -> dict[str, float]:
     """Returns the power of r for each companion of the lr, by its dotted key."""
-    companions = OPTIMIZERS[cell.training.optimizer.name].companions
-    return {f"optimizer.{name}": power for name, power in companions.items() if power}
+    optimizer = cell.training.optimizer
+    powers = OPTIMIZERS[optimizer.name].powers(optimizer.options)
+    return {f"optimizer.{name}": power for name, power in powers.items() if power}
 
 
 def _option(cell: Cell, key: str) -> Any:
@@ -118,12 +119,14 @@ def _wanted(cell: Cell, reference: Cell, r: float) -> dict[str, Any]:
 def _twin(cell: Cell, reference: Cell, r: float, tuned: Sequence[str], companions: str) -> Twin:
     """Returns how a cell goes with its reference; see `with_twins`."""
     powers = _powers(cell) if companions == "scaled" else {}
-    powers = {**powers, LR_KEY: -OPTIMIZERS[cell.training.optimizer.name].homogeneity}
+    optimizer = OPTIMIZERS[cell.training.optimizer.name]
+    powers = {**powers, LR_KEY: -optimizer.homogeneity}
     wanted = _wanted(cell, reference, r)
     is_one_optimizer = all(
         key in powers if key in tuned else _option(cell, key) == wanted.get(key, _option(reference, key)) for key in _powers(cell)
     )
-    is_same_run = is_one_optimizer and math.log2(r).is_integer() and not has_uneven_steps(cell.training)
+    is_one_run = optimizer.is_exact and is_one_optimizer
+    is_same_run = is_one_run and math.log2(r).is_integer() and not has_uneven_steps(cell.training)
     return Twin(reference.id, r, {key: r ** powers.get(key, 0.0) for key in tuned}, is_same_run)
 
 

@@ -20,7 +20,8 @@ class TaskKind(Declaration):
     `make` makes the data and the model of the task that a training names. `examples` returns the number of training
     examples for the task's options. `classes` says whether the targets are classes. `population` returns, for the options
     of a least-squares task, the distribution that its data are drawn from; it is None for other tasks. `check_files`
-    raises Refusal where a file that the options name is missing.
+    raises Refusal where a file that the options name is missing. `only_matrices` says whether all parameters of the model are
+    matrices, as Muon needs.
     """
 
     make: Callable[[Training], Task | OwnTask]
@@ -28,6 +29,7 @@ class TaskKind(Declaration):
     classes: bool = False
     population: Callable[[Mapping[str, Any]], Population] | None = None
     check_files: Callable[[Mapping[str, Any]], None] = lambda options: None
+    only_matrices: bool = False
 
     @property
     def is_least_squares(self) -> bool:

@@ -1,1 +1,5 @@
 """Training of many runs as one tensor program, and the plain loop that checks it. Imports torch, `law` and `tasks`."""
+
+from lrscale.training.update_rules import adam_family, descent, matrix_rules, refused, root_mean_squares
+
+__all__ = ["adam_family", "descent", "matrix_rules", "refused", "root_mean_squares"]  # the modules that declare optimizers

@@ -10,15 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrscale.errors import Refusal
 from lrscale.spec import Compute, Training
 from lrscale.streams import generator
-from lrscale.tasks.models import Losses
 from lrscale.tasks.own import Task as OwnTask
 from lrscale.tasks.task import Task
-from lrscale.training.hypers import per_trial
-from lrscale.training.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
-from lrscale.training.multistep import LARGEST, STRIDE, Stride, take
+from lrscale.training.built_in_runs import BuiltInRuns
+from lrscale.training.fit import check_fit
+from lrscale.training.minibatches import minibatches
+from lrscale.training.multistep import STRIDE, Stride
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.own_runs import OwnRuns, choose_form
 
@@ -66,12 +65,13 @@ def train(training: Training, task: Task | OwnTask, memory_mb: int = Compute().m
       The curves of all runs, with run = trial x number of seeds + index of the seed.
 
     Raises:
-      Refusal: the task does not have the training examples or the data draws that the training names.
+      Refusal: the task does not have the training examples or the data draws that the training names, or the optimizer
+        takes matrices only and a parameter is none.
 
     Source:
       `tests/training/test_engine.py` checks the agreement with plain loops of torch.optim.
     """
-    _check_data(training, task)
+    check_fit(training, task)
     size = trials_in_memory(training, task, memory_mb)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
@@ -82,24 +82,6 @@ def train(training: Training, task: Task | OwnTask, memory_mb: int = Compute().m
         for curve, part in zip(curves[1:], _train_chunk(training, task, chunk)[1:], strict=True):
             curve[..., chunk.start * seeds : chunk.stop * seeds] = part
     return curves
-
-
-def _check_data(training: Training, task: Task | OwnTask) -> None:
-    """Raises Refusal where the task does not have the training examples or the data draws that the training names."""
-    if isinstance(task, OwnTask):
-        examples = len(task.train)
-    elif task.has_own_data != (training.data_seeds == "own") or (task.has_own_data and len(task.data.x) != len(training.seeds)):
-        raise Refusal(
-            f"`task` must have the data draws that the training names, got data_seeds={training.data_seeds} and another task. "
-            "Make the task from the same training."
-        )
-    else:
-        examples = len(task.data_of(0).x)
-    if examples != training.examples:
-        raise Refusal(
-            f"`task` must have the {training.examples} training examples that the training names, got {examples}. "
-            "Set their number in the training: dataclasses.replace(training, examples=N)."
-        )
 
 
 def use_threads(threads: int) -> None:
@@ -140,29 +122,6 @@ def recording_steps(training: Training) -> list[int]:
     return sorted({0, last} | spaced | ends)
 
 
-def full_data_mean(per_example: Losses, parameters: list[Tensor], x: Tensor, y: Tensor, width: int) -> Tensor:
-    """Returns the mean over all examples of a per-example quantity, [seed, trial], float64.
-
-    The examples are processed in pieces of bounded size.
-
-    Args:
-      per_example: function that returns the quantity, [seed, trial, example].
-      parameters: parameters of the runs, [seed, trial, *shape] each.
-      x: features, [seed or 1, example, ...].
-      y: targets, [seed or 1, example].
-      width: how many numbers are kept per example and run; see `Model`.
-    """
-    seeds, trials = parameters[0].shape[:2]
-    shape = (len(x), seeds * trials // len(x))  # all runs see the same data where these have no axis of seeds
-    run_parameters = [parameter.reshape(*shape, *parameter.shape[2:]) for parameter in parameters]
-    size = max(1, BLOCK_BYTES // (seeds * trials * width * x.element_size()))
-    total = torch.zeros(shape, dtype=torch.float64)
-    with torch.no_grad():
-        for features, targets in zip(x.split(size, 1), y.split(size, 1), strict=True):
-            total += per_example(run_parameters, features, targets).sum(-1)
-    return (total / x.shape[1]).view(seeds, trials)
-
-
 M = TypeVar("M")
 """The minibatches of some runs."""
 
@@ -192,103 +151,6 @@ class Runs(Protocol[M]):
         """Returns validation loss and validation error (nan without classes), [seed, trial] each."""
 
 
-class _Runs:
-    """The state of one chunk of runs: parameters [seed, trial, *shape] and optimizer state. Each step changes it in place."""
-
-    def __init__(self, training: Training, task: Task, chunk: slice) -> None:
-        self.training, self.task = training, task
-        trials = len(training.optimizer.options["lr"][chunk])
-        initial = [task.model.initial(generator("init", seed)) for seed in training.seeds]
-        self.parameters = [
-            torch.stack(weights).to(task.data.x.dtype).unsqueeze(1).repeat(1, trials, *[1] * weights[0].ndim)
-            for weights in zip(*initial, strict=True)
-        ]
-        self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
-        self.optimizer = OPTIMIZERS[training.optimizer.name]
-        self.hypers = [per_trial(training, chunk, parameter) for parameter in self.parameters]
-        self.states = [self.optimizer.state(p, h) for p, h in zip(self.parameters, self.hypers, strict=True)]
-        options = training.optimizer.options
-        self.plain_sgd = training.optimizer.name == "sgd" and options["momentum"] == 0 and options["weight_decay"] == 0
-        self.lrs = torch.tensor(options["lr"][chunk], dtype=task.data.x.dtype).view(1, -1, 1)
-        self.factors: dict[float, Tensor] = {}
-
-    def minibatches(self, alone: AbstractSet[int] | None) -> Iterator[Minibatch | Stride]:
-        """Yields one minibatch per step, without end. Plain SGD on least squares joins some small steps to strides.
-
-        Args:
-          alone: steps that must not be part of a stride; None for all.
-        """
-        task, is_small = self.task, self.training.step_examples <= LARGEST
-        if alone is not None and self.plain_sgd and task.optimum is not None and task.terms is None and is_small:
-            yield from strides(self.training, task, alone)
-        else:
-            yield from minibatches(self.training, task)
-
-    def ends(self) -> tuple[Tensor, Tensor]:
-        """Returns validation loss and validation error (nan without classes), [seed, trial] each."""
-        model, data = self.task.model, self.task.data
-        loss = self.mean(model.losses, data.x_valid, data.y_valid)
-        return loss, torch.full_like(loss, math.nan) if model.errors is None else self.mean(
-            model.errors, data.x_valid, data.y_valid
-        )
-
-    def step(self, minibatch: Minibatch | Stride, step: int) -> Tensor:
-        """Takes one step. Leaves the gradients in `gradients`, and returns the mean loss of the minibatch, [seed, trial]."""
-        assert isinstance(minibatch, Minibatch)
-        losses = self.task.model.gradients(self.parameters, *minibatch, self.gradients, 0)
-        with torch.no_grad():
-            mean = losses().mean(-1)
-        self._update(step)
-        return mean
-
-    def _update(self, step: int) -> None:
-        """Updates the parameters with the gradients in `gradients`, by the optimizer's rule."""
-        for k, gradient in enumerate(self.gradients):
-            self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
-
-    def step_unrecorded(self, minibatch: Minibatch | Stride, step: int) -> None:
-        """Takes one step, or the steps of a stride at once, whose gradients are not recorded.
-
-        Plain SGD adds -lr times the gradient directly to the parameters, without a tensor for the gradient.
-        """
-        if isinstance(minibatch, Stride):
-            take(self.parameters[0], minibatch, self.factor(minibatch.weight))
-            return
-        x, y, weight = minibatch
-        if self.plain_sgd and isinstance(weight, float):
-            self.task.model.gradients(self.parameters, x, y, self.factor(weight), self.parameters, 1)
-        else:
-            self.task.model.gradients(self.parameters, x, y, weight, self.gradients, 0)
-            self._update(step)
-
-    def factor(self, weight: float) -> Tensor:
-        """Returns -lr x weight of each trial, [1, trial, 1]."""
-        if weight not in self.factors:
-            self.factors[weight] = -weight * self.lrs
-        return self.factors[weight]
-
-    def train_loss(self) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss over the training data, and its excess over the minimum (nan if unknown), [seed, trial] each."""
-        optimum = self.task.optimum
-        if optimum is not None:
-            excess = optimum.excess(self.parameters)
-            return optimum.minimum + excess, excess
-        loss = self.mean(self.task.model.losses, self.task.data.x, self.task.data.y)
-        return loss, torch.full_like(loss, math.nan)
-
-    def risks(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns training loss, excess risk and population risk (nan where unknown), [seed, trial] each."""
-        loss, excess = self.train_loss()
-        population = self.task.population
-        return loss, excess, torch.full_like(loss, math.nan) if population is None else population.excess(self.parameters)
-
-    def mean(self, per_example: Losses, x: Tensor, y: Tensor) -> Tensor:
-        """Returns the mean of a per-example quantity over data of the task, [seed, trial]."""
-        if not self.task.has_own_data:
-            x, y = x.unsqueeze(0), y.unsqueeze(0)
-        return full_data_mean(per_example, self.parameters, x, y, self.task.model.width)
-
-
 def weights_after(training: Training, task: Task, steps: int) -> list[Tensor]:
     """Returns the weights of each run after a number of steps, [seed, trial, *shape].
 
@@ -299,7 +161,7 @@ def weights_after(training: Training, task: Task, steps: int) -> list[Tensor]:
       task: its task.
       steps: number of steps.
     """
-    runs = _Runs(training, task, slice(None))
+    runs = BuiltInRuns(training, task, slice(None))
     for step, minibatch in zip(range(1, steps + 1), minibatches(training, task), strict=False):
         runs.step_unrecorded(minibatch, step)
     return runs.parameters
@@ -343,7 +205,7 @@ def _train_chunk(training: Training, task: Task | OwnTask, chunk: slice) -> Curv
         form = training.task.options.get("form") or choose_form(training, task)[0]
         with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own generator
             return _curves(training, OwnRuns(training, task, chunk, form))
-    return _curves(training, _Runs(training, task, chunk))
+    return _curves(training, BuiltInRuns(training, task, chunk))
 
 
 def _curves(training: Training, runs: Runs[M]) -> Curves:

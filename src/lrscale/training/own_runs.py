@@ -17,9 +17,8 @@ from lrscale.streams import generator
 from lrscale.tasks.own import PIECE_BYTES, Task
 from lrscale.tasks.rows import Rows, Tree, leaves, mapped
 from lrscale.training.forms import FORMS, Form, fastest, make_forms
-from lrscale.training.hypers import per_trial, with_factors
 from lrscale.training.minibatches import batch_order
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.updates import Updates
 
 
 class OwnMinibatch(NamedTuple):
@@ -72,11 +71,7 @@ class OwnRuns:
         self.parameters = [self._stacked(values, trials) for values in zip(*parameters, strict=True)]
         self.buffers = [self._stacked(values, trials) for values in zip(*(m.buffers() for m in modules), strict=True)]
         self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.optimizer = OPTIMIZERS[training.optimizer.name]
-        self.hypers = [
-            with_factors(per_trial(training, chunk, p), factors) for p, factors in zip(self.parameters, task.factors, strict=True)
-        ]
-        self.states = [self.optimizer.state(p, h) for p, h in zip(self.parameters, self.hypers, strict=True)]
+        self.updates = Updates(training, chunk, self.parameters, task.factors)
         self.form = self._cast(FORMS[form](task))
 
     def _stacked(self, values: tuple[Tensor, ...], trials: int) -> Tensor:
@@ -95,13 +90,13 @@ class OwnRuns:
     def step(self, minibatch: OwnMinibatch, step: int) -> Tensor:
         """Takes one step. Leaves the gradients in `gradients`, and returns the mean loss of its terms, [seed, trial]."""
         sums = self._backward(minibatch, step)
-        self._update(step)
+        self.updates.update(self.parameters, self.gradients, step)
         return sums / minibatch.terms
 
     def step_unrecorded(self, minibatch: OwnMinibatch, step: int) -> None:
         """Takes one step whose gradients are not recorded."""
         self._backward(minibatch, step)
-        self._update(step)
+        self.updates.update(self.parameters, self.gradients, step)
 
     def _backward(self, minibatch: OwnMinibatch, step: int) -> Tensor:
         """Computes the gradients of a step as the reduction makes them, and returns the sums of losses, [seed, trial]."""
@@ -142,11 +137,6 @@ class OwnRuns:
         """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
         forms = [self._cast(form) for form in make_forms(self.task)]
         return fastest(forms, partial(self._sums, minibatch=minibatch, step=1))
-
-    def _update(self, step: int) -> None:
-        """Updates the parameters with the gradients in `gradients`, by the optimizer's rule."""
-        for k, gradient in enumerate(self.gradients):
-            self.optimizer.update(self.parameters[k], gradient, self.states[k], self.hypers[k], step)
 
     def risks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns training loss, excess risk and population risk (both nan), [seed, trial] each."""
