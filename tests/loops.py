@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from lrscale.spec import Training
-from lrscale.tasks.task import Task
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.training.minibatches import batch_order
 from lrscale.training.reference_loop import make_module
 from lrscale.training.reference_loop import per_example_losses as each_loss
@@ -41,7 +41,7 @@ def numbers_of_optimizers_in_float64() -> Iterator[None]:
 
 
 def train_plainly(
-    training: Training, task: Task, seed: int, trial: int = 0, points: frozenset[int] | None = None
+    training: Training, task: BuiltInTask, seed: int, trial: int = 0, points: frozenset[int] | None = None
 ) -> tuple[list[float], list[float]]:
     """Returns the whole-data loss and the gradient norm at each of the points, or at every step if none are given."""
     module = make_module(task, seed)

@@ -38,8 +38,14 @@ TORCH_AT_ROOT = {"streams", "provenance"}
 PURE = {"law", "estimate", "tasks", "training", "probes", "study"}
 """Folders without files, clocks or environment."""
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile"}
-READS = {"tasks/images": {"pathlib"}, "training/process_group": IMPURE}
-"""Images are read from files; process groups start processes."""
+READS = {
+    "tasks/images": {"pathlib"},
+    "tasks/source": {"pathlib", "sys"},
+    "study/own_code": {"pathlib"},
+    "training/forms": {"time"},
+    "training/process_group": IMPURE,
+}
+"""Images and a user's code are read from files; forms of gradients are timed; process groups start processes."""
 ONE_MEANING = {"COMMAND", "Array", "measure"}
 """Public names of several modules: each module's command, numpy's float64 array, each probe's measurement."""
 LIGHT = ("study.config", "hydra_app.plan", "commands.cli", "tasks.registry", "law.translation")

@@ -192,6 +192,10 @@ class Registry(Generic[D]):
         """Returns all choices of a config, names and variants, in alphabetical order."""
         return sorted({*self._choices(), *self._modules()})
 
+    def declare_own(self, own: OwnCode[D]) -> None:
+        """Lets a config name code of the user's own."""
+        self.own = own
+
     def has_choice(self, choice: str) -> bool:
         """Returns whether a config can choose a name: one of `choices`, or code of the user's own."""
         return choice in self.choices() or (self.own is not None and is_own(choice))

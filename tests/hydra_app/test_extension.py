@@ -13,9 +13,9 @@ from lrscale.commands.cli import main
 from lrscale.probes import PROBES, Probe
 from lrscale.rules import POSITIVE, integer
 from lrscale.spec import Option, Registry, Training
+from lrscale.tasks.built_in import Arrays, BuiltInTask
 from lrscale.tasks.models import linear_regression
 from lrscale.tasks.registry import TASKS, TaskKind
-from lrscale.tasks.task import Arrays, Task
 from lrscale.training.optimizers import OPTIMIZERS, Optimizer
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import REDUCTIONS
@@ -25,18 +25,18 @@ from tests.program import here
 SWEEP = ["task=line", "batch_size=4,16", "seeds=2", "budget.epochs=2", "hydra.sweeper.n_trials=6"]
 
 
-def line(training: Training) -> Task:
+def line(training: Training) -> BuiltInTask:
     """Points on a line of a slope of one's choice."""
     x = torch.linspace(-1, 1, training.examples, dtype=torch.float64).unsqueeze(1)
     y = training.task.options["slope"] * x[:, 0]
-    return Task(Arrays(x, y, x, y), None, linear_regression(1, False), None, None)
+    return BuiltInTask(Arrays(x, y, x, y), None, linear_regression(1, False), None, None)
 
 
 def signs(parameter: Tensor, gradient: Tensor, state: Mapping[str, Tensor], hyper: Mapping[str, Any], step: int) -> None:
     parameter.sub_(hyper["lr"] * gradient.sign())
 
 
-def count(training: Training, task: Task) -> list[Quantity]:
+def count(training: Training, task: BuiltInTask) -> list[Quantity]:
     assert training.probe is not None
     return [Quantity("counted", float(training.batch_size * training.probe.options["times"]))]
 

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from lrscale.errors import Refusal
 from lrscale.spec import Choice, Training
 from lrscale.streams import generator
-from lrscale.tasks.module import module_task
+from lrscale.tasks.own import Task
 from lrscale.tasks.registry import make_task
-from lrscale.tasks.task import Arrays, Task
 from lrscale.training.engine import train
 from lrscale.training.minibatches import batch_order
 from lrscale.training.optimizers import LEFT_OUT, OPTIMIZERS
@@ -53,8 +52,6 @@ MUON: dict[str, dict[str, Any]] = {
     "like adamw": {"adjust_lr_fn": "match_rms_adamw", "ns_steps": 3, "ns_coefficients": [2.0, -1.5, 0.5], "eps": 0.5},
 }
 
-cross_entropy = partial(nn.functional.cross_entropy, reduction="none")
-
 
 def options_of(name: str, given: dict[str, Any], lrs: list[float]) -> dict[str, Any]:
     return {"optimizer": name, "optimizer__lr": lrs} | {f"optimizer__{key}": value for key, value in given.items()}
@@ -89,7 +86,7 @@ def task_of_matrices() -> Task:
     stream = torch.Generator().manual_seed(1)
     x = torch.randn(64, 6, generator=stream, dtype=torch.float64)
     y = torch.randint(0, 3, (64,), generator=stream)
-    return module_task(matrices, cross_entropy, Arrays(x, y, x, y))
+    return Task(matrices, cross_entropy, (x, y), (x, y))
 
 
 def training_of_muon(given: dict[str, Any], **changes: Any) -> Training:
@@ -101,21 +98,19 @@ def training_of_muon(given: dict[str, Any], **changes: Any) -> Training:
 
 def muon_losses(made: Training, task: Task, seed: int, trial: int) -> list[float]:
     """Whole-data losses before each step, of a plain loop."""
-    module = matrices().double()
-    with torch.no_grad():
-        for parameter, weight in zip(module.parameters(), task.model.initial(generator("init", seed)), strict=True):
-            parameter.copy_(weight)
+    module = task.fresh(generator("init", seed)).double()
     options = {**made.optimizer.options, "lr": made.optimizer.options["lr"][trial]}
     optimizer, losses = torch.optim.Muon(module.parameters(), **options), []
-    data, step = task.data, 0
+    x, y = (tree.double() if tree.is_floating_point() else tree for tree in (task.train.x, task.train.y))
+    step = 0
     for epoch in itertools.count():
         for indices in batch_order(seed, epoch, made.examples).split(made.step_examples):
             with torch.no_grad():
-                losses.append(float(cross_entropy(module(data.x), data.y).mean()))
+                losses.append(float(cross_entropy(module(x), y)))
             if step == made.steps:
                 return losses
             optimizer.zero_grad()
-            cross_entropy(module(data.x[indices]), data.y[indices]).mean().backward()
+            cross_entropy(module(x[indices]), y[indices]).backward()
             optimizer.step()
             step += 1
     raise AssertionError
@@ -133,7 +128,8 @@ def test_muon_is_that_of_torch_optim_for_matrices(given: str) -> None:
 def test_muon_refuses_what_is_no_matrix() -> None:
     made = training_of_muon({})
     x = torch.randn(64, 6, dtype=torch.float64)
-    task = module_task(lambda: nn.Linear(6, 1), lambda out, y: (out.squeeze(-1) - y).abs(), Arrays(x, x[:, 0], x, x[:, 0]))
+    rows = (x, x[:, 0])
+    task = Task(lambda: nn.Linear(6, 1), lambda out, y: (out.squeeze(-1) - y).abs(), rows, rows)
     with pytest.raises(Refusal, match=r"`optimizer` muon takes parameters that are matrices only, got one of shape \(1,\)"):
         train(made, task)
     with pytest.raises(Refusal, match=r"`optimizer` muon takes parameters that are matrices only, .* got task digits"):

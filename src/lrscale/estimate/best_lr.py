@@ -16,7 +16,7 @@ from lrscale.estimate.unseen import unseen
 RIVAL_SHARE = 0.025
 """The share of bootstrap draws in which another basin must have the lowest bottom for it to count as a rival."""
 
-OCTAVE = 1.01 * math.log(2)
+WIDEST_SPACING = 1.01 * math.log(2)
 """Where the lrs around the best are further apart, in ln lr, no interval is given."""
 _ROUNDING = 1e-4
 """Differences of ln lr that rounding of the training may make."""
@@ -63,7 +63,7 @@ class BestLr(NamedTuple):
     @property
     def is_unsure(self) -> bool:
         """Whether the lrs around the best are more than an octave apart: another minimum may lie between them."""
-        return self.spacing > OCTAVE
+        return self.spacing > WIDEST_SPACING
 
     @property
     def interval(self) -> Interval | None:

@@ -32,7 +32,7 @@ SETTINGS: dict[str, Rule] = {
 }
 OF_THE_MACHINE = ("storage", "n_jobs", "profile", "max_failure_rate")
 """The settings that are no part of the command that repeats a study. The URL of a storage may hold a password."""
-TRIALS = 4
+TRIALS_TOGETHER = 4
 """About how many trials of a cell are trained together. The form of a task of the user's own is chosen for so many."""
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
 OPTIONAL_TEXT = Rule(
@@ -241,7 +241,7 @@ def _cells(
         if overrides not in composed:
             composed[overrides] = plain_config(loader.load_sweep_config(config, list(overrides)))
         own_values = {key: values[key][i] for key, i in index_of.items() if key in values}
-        facts = own_facts(with_values(composed[overrides], own_values), TRIALS)
+        facts = own_facts(with_values(composed[overrides], own_values), TRIALS_TOGETHER)
         scientific = {key: own_values[key] if key in own_values else axes[key][i] for key, i in index_of.items()}
         own_values |= facts
         cell_config, label = with_values(composed[overrides], own_values), cell_label(scientific)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from lrscale.estimate.intervals import Array
 from lrscale.law import least_squares
 from lrscale.spec import Training
+from lrscale.tasks.built_in import Population
 from lrscale.tasks.registry import population
-from lrscale.tasks.task import Population
 
 NEGLIGIBLE = 0.01
 """The largest share of noise, in the risk at the start or in the target loss, at which theory leaves noise out."""

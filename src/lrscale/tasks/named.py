@@ -132,15 +132,17 @@ def _make_task(training: Training) -> Task:
     return make_named(training.task.name, training.task.options["sha256"], options_of(training.task.options))
 
 
-TASKS.own = OwnCode(
-    TaskKind(
-        about="a task of the user's own",
-        make=_make_task,
-        examples=lambda options: int(options["n_examples"]),
-        classes=True,
-        check=_check,
-    ),
-    named_config,
-    check_named,
-    with_facts,
+TASKS.declare_own(
+    OwnCode(
+        TaskKind(
+            about="a task of the user's own",
+            make=_make_task,
+            examples=lambda options: int(options["n_examples"]),
+            classes=True,
+            check=_check,
+        ),
+        named_config,
+        check_named,
+        with_facts,
+    )
 )

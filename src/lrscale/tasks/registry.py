@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lrscale.spec import Declaration, Registry, Training
 
 if TYPE_CHECKING:
-    from lrscale.tasks.own import Task as OwnTask
-    from lrscale.tasks.task import Population, Task
+    from lrscale.tasks.built_in import BuiltInTask, Population
+    from lrscale.tasks.own import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class TaskKind(Declaration):
     matrices, as Muon needs.
     """
 
-    make: Callable[[Training], Task | OwnTask]
+    make: Callable[[Training], BuiltInTask | Task]
     examples: Callable[[Mapping[str, Any]], int]
     classes: bool = False
     population: Callable[[Mapping[str, Any]], Population] | None = None
@@ -41,7 +41,7 @@ TASKS: Registry[TaskKind] = Registry("task")
 """The declared tasks, by name."""
 
 
-def make_task(training: Training) -> Task | OwnTask:
+def make_task(training: Training) -> BuiltInTask | Task:
     """Makes the task of a training. Its data have the training's dtype, but targets that are classes stay integers.
 
     Raises:
@@ -50,12 +50,12 @@ def make_task(training: Training) -> Task | OwnTask:
     return TASKS[training.task.name].make(training)
 
 
-def make_built_in(training: Training) -> Task:
+def make_built_in(training: Training) -> BuiltInTask:
     """Makes the task of a training, which comes with lrscale; see `make_task`."""
-    from lrscale.tasks.task import Task
+    from lrscale.tasks.built_in import BuiltInTask
 
     task = make_task(training)
-    assert isinstance(task, Task)
+    assert isinstance(task, BuiltInTask)
     return task
 
 

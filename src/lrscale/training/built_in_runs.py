@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lrscale.spec import Training
 from lrscale.streams import generator
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.models import Losses
-from lrscale.tasks.task import Task
 from lrscale.training.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
 from lrscale.training.multistep import LARGEST, Stride, take
 from lrscale.training.updates import Updates
@@ -42,7 +42,7 @@ def full_data_mean(per_example: Losses, parameters: list[Tensor], x: Tensor, y: 
 class BuiltInRuns:
     """The state of one chunk of runs: parameters [seed, trial, *shape] and optimizer state. Each step changes it in place."""
 
-    def __init__(self, training: Training, task: Task, chunk: slice) -> None:
+    def __init__(self, training: Training, task: BuiltInTask, chunk: slice) -> None:
         self.training, self.task = training, task
         trials = len(training.optimizer.options["lr"][chunk])
         initial = [task.model.initial(generator("init", seed)) for seed in training.seeds]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lrscale.spec import Compute, Training
 from lrscale.streams import generator
-from lrscale.tasks.own import Task as OwnTask
-from lrscale.tasks.task import Task
+from lrscale.tasks.built_in import BuiltInTask
+from lrscale.tasks.own import Task
 from lrscale.training.built_in_runs import BuiltInRuns
 from lrscale.training.fit import check_fit
 from lrscale.training.minibatches import minibatches
@@ -49,7 +49,7 @@ class Curves(NamedTuple):
     steps_to_target: Array
 
 
-def train(training: Training, task: Task | OwnTask, memory_mb: int = Compute().memory_mb) -> Curves:
+def train(training: Training, task: BuiltInTask | Task, memory_mb: int = Compute().memory_mb) -> Curves:
     """Trains every trial with every seed.
 
     All trials of a seed share its initial weights and minibatches. Runs do not influence each other: a run that diverges
@@ -89,7 +89,7 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def trials_in_memory(training: Training, task: Task | OwnTask, memory_mb: int) -> int:
+def trials_in_memory(training: Training, task: BuiltInTask | Task, memory_mb: int) -> int:
     """Returns the number of trials that are trained at once; at least 1.
 
     These trials, with all their seeds, fit in the memory together with the curves of all runs.
@@ -99,7 +99,7 @@ def trials_in_memory(training: Training, task: Task | OwnTask, memory_mb: int) -
       task: its task.
       memory_mb: megabytes that runs and curves may use.
     """
-    if isinstance(task, OwnTask):
+    if isinstance(task, Task):
         weights, width, bytes_each = task.weights, task.width, getattr(torch, training.dtype).itemsize
     else:
         weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
@@ -151,7 +151,7 @@ class Runs(Protocol[M]):
         """Returns validation loss and validation error (nan without classes), [seed, trial] each."""
 
 
-def weights_after(training: Training, task: Task, steps: int) -> list[Tensor]:
+def weights_after(training: Training, task: BuiltInTask, steps: int) -> list[Tensor]:
     """Returns the weights of each run after a number of steps, [seed, trial, *shape].
 
     They are the weights that `train` has after these steps. All trials are trained at once.
@@ -199,9 +199,9 @@ class _Target:
         return bool((self.reached.isfinite() | ~above.isfinite()).all())
 
 
-def _train_chunk(training: Training, task: Task | OwnTask, chunk: slice) -> Curves:
+def _train_chunk(training: Training, task: BuiltInTask | Task, chunk: slice) -> Curves:
     """Trains the trials of a chunk with every seed, all at once."""
-    if isinstance(task, OwnTask):
+    if isinstance(task, Task):
         form = training.task.options.get("form") or choose_form(training, task)[0]
         with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own generator
             return _curves(training, OwnRuns(training, task, chunk, form))

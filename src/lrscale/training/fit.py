@@ -3,18 +3,18 @@
 from lrscale.errors import Refusal
 from lrscale.spec import Training
 from lrscale.streams import generator
-from lrscale.tasks.own import Task as OwnTask
-from lrscale.tasks.task import Task
+from lrscale.tasks.built_in import BuiltInTask
+from lrscale.tasks.own import Task
 from lrscale.training.optimizers import OPTIMIZERS
 
 
-def check_fit(training: Training, task: Task | OwnTask) -> None:
+def check_fit(training: Training, task: BuiltInTask | Task) -> None:
     """Checks that a task has the examples and the data draws that a training names, and parameters for its optimizer.
 
     Raises:
       Refusal: it does not.
     """
-    if isinstance(task, OwnTask):
+    if isinstance(task, Task):
         examples, shapes = len(task.train), [parameter.shape for parameter in task.module.parameters() if parameter.requires_grad]
     elif task.has_own_data != (training.data_seeds == "own") or (task.has_own_data and len(task.data.x) != len(training.seeds)):
         raise Refusal(
@@ -29,7 +29,7 @@ def check_fit(training: Training, task: Task | OwnTask) -> None:
             "Set their number in the training: dataclasses.replace(training, examples=N)."
         )
     name = training.optimizer.name
-    for factors in task.factors if isinstance(task, OwnTask) else ():
+    for factors in task.factors if isinstance(task, Task) else ():
         for key in factors:
             if key not in OPTIMIZERS[name].options:
                 raise Refusal(f"`groups` must return factors of options of {name}, got {key!r:.60}.")

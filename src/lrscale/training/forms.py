@@ -24,7 +24,7 @@ from lrscale.tasks.rows import Tree, mapped
 Tensors = Sequence[Tensor]
 Seeding = Callable[[int], None]
 """A function that seeds torch's generator for the draws of a seed, by its index."""
-ROUNDS = 2
+TIMED_STEPS = 2
 """How often each form is timed, after one step that is not timed."""
 
 
@@ -246,7 +246,7 @@ def fastest(forms: Sequence[Form], take_step: Callable[[Form], object]) -> tuple
     for form in forms:
         try:
             times = []
-            for _ in range(1 + ROUNDS):
+            for _ in range(1 + TIMED_STEPS):
                 start = time.perf_counter()
                 take_step(form)
                 times.append(time.perf_counter() - start)
