@@ -72,11 +72,13 @@ class Task:
         for name, function in (("model", model), ("loss", loss), ("wrong", wrong), ("groups", groups)):
             if function is not None and not callable(function):
                 raise Refusal(f"`{name}` must be a function, got {type(function).__name__}.")
+        if isinstance(model, nn.Module):
+            raise Refusal("`model` must make a new module at each call, got a module. Take lambda: nn.Linear(4, 1).")
         self.make, self.wrong = model, wrong
         self.terms_of: TermsOf = terms_of(loss)
         self.train, self.valid = Rows("train", train), Rows("valid", valid)
         self.module = self.fresh(torch.Generator().manual_seed(0))
-        if isinstance(model, nn.Module) or self.fresh(torch.Generator().manual_seed(0)) is self.module:
+        if self.fresh(torch.Generator().manual_seed(0)) is self.module:
             raise Refusal("`model` must make a new module at each call, got the same one twice. Take lambda: nn.Linear(4, 1).")
         self.names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
         if not self.names:

@@ -52,26 +52,27 @@ class Rows:
         """
         self.name, self.dtype = name, torch.float32
         self.dataset: Sequence[Any] | None = None
-        self.x: Tree = None
-        self.y: Tree = None
+        self.source: tuple[Tree, Tree] | None = None
         if isinstance(source, Dataset) or not isinstance(source, tuple | list):
             self.dataset = _checked_dataset(name, source)
             self.count = len(self.dataset)
             if _fits(self.dataset):
-                self.x, self.y = self._read(range(self.count))
-                self.dataset = None
+                self.source, self.dataset = self._read(range(self.count)), None
         else:
-            self.x, self.y = _checked_pair(name, source)
-            self.count = len(next(leaves(self.x)))
+            self.source = _checked_pair(name, source)
+            self.count = len(next(leaves(self.source[0])))
+        self.x: Tree
+        self.y: Tree
+        self.x, self.y = self.source or (None, None)
 
     def __len__(self) -> int:
         return self.count
 
     def to(self, dtype: torch.dtype) -> None:
-        """Gives floating-point inputs and targets a dtype."""
+        """Gives floating-point inputs and targets a dtype: that of the source, cast once."""
         self.dtype = dtype
-        if self.dataset is None:
-            self.x, self.y = mapped(self._cast, self.x), mapped(self._cast, self.y)
+        if self.source is not None:
+            self.x, self.y = (mapped(self._cast, tree) for tree in self.source)
 
     def take(self, indices: Tensor) -> tuple[Tree, Tree]:
         """Returns the inputs and the targets of some examples.

@@ -35,8 +35,10 @@ def terms_of(loss: Callable[..., Any]) -> TermsOf:
     Args:
       loss: a loss of torch, as a function or as a module, or a function of output and targets of the user.
     """
+    known = _known(loss)
+    if known is not None:
+        return known
     plain = _without_reduction(loss)
-    class_weights = _class_weights(loss)
 
     def function(out: Any, y: Any) -> Terms:
         result = plain(out, y)
@@ -45,18 +47,15 @@ def terms_of(loss: Callable[..., Any]) -> TermsOf:
                 raise Refusal(f"`loss` must return losses, or losses and weights, got {len(result)} values. {RETURN}")
             losses, weights = result
             if losses.shape != weights.shape:
-                raise Refusal(
-                    f"`loss` must return as many weights as losses, got shapes {list(weights.shape)} and "
-                    f"{list(losses.shape)}. {RETURN}"
-                )
+                shapes = f"{list(weights.shape)} and {list(losses.shape)}"
+                raise Refusal(f"`loss` must return as many weights as losses, got shapes {shapes}. {RETURN}")
             weights = weights.to(losses.dtype)
             return Terms(_summed(torch.where(weights == 0, 0, losses * weights)), _summed(weights))
         if not isinstance(result, Tensor):
             raise Refusal(f"`loss` must return a tensor, got {type(result).__name__}. {RETURN}")
         if result.ndim == 0:
             raise Refusal(f"`loss` must not reduce, got a single number. {RETURN}")
-        weights = torch.ones_like(result) if class_weights is None else class_weights(result, y)
-        return Terms(_summed(result), _summed(weights))
+        return Terms(_summed(result), _summed(torch.ones_like(result)))
 
     return function
 
@@ -80,26 +79,47 @@ def _without_reduction(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     return partial(loss, reduction="none") if has_option else loss
 
 
-def _class_weights(loss: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor] | None:
-    """Returns the function of losses and targets that returns the weights of cross-entropy or nll; None for other losses."""
+def _known(loss: Callable[..., Any]) -> TermsOf | None:
+    """Returns the terms of a loss of torch whose mean is special: cross-entropy and nll have weights; None for other losses.
+
+    The squared error is written out, as torch.func cannot run torch's own for many runs.
+    """
     options: dict[str, Any] = {}
     function: Any = loss
-    while isinstance(function, partial):
+    while isinstance(function, partial) and not function.args:
         options = {**function.keywords, **options}
         function = function.func
-    if isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss):
-        options = {"weight": function.weight, "ignore_index": function.ignore_index}
-    elif function not in (F.cross_entropy, F.nll_loss):
+    if isinstance(function, nn.MSELoss) or (function is F.mse_loss and not set(options) - {"reduction"}):
+        return _squared_errors
+    names = ("weight", "ignore_index", "label_smoothing")
+    if isinstance(function, nn.CrossEntropyLoss):
+        options, function = {name: getattr(function, name) for name in names}, F.cross_entropy
+    elif isinstance(function, nn.NLLLoss):
+        options, function = {name: getattr(function, name) for name in names[:2]}, F.nll_loss
+    if function not in (F.cross_entropy, F.nll_loss):
         return None
     weight, ignored = options.get("weight"), options.get("ignore_index", -100)
 
-    def of(losses: Tensor, y: Any) -> Tensor:
+    def terms(out: Any, y: Any) -> Terms:
+        own = None if weight is None else weight.to(out.dtype)
+        losses = function(out, y, **{**options, "weight": own, "reduction": "none"})
         if y.is_floating_point():  # probabilities of the classes
-            return torch.ones_like(losses)
+            return Terms(_summed(losses), _summed(torch.ones_like(losses)))
         counts = y != ignored
-        return counts.to(losses.dtype) if weight is None else torch.where(counts, weight.to(losses.dtype)[y.clamp(min=0)], 0)
+        weights = counts.to(losses.dtype) if own is None else torch.where(counts, own[torch.where(counts, y, 0)], 0)
+        return Terms(_summed(losses), _summed(weights.expand_as(losses)))
 
-    return of
+    return terms
+
+
+def _squared_errors(out: Tensor, y: Tensor) -> Terms:
+    if out.shape != y.shape:
+        raise Refusal(
+            f"`loss` MSE must get outputs and targets of one shape, got {list(out.shape)} and {list(y.shape)}. "
+            "Take y.unsqueeze(1), or squeeze the output."
+        )
+    errors = (out - y).square()
+    return Terms(_summed(errors), _summed(torch.ones_like(errors)))
 
 
 def top1(out: Tensor, y: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.own import Task
 from lrscale.training.built_in_runs import BuiltInRuns
 from lrscale.training.fit import check_fit
+from lrscale.training.forms import quiet
 from lrscale.training.minibatches import minibatches
 from lrscale.training.multistep import STRIDE, Stride
 from lrscale.training.optimizers import OPTIMIZERS
@@ -203,7 +204,7 @@ def _train_chunk(training: Training, task: BuiltInTask | Task, chunk: slice) -> 
     """Trains the trials of a chunk with every seed, all at once."""
     if isinstance(task, Task):
         form = training.task.options.get("form") or choose_form(training, task)[0]
-        with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own generator
+        with torch.random.fork_rng(devices=[]), quiet():  # dropout draws from torch's own generator
             return _curves(training, OwnRuns(training, task, chunk, form))
     return _curves(training, BuiltInRuns(training, task, chunk))
 

@@ -16,7 +16,7 @@ from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.own import PIECE_BYTES, Task
 from lrscale.tasks.rows import Rows, Tree, leaves, mapped
-from lrscale.training.forms import FORMS, Form, fastest, make_forms
+from lrscale.training.forms import FORMS, Form, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
 from lrscale.training.updates import Updates
 
@@ -45,7 +45,7 @@ def choose_form(training: Training, task: Task) -> tuple[str, str]:
     The second one is empty where all can.
     """
     runs = OwnRuns(training, task, slice(None), "loop")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet():
         return runs.fastest_form(next(own_minibatches(training, task)))
 
 
@@ -135,8 +135,15 @@ class OwnRuns:
 
     def fastest_form(self, minibatch: OwnMinibatch) -> tuple[str, str]:
         """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
-        forms = [self._cast(form) for form in make_forms(self.task)]
-        return fastest(forms, partial(self._sums, minibatch=minibatch, step=1))
+        buffers = [buffer.clone() for buffer in self.buffers]
+
+        def take_step(form: Form) -> list[Tensor]:
+            for buffer, before in zip(self.buffers, buffers, strict=True):
+                _ = buffer.copy_(before)
+            _ = self._sums(form, minibatch, 1)
+            return self.gradients
+
+        return fastest([self._cast(form) for form in make_forms(self.task)], take_step)
 
     def risks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns training loss, excess risk and population risk (both nan), [seed, trial] each."""
