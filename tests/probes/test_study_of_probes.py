@@ -84,8 +84,8 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
     assert [(q["probe.number"], q["value"], q["expected"]) for q in found["quantities"][::2]] == [(1, 2, 2), (2, 4, 4), (4, 8, 8)]
     assert [claim["verdict"] for claim in found["claims"]] == ["holds", "holds", "fails"]
     assert found["law"] == [
-        "It is: twice within 0 [0, 0.1]. It grows as the number: 1.0000 [1.0000, 1.0000]. It is large: 2.00 [1.90, 2.10] (fails). "
-        "2 of 3 claims hold, 1 fails, over 6 cells."
+        "It is: twice within 0 [0, 0.1]. It grows as the number: 1.0000 [1.0000, 1.0000]. "
+        "It is large: 2.00 [1.90, 2.10] (fails). 2 of 3 claims hold, 1 fails, over 6 cells."
     ]
     assert found["law"][0] in " ".join(said.split())
     assert "2 [1.9, 2.1]" in said and ">= 3" in said and "fails" in said

@@ -29,7 +29,7 @@ from lrscale.rules import Rule, check
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, MOVED, make_compute
 from lrscale.study.plan import Share, with_values
-from lrscale.tasks.source import read_source, trust
+from lrscale.tasks.source import read_source, trust, trust_nothing
 from lrscale.training.optimizers import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def run_app(arguments: Sequence[str]) -> None:
             raise Refusal(f"`{key}` is not an option here, got {argument!r:.60}. {LEFT_OUT[option]}: leave it out.")
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
+    trust_nothing()
     trust_typed(arguments)
     original_argv, environment = sys.argv, dict(os.environ)
     sys.argv = ["lrscale run", *arguments]

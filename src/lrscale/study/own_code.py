@@ -10,7 +10,7 @@ from lrscale.errors import Refusal
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, make_training
 from lrscale.study.plan import with_values
-from lrscale.tasks.source import trust
+from lrscale.tasks.source import trust, trust_nothing
 
 
 def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
@@ -23,6 +23,7 @@ def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> No
     Raises:
       Refusal: a config runs code in a file that was not named, or has another content.
     """
+    trust_nothing()
     hashes = {trust(file) for file in files}
     for config in configs:
         for group in GROUPS:
