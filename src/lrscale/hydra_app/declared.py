@@ -9,7 +9,9 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from lrscale.spec import is_own
 from lrscale.study.config import GROUPS
+from lrscale.tasks.source import read_source
 
 
 def register() -> None:
@@ -25,6 +27,12 @@ def explained(arguments: Sequence[str]) -> Iterator[str]:
     yield "Options of the chosen members; choose others to see theirs:\n"
     for group, choice in chosen.items():
         if not GROUPS[group].has_choice(choice):
+            continue
+        if is_own(choice):
+            source = read_source(group, choice)
+            yield f"{group}={choice}: {source.about}"
+            yield from (f"  {group}.{key}={value}" for key, value in source.defaults.items())
+            yield ""
             continue
         config = GROUPS[group].config(choice)[group]
         declaration = GROUPS[group][config["name"]]
