@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lrscale.tasks.own import Task, called
 from lrscale.tasks.rows import Tree, mapped
@@ -51,28 +52,6 @@ class Form:
         """
         raise NotImplementedError
 
-    def evaluate(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Tensor:
-        """Returns the sums over some examples in eval mode, [4, seed, trial], float64; see `sums`.
-
-        Args:
-          parameters: the parameters of all runs.
-          buffers: their buffers.
-          x: inputs, [example, ...].
-          y: targets, [example, ...].
-        """
-        raise NotImplementedError
-
-    def sums(self, out: Any, y: Tree) -> Tensor:
-        """Returns sums over the terms of some examples: of losses, of weights, of wrong predictions, of predictions, [4].
-
-        A prediction whose target is negative does not count, as with labels of -100.
-        """
-        losses, weights = self.task.terms_of(out, y)
-        wrong = torch.full_like(losses, torch.nan) if self.task.wrong is None else self.task.wrong(out, y)
-        is_label = isinstance(y, Tensor) and not y.is_floating_point() and y.shape == wrong.shape
-        counts = (y >= 0) if is_label else torch.ones_like(wrong)
-        return torch.stack([part.sum(dtype=torch.float64) for part in (losses, weights, wrong * counts, counts)])
-
 
 class Loop(Form):
     """One run after another. The module's parameters point into the tensors of all runs, so nothing is copied."""
@@ -97,6 +76,16 @@ class Loop(Form):
         return total
 
     def evaluate(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Tensor:
+        """Returns the sums over some examples in eval mode, [4, seed, trial], float64; see `sums`.
+
+        Many examples at once leave nothing to gain for torch.func, so all forms are evaluated so.
+
+        Args:
+          parameters: the parameters of all runs.
+          buffers: their buffers.
+          x: inputs, [example, ...].
+          y: targets, [example, ...].
+        """
         seeds, trials = parameters[0].shape[:2]
         self.module.eval()
         rows = []
@@ -108,6 +97,17 @@ class Loop(Form):
         sums = torch.stack(rows, 1)
         return sums.view(-1, seeds, trials)
 
+    def sums(self, out: Any, y: Tree) -> Tensor:
+        """Returns sums over the terms of some examples: of losses, of weights, of wrong predictions, of predictions, [4].
+
+        A prediction whose target is negative does not count, as with labels of -100.
+        """
+        losses, weights = self.task.terms_of(out, y)
+        wrong = torch.full_like(losses, torch.nan) if self.task.wrong is None else self.task.wrong(out, y)
+        is_label = isinstance(y, Tensor) and not y.is_floating_point() and y.shape == wrong.shape
+        counts = (y >= 0) if is_label else torch.ones_like(wrong)
+        return torch.stack([part.sum(dtype=torch.float64) for part in (losses, weights, wrong * counts, counts)])
+
     def _point(self, parameters: Tensors, buffers: Tensors, seed: int, trial: int) -> None:
         """Makes the module that of one run."""
         trained = [p for p in self.module.parameters() if p.requires_grad]
@@ -118,11 +118,7 @@ class Loop(Form):
 
 
 class _Vmapped(Form):
-    """The forms of torch.func. What it cannot evaluate, as recurrent layers, is evaluated in a loop."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        self.loop: Loop | None = None
+    """The forms of torch.func."""
 
     def call(self, parameters: Tensors, buffers: Tensors, x: Tree) -> Any:
         """Returns the output of one run."""
@@ -138,42 +134,14 @@ class _Vmapped(Form):
     def per_seed(self, function: Callable[..., Any], arguments: tuple[Any, ...], seeding: Seeding) -> Any:
         """Returns the results of a function of the runs of one seed in train mode: stacked, or a list where it draws."""
         self.module.train()
-        if not self.draws:
-            return vmap(function)(*arguments)
-        results = []
-        for seed in range(arguments[0][0].shape[0]):
-            seeding(seed)
-            results.append(function(*(_mapped_list(itemgetter(seed), argument) for argument in arguments)))
-        return results
-
-    def evaluate(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Tensor:
-        if self.loop is None:
-            try:
-                return self._evaluate_at_once(parameters, buffers, x, y)
-            except RuntimeError:
-                self.loop = Loop(self.task)
-                _ = self.loop.module.to(parameters[0].dtype)
-        return self.loop.evaluate(parameters, buffers, x, y)
-
-    def _evaluate_at_once(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Tensor:
-        def sums(parameters: Tensors, buffers: Tensors) -> Tensor:
-            return self.sums(self.call(parameters, buffers, x), y)
-
-        self.module.eval()
-        with torch.no_grad(), _slow_attention():
-            found: Tensor = vmap(vmap(sums, randomness="same"), randomness="same")(list(parameters), list(buffers))
-        return found.movedim(-1, 0)
-
-
-@contextmanager
-def _slow_attention() -> Iterator[None]:
-    """Makes nn.TransformerEncoderLayer use its plain code in eval mode, as torch.func has no rule for its fast one."""
-    was_enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was_enabled)
+        with sdpa_kernel(SDPBackend.MATH):  # torch.func has no rule for the other kinds of attention
+            if not self.draws:
+                return vmap(function)(*arguments)
+            results = []
+            for seed in range(arguments[0][0].shape[0]):
+                seeding(seed)
+                results.append(function(*(_mapped_list(itemgetter(seed), argument) for argument in arguments)))
+            return results
 
 
 class VmapGrad(_Vmapped):

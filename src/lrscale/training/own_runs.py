@@ -16,7 +16,7 @@ from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.own import PIECE_BYTES, Task
 from lrscale.tasks.rows import Rows, Tree, leaves, mapped
-from lrscale.training.forms import FORMS, Form, fastest, make_forms, quiet
+from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
 from lrscale.training.updates import Updates
 
@@ -72,7 +72,10 @@ class OwnRuns:
         self.buffers = [self._stacked(values, trials) for values in zip(*(m.buffers() for m in modules), strict=True)]
         self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.updates = Updates(training, chunk, self.parameters, task.factors)
-        self.form = self._cast(FORMS[form](task))
+        self.loop = Loop(task)
+        self.form: Form = self.loop if form == "loop" else FORMS[form](task)
+        for used in (self.loop, self.form):
+            self._cast(used)
 
     def _stacked(self, values: tuple[Tensor, ...], trials: int) -> Tensor:
         """Returns the tensors of each seed's module as one tensor of all runs."""
@@ -162,10 +165,9 @@ class OwnRuns:
 
     def evaluate(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode."""
-        runs = math.prod(self.parameters[0].shape[:2]) if self.form.name != "loop" else 1
-        size = max(1, PIECE_BYTES // (runs * self.task.width * self.parameters[0].element_size()))
+        size = max(1, PIECE_BYTES // (self.task.width * self.parameters[0].element_size()))
         sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64)
         for indices in torch.arange(len(rows)).split(size):
-            sums += self.form.evaluate(self.parameters, self.buffers, *rows.take(indices))
+            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices))
         losses, weights, wrong, counts = sums
         return losses / weights, wrong / counts
