@@ -28,6 +28,8 @@ SMALL_SWEEPS = {
     "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512"],
     "fashion_mnist": ["task.examples=200", "optimizer=sgd,adam", "reduction=sum", "batch_size=64,128"],
     "stability": ["task.features=2,8", "probe.examples=16000"],
+    "cnn": ["task=sweeps/cnn.py:cnn", "task.width=2", "task.examples=64", "optimizer=sgd,adamw"],
+    "chars": ["task=sweeps/chars.py:transformer", "task.width=4", "task.examples=64", "optimizer=sgd,adamw"],
 }
 
 
@@ -83,6 +85,7 @@ def test_each_sweep_opens_with_its_question_command_and_cost_and_runs_small(swee
     assert f"lrscale run -m sweeps={sweep}" in lines[1] and "?" in lines[1]
     assert "runs" in lines[2] and lines[3].startswith("# Expected:")
     small = ["seeds=2", "batch_size=4,16", "hydra.sweeper.n_trials=5", *SMALL_SWEEPS.get(sweep, [])]
+    (folder / "sweeps").symlink_to(ROOT / "sweeps")
     said = here(folder, "run", "-m", f"sweeps={sweep}", *small)
     assert "lrscale ui" in said
 
