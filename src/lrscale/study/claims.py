@@ -20,6 +20,7 @@ from lrscale.study.verdict import (
     FAILS,
     HOLDS,
     LAW_TOLERANCE,
+    MEASURED,
     NOTHING,
     TOO_FEW_CELLS,
     Bound,
@@ -171,7 +172,7 @@ def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Meas
 
 
 def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
-    """Returns whether a ratio of best lrs goes with c as theory says: as c^-p.
+    """Returns whether a ratio of best lrs goes with c as theory says: as c^-p. Where p is not known, it is `measured`.
 
     The tolerance is that of the family's claim on the same exponent, so that law and claim never differ; of several
     claims it is the smallest, and without one it is LAW_TOLERANCE.
@@ -181,6 +182,9 @@ def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
     if (unsure := why_unsure(family.cells)) is not None:
         return unsure
     theory = ratio.expected
+    if theory is None:
+        judgement = judge(ratio.slope, Bound(), _apart("ratio_slope", Bound()), more_runs(family.cells))
+        return judgement._replace(verdict=MEASURED) if judgement.verdict == HOLDS else judgement
     bounds = [
         _bound(claim)
         for claim in plan.claims

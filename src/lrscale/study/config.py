@@ -10,6 +10,7 @@ from lrscale.probes import PROBES
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, check_keys, integer, is_integer, one_of
 from lrscale.spec import Choice, Compute, Registry, Training
+from lrscale.study.script import SCRIPT_KEYS, script_training
 from lrscale.tasks.registry import TASKS
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import REDUCTIONS
@@ -48,6 +49,7 @@ def make_training(config: Mapping[str, Any]) -> Training:
 
     Args:
       config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` and `data_seeds` may be left out.
+        Or, for a training script, under the keys `SCRIPT_KEYS`.
 
     Returns:
       A checked description of the training; equal configs give equal descriptions.
@@ -55,6 +57,8 @@ def make_training(config: Mapping[str, Any]) -> Training:
     Raises:
       Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict each other.
     """
+    if "script" in config:
+        return script_training(config, seeds(config.get("seeds")))
     config = {"probe": None, **LATER, **config}
     check_keys("config", config, dict.fromkeys(KEYS))
     check("reduction", one_of(*REDUCTIONS), config["reduction"])
@@ -207,9 +211,17 @@ def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
       config: plain values, as `make_training` takes them.
       nuisance: dotted keys of the tuned hyperparameters, such as `optimizer.lr`.
     """
-    untuned = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
+    is_script = "script" in config  # its numbers do not depend on the version of lrscale's
+    keys = SCRIPT_KEYS if is_script else KEYS
+    untuned = json.loads(json.dumps({key: config[key] for key in keys if config.get(key) is not None}))
     for key in nuisance:
         group, _, name = key.partition(".")
         untuned[group].pop(name, None)
-    text = json.dumps({"config": untuned, "numbers": NUMBERS}, sort_keys=True)
+    text = json.dumps({"config": untuned, "numbers": 0 if is_script else NUMBERS}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def job_id(config: Mapping[str, Any]) -> str:
+    """Returns a hash of the script's own config in the config of its cell: cells with equal hashes train the same."""
+    text = json.dumps([config["task"], config["script"]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

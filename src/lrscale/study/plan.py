@@ -128,6 +128,11 @@ class Plan:
         return str(self.cells[0].config["objective"])
 
     @property
+    def is_script(self) -> bool:
+        """Whether a training script trains the cells: each run is a job of its own."""
+        return "script" in self.cells[0].config
+
+    @property
     def is_probed(self) -> bool:
         """Whether the study runs a probe: its cells then measure quantities and tune no lr."""
         return any(cell.config.get("probe") is not None for cell in self.cells)

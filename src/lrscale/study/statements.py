@@ -127,8 +127,11 @@ def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
     is_count = (ratio.of, ratio.over) == ("sum", "mean") and family.cells[0].training.accumulation == 1
     c = "c the number of summed terms" if is_count else "c the ratio of their gradient scales"
     ratio_of = f"{lr_name(ratio.of)} = {lr_name(ratio.over)} x c^"
-    if ratio.same_runs:
+    if ratio.same_runs and ratio.expected is not None:
         return f"{ratio_of}{ratio.expected:g} exactly{where}, {c}: they are the same runs, trained once and recorded twice."
+    if ratio.expected is None:
+        number = in_digits(ratio.slope)
+        return f"{ratio_of}{number}{where}, {c}. Theory expects no number, because the optimizer's p is not known."
     fits = "as" if judgement.verdict == HOLDS else "not as"
     number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
     return f"{ratio_of}{number}{where}, {c}: {fits} theory says (c^{ratio.expected:g})."

@@ -1,0 +1,290 @@
+"""Sorts the overrides of a stranger's Hydra app: into a search space, or, with roles, into the cells of a study."""
+
+import itertools
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lrscale.errors import Refusal, printable
+from lrscale.hydra_app.plan import to_plain
+from lrscale.hydra_app.script_settings import Settings
+from lrscale.rules import integer, is_number
+from lrscale.study.config import identity, seeds
+from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label
+from lrscale.study.script import SCRIPT_OBJECTIVE, optimizer_name
+from lrscale.study.space import Choices, Numbers, Parameter, flat
+from lrscale.study.twins import LR_KEY, with_twins
+from lrscale.training.reduction import REDUCTIONS
+
+MOST_CELLS = 10_000
+"""The largest number of cells of a study."""
+
+
+class Asked(NamedTuple):
+    """What the overrides ask: those with one value, as they were typed, and what is swept, by the app's own keys."""
+
+    fixed: tuple[str, ...]
+    swept: Mapping[str, Override]
+
+    @property
+    def fixed_values(self) -> dict[str, str]:
+        """The overrides with one value, as texts by their keys."""
+        return {text.partition("=")[0]: text.partition("=")[2] for text in self.fixed}
+
+
+def asked(loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]) -> Asked:
+    """Returns what is asked by `hydra.sweeper.params` and by the command line, which replaces params with the same key."""
+    parser = OverridesParser.create(config_loader=loader)
+    texts = [f"{key}={'null' if value is None else value}" for key, value in params.items()]
+    overrides = {o.get_key_element().lstrip("+"): o for o in parser.parse_overrides([*texts, *arguments])}
+    fixed = tuple(str(o.input_line) for o in overrides.values() if not o.is_sweep_override())
+    return Asked(fixed, {o.get_key_element(): o for o in overrides.values() if o.is_sweep_override()})
+
+
+def parameter(override: Override) -> Parameter:
+    """Returns what a swept key can be. `range` excludes its end, as everywhere in Hydra.
+
+    Raises:
+      Refusal: the key is swept over nothing, or over an interval that is empty or cannot be on a log scale.
+    """
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        low, high, log = value.start, value.end, "log" in value.tags
+        if not (is_number(low) and is_number(high) and low is not None and high is not None and low < high):
+            raise Refusal(f"`{override.input_line}` must have low < high, as in interval(0,1).")
+        if log and low <= 0:
+            raise Refusal(f"`{override.input_line}` must be > 0 to be on a log scale. Raise the low end.")
+        return Numbers(low, high, log, whole=isinstance(low, int) and isinstance(high, int))
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        start, stop, step = value.start, value.stop, value.step
+        assert start is not None
+        assert stop is not None
+        count = math.ceil((stop - start) / step - 1e-9)
+        if count < 1:
+            raise Refusal(f"`{override.input_line}` must be a range that is not empty.")
+        ends = sorted((start, start + (count - 1) * step))
+        return Numbers(ends[0], ends[1], step=abs(step), whole=all(isinstance(v, int) for v in (start, stop, step)))
+    values = [
+        choice if isinstance(choice, str | int | float | bool | None) else json.dumps(choice)
+        for choice in override.sweep_iterator(transformer=Transformer.encode)
+    ]
+    if not values:
+        raise Refusal(f"`{override.input_line}` must be swept over one value or more.")
+    return Choices(tuple(dict.fromkeys(values)))
+
+
+def override_of(key: str, value: Any) -> str:
+    """Returns the override that sets a key to a value.
+
+    Example:
+      >>> override_of("x", None), override_of("y", True), override_of("z", 1e-05)
+      ('x=null', 'y=true', 'z=1e-05')
+    """
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}={text}"
+
+
+def app_config(config: DictConfig, but: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the app's config as plain values, without Hydra's part and without some keys.
+
+    Interpolations stay as they are written: a time or a path of this machine does not make another training.
+
+    Args:
+      config: a composed config.
+      but: dotted keys that are left out.
+    """
+    container = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(container, dict)
+    plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in container.items() if k != "hydra"}, default=str))
+    for key in but:
+        *path, last = key.lstrip("+").split(".")
+        group: Any = plain
+        for part in path:
+            group = group.get(part) if isinstance(group, dict) else None
+        if isinstance(group, dict):
+            group.pop(last, None)
+    return plain
+
+
+def compose(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Returns the config that Hydra composes for a job with these overrides."""
+    return loader.load_sweep_config(config, list(overrides))
+
+
+def script_name(config: DictConfig) -> str:
+    """Returns the name of a sweep that gives none: that of the app's script."""
+    return printable(str(config.hydra.job.name))
+
+
+def script_plan(settings: Settings, config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> Plan:
+    """Returns the plan of a study of a script. Its cells are the combinations of all that is swept but the lr and the seed.
+
+    Args:
+      settings: the settings, with roles.
+      config: the config that Hydra composed for the multirun.
+      loader: Hydra's config loader.
+      arguments: the overrides of the command line.
+
+    Raises:
+      Refusal: a role names no key, or a value that its role cannot have.
+    """
+    roles, wanted = settings.roles, asked(loader, settings.params, arguments)
+    swept = {key.lstrip("+"): override for key, override in wanted.swept.items()}
+    keys = {key.lstrip("+"): key for key in wanted.swept}
+    interval = _interval(roles["lr"], swept)
+    middle = (interval.low * interval.high) ** 0.5 if interval.log else (interval.low + interval.high) / 2
+    chosen = _seeds(roles.get("seed"), swept)
+    of_job = [override_of(keys[roles["lr"]], middle)] + [override_of(keys[roles["seed"]], chosen[0])] * ("seed" in roles)
+    axes = {key: _values(key, swept[key]) for key in swept if key not in (roles["lr"], roles.get("seed"))}
+    if math.prod(map(len, axes.values())) > MOST_CELLS:
+        raise Refusal(f"`hydra.sweeper.params` must span at most {MOST_CELLS} cells, got {math.prod(map(len, axes.values()))}.")
+    names = {roles[role]: role for role in ("batch_size", "reduction", "accumulation") if role in roles}
+    cells = []
+    for values in itertools.product(*axes.values()):
+        overrides = (*wanted.fixed, *(override_of(keys[key], value) for key, value in zip(axes, values, strict=True)))
+        composed = compose(loader, config, [*overrides, *of_job])
+        words = _words(settings, composed)
+        own = dict(zip(axes, values, strict=True))
+        scientific = {names.get(key, key): words.get(names.get(key, key), value) for key, value in own.items()}
+        script = app_config(composed, [roles["lr"], *([roles["seed"]] if "seed" in roles else [])])
+        cell_config = {
+            "script": script,
+            "roles": dict(roles),
+            "task": {"name": script_name(config)},
+            "optimizer": {"name": words.pop("optimizer"), "lr": middle},
+            **words,
+            "objective": SCRIPT_OBJECTIVE,
+            "seeds": list(chosen),
+        }
+        label = cell_label({key: value for key, value in scientific.items()})
+        cells.append(Cell(identity(cell_config, [LR_KEY]), label, scientific, cell_config, overrides))
+    _check_cells(cells)
+    return Plan(
+        study=settings.study_name or script_name(config),
+        cells=with_twins(cells, [LR_KEY], "as_given"),
+        intervals={LR_KEY: interval},
+        sampler=dict(settings.sampler),
+        n_trials=settings.n_trials,
+        question=settings.question,
+        law=None,
+        ranges={},
+        claims=[],
+        command=printable(shlex.join(["python", *sys.argv])),
+        companions="as_given",
+    )
+
+
+def _check_cells(cells: Sequence[Cell]) -> None:
+    """Raises Refusal where two cells are alike, or where a record could not hold one."""
+    for cell in cells:
+        _ = cell.training
+    if len({cell.id for cell in cells}) < len(cells) or len({cell.label for cell in cells}) < len(cells):
+        raise Refusal("`hydra.sweeper.params` must give cells that differ from each other, but two of them are alike.")
+
+
+def _interval(key: str, swept: Mapping[str, Override]) -> TunedInterval:
+    """Returns the interval of the lr."""
+    found = parameter(swept[key]) if key in swept else None
+    if not isinstance(found, Numbers) or found.step is not None or found.whole:
+        got = "one value" if found is None else swept[key].input_line
+        raise Refusal(
+            f"`{key}` must be tuned in an interval, as it has the role lr, got {got}. Take {key}: tag(log,interval(1e-4,1))."
+        )
+    if found.low <= 0:
+        raise Refusal(f"`{key}` must be > 0, as it has the role lr, got {swept[key].input_line}. Raise the low end.")
+    return TunedInterval(float(found.low), float(found.high), found.log)
+
+
+def _seeds(key: str | None, swept: Mapping[str, Override]) -> tuple[int, ...]:
+    """Returns the values of the seed; a script without a seed is trained once for each trial."""
+    if key is None:
+        return (0,)
+    if key not in swept:
+        raise Refusal(f"`{key}` must be swept over values, as it has the role seed. Take {key}: range(3).")
+    return seeds(_values(key, swept[key]))
+
+
+def _values(key: str, override: Override) -> list[Any]:
+    """Returns the values of a key that is swept over some, each once."""
+    if not override.is_discrete_sweep():
+        raise Refusal(
+            f"`{key}` must be swept over values, got {override.input_line}. With `roles` only the lr is tuned in an interval."
+        )
+    values = [v if isinstance(v, str | int | float | bool | None) else json.dumps(v)
+              for v in override.sweep_iterator(transformer=Transformer.encode)]  # fmt: skip
+    if not values or len(set(values)) < len(values):
+        raise Refusal(f"`{key}` must be swept over values that differ, got {override.input_line}. Take each value once.")
+    return values
+
+
+def _words(settings: Settings, composed: DictConfig) -> dict[str, Any]:
+    """Returns what the roles say of a cell, in lrscale's words."""
+    roles = settings.roles
+    words: dict[str, Any] = {"reduction": "mean", "batch_size": None, "accumulation": 1, "optimizer": settings.optimizer}
+    for role in ("batch_size", "reduction", "accumulation", "optimizer"):
+        if role in roles:
+            words[role] = _selected(composed, roles[role], role)
+    for role in ("batch_size", "accumulation"):
+        rule = integer(1, 1_000_000)
+        if not rule.holds(words[role]):
+            raise Refusal(f"`{roles[role]}` {rule.text}, as it has the role {role}, got {words[role]!r:.60}.")
+    name = settings.reductions.get(str(words["reduction"]), words["reduction"])
+    if name not in REDUCTIONS:
+        raise Refusal(
+            f"`{roles['reduction']}` must be one of {', '.join(REDUCTIONS)}, as it has the role reduction, got {name!r:.60}. "
+            f"Say which it is with hydra.sweeper.reductions: {{{name}: sum}}."
+        )
+    return {**words, "reduction": name, "optimizer": optimizer_name(words["optimizer"])}
+
+
+def _selected(composed: DictConfig, key: str, role: str) -> Any:
+    try:
+        value = to_plain(OmegaConf.select(composed, key, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise Refusal(f"`hydra.sweeper.roles.{role}` must be a key of the app's config with a value, got {key}: {error}") from None
+    if value is None:
+        raise Refusal(f"`hydra.sweeper.roles.{role}` must be a key of the app's config with a value, got {key}.")
+    return value
+
+
+def sweep_folder(config: DictConfig, recorded: str | None) -> str:
+    """Returns Hydra's folder of the sweep: a recorded one where the config names one with the time, as it does by default.
+
+    Args:
+      config: the config that Hydra composed for the multirun.
+      recorded: the folder of the sweep that is continued; None for a new one.
+    """
+    raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(raw, dict)
+    timed = "${now:" in str(raw["dir"])
+    return recorded if timed and recorded is not None and Path(recorded).is_dir() else str(config.hydra.sweep.dir)
+
+
+def folder_overrides(folder: str) -> Iterator[str]:
+    """Yields the override with which all jobs write into a folder of the sweep."""
+    escaped = folder.replace("\\", "\\\\").replace("'", "\\'")
+    yield f"hydra.sweep.dir='{escaped}'"
+
+
+def fixed_config(settings: Settings, config: DictConfig, loader: ConfigLoader, wanted: Asked, first: Sequence[str]) -> dict[str, Any]:
+    """Returns what a sweep without roles does not vary: the app's config without the swept keys, by dotted keys.
+
+    Args:
+      settings: the settings of the sweep.
+      config: the config that Hydra composed for the multirun.
+      loader: Hydra's config loader.
+      wanted: what the overrides ask.
+      first: an override for each swept key, so that a config can be composed and checked.
+    """
+    composed = compose(loader, config, [*wanted.fixed, *first])
+    return {**flat(app_config(composed, list(wanted.swept))), "custom_search_space": settings.custom_search_space}
