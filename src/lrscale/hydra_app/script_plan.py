@@ -166,7 +166,7 @@ def script_plan(settings: Settings, config: DictConfig, loader: ConfigLoader, ar
             "objective": SCRIPT_OBJECTIVE,
             "seeds": list(chosen),
         }
-        label = cell_label({key: value for key, value in scientific.items()})
+        label = cell_label(scientific)
         cells.append(Cell(identity(cell_config, [LR_KEY]), label, scientific, cell_config, overrides))
     _check_cells(cells)
     return Plan(
@@ -251,7 +251,9 @@ def _selected(composed: DictConfig, key: str, role: str) -> Any:
     try:
         value = to_plain(OmegaConf.select(composed, key, throw_on_missing=True))
     except OmegaConfBaseException as error:
-        raise Refusal(f"`hydra.sweeper.roles.{role}` must be a key of the app's config with a value, got {key}: {error}") from None
+        raise Refusal(
+            f"`hydra.sweeper.roles.{role}` must be a key of the app's config with a value, got {key}: {error}"
+        ) from None
     if value is None:
         raise Refusal(f"`hydra.sweeper.roles.{role}` must be a key of the app's config with a value, got {key}.")
     return value
@@ -276,7 +278,9 @@ def folder_overrides(folder: str) -> Iterator[str]:
     yield f"hydra.sweep.dir='{escaped}'"
 
 
-def fixed_config(settings: Settings, config: DictConfig, loader: ConfigLoader, wanted: Asked, first: Sequence[str]) -> dict[str, Any]:
+def fixed_config(
+    settings: Settings, config: DictConfig, loader: ConfigLoader, wanted: Asked, first: Sequence[str]
+) -> dict[str, Any]:
     """Returns what a sweep without roles does not vary: the app's config without the swept keys, by dotted keys.
 
     Args:

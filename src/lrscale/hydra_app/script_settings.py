@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lrscale.errors import Refusal
 from lrscale.rules import FRACTION, TEXT, Rule, check, integer, is_number, one_of
@@ -28,7 +28,7 @@ RULES: dict[str, Rule] = {
     "optimizer": _OPTIONAL_TEXT,
     "question": _OPTIONAL_TEXT,
 }
-SAMPLERS = {
+SAMPLER_CLASSES = {
     "TPESampler": "tpe",
     "GPSampler": "gp",
     "QMCSampler": "qmc",
@@ -46,7 +46,7 @@ SAMPLERS = {
 class Settings:
     """The checked settings of a sweep. Absent texts are None; `sampler` has a `name` and the options that are set."""
 
-    direction: str
+    direction: Literal["minimize", "maximize"]
     storage: str
     study_name: str | None
     n_trials: int
@@ -92,8 +92,8 @@ def check_settings(values: Mapping[str, Any]) -> Settings:
     reductions = {str(name): value for name, value in (values.get("reductions") or {}).items()}
     for name, value in reductions.items():
         check(f"hydra.sweeper.reductions.{name}", one_of(*REDUCTIONS), value)
-    defaults = {"storage": "optuna.journal", "params": {}, "roles": {}}
-    given = {key: defaults.get(key) if values.get(key) is None else values[key] for key in RULES}
+    defaults: dict[str, Any] = {"storage": "optuna.journal", "params": {}, "roles": {}}
+    given: dict[str, Any] = {key: defaults.get(key) if values.get(key) is None else values[key] for key in RULES}
     given |= {"roles": dict(roles), "reductions": reductions}
     settings = Settings(sampler=_sampler(sampler, bool(roles)), **given)
     if roles:
@@ -113,7 +113,8 @@ def _check_roles(settings: Settings) -> None:
         raise Refusal(f"`hydra.sweeper.roles` must name different keys, got {', '.join(settings.roles.values())}.")
     if settings.direction != "minimize":
         raise Refusal(
-            "`hydra.sweeper.direction` must be minimize with `roles`, got maximize. Return a loss or an error, such as 1 - accuracy."
+            "`hydra.sweeper.direction` must be minimize with `roles`, got maximize. "
+            "Return a loss or an error, such as 1 - accuracy."
         )
     if settings.custom_search_space is not None:
         raise Refusal("`hydra.sweeper.custom_search_space` must be null with `roles`: the cells span the other parameters.")
@@ -133,12 +134,12 @@ def _sampler(value: Any, has_roles: bool) -> dict[str, Any]:
     name = options.pop("name", None)
     if target is not None and target != "auto":
         module, _, cls = str(target).rpartition(".")
-        if module != "optuna.samplers" or cls not in SAMPLERS:
+        if module != "optuna.samplers" or cls not in SAMPLER_CLASSES:
             raise Refusal(
                 f"`hydra.sweeper.sampler._target_` must be one of optuna.samplers, got {target!r:.100}. "
-                f"Take hydra/sweeper/sampler=NAME, with one of {', '.join(SAMPLERS.values())}."
+                f"Take hydra/sweeper/sampler=NAME, with one of {', '.join(SAMPLER_CLASSES.values())}."
             )
-        name = SAMPLERS[cls]
+        name = SAMPLER_CLASSES[cls]
     options = {key: option for key, option in options.items() if option is not None and key != "search_space"}
     if name in (None, "auto"):
         name = "ladder" if has_roles and not options else "tpe"

@@ -131,9 +131,13 @@ def _plain_sweep(
         try:
             extend = functools.partial(get_method(settings.custom_search_space), config)
         except (HydraException, ImportError, ValueError) as error:
-            raise Refusal(f"`hydra.sweeper.custom_search_space` must name a function, got {settings.custom_search_space}: {error}") from None
+            raise Refusal(
+                f"`hydra.sweeper.custom_search_space` must name a function, got {settings.custom_search_space}: {error}"
+            ) from None
     if not space and extend is None:
-        raise Refusal("`hydra.sweeper.params` must sweep a parameter, got none. Take params: {optim.lr: 'tag(log,interval(1e-4,1))'}.")
+        raise Refusal(
+            "`hydra.sweeper.params` must sweep a parameter, got none. Take params: {optim.lr: 'tag(log,interval(1e-4,1))'}."
+        )
     first = [override_of(key, _first(value)) for key, value in space.items()]
     from lrscale.run.sweep import SweepPlan, run_sweep
 

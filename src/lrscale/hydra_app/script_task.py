@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from lrscale.files import write_whole
 from lrscale.run.script_jobs import Launched
+from lrscale.signals import stop_if_asked
 from lrscale.study.script import Returned, WrongReturn
 
 
@@ -41,6 +42,7 @@ class ScriptTask:
             return self.function(config)
         with _environment(job.environment):
             value = self.function(config)
+        stop_if_asked()  # what it returned may be the value of half a training
         try:
             text = self.accept(value).as_json()
         except WrongReturn:  # the sweep says so

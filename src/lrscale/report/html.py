@@ -80,7 +80,9 @@ def training_in_words(plan: Plan) -> str:
     configs = [cell.config for cell in plan.cells]
     if plan.is_script:
         optimizers = ", ".join(sorted({config["optimizer"]["name"] for config in configs}))
-        return f"training script {configs[0]['task']['name']}; optimizer {optimizers}; seeds: {len(configs[0]['seeds'])} per trial."
+        return (
+            f"training script {configs[0]['task']['name']}; optimizer {optimizers}; seeds: {len(configs[0]['seeds'])} per trial."
+        )
     names = {key: sorted({config[key]["name"] for config in configs}) for key in ("task", "optimizer")}
     parts = [f"{key} {', '.join(values)}" for key, values in names.items()]
     parts += [f"{key} {value}" for key, value in configs[0]["budget"].items() if value is not None]

@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrscale.signals import uninterrupted
+from lrscale.signals import stop_if_asked, uninterrupted
 from lrscale.study.script import Returned, WrongReturn
 from lrscale.tracking.job_runs import JobRecord, JobRuns
 from lrscale.tracking.store import Store
@@ -142,14 +143,14 @@ class ScriptJobs:
             for job, record in zip(batch, records, strict=True)
         ]
         sys.stdout.flush()
-        results: Sequence[Returned | str | WrongReturn] = ()
         try:
             results = self.launch(launched, first)
-        finally:
-            if not results:
-                with uninterrupted():
-                    for record in records:
-                        self._adopt(record)
+            stop_if_asked()
+        except BaseException:
+            with uninterrupted():
+                for record in records:
+                    self._adopt(record)
+            raise
         with uninterrupted():
             for job, record, result in zip(batch, records, results, strict=True):
                 if isinstance(result, Returned):
@@ -157,6 +158,8 @@ class ScriptJobs:
                 else:
                     self.runs.fail(record, str(result))
                 record.file.unlink(missing_ok=True)
+        with suppress(OSError):  # it has other files
+            self.results.rmdir()
         for result in results:
             if isinstance(result, WrongReturn):
                 raise result

@@ -18,7 +18,7 @@ from lrscale.run.study import run_study
 from lrscale.study.config import job_id
 from lrscale.study.plan import Cell, Plan, Share, trial_label
 from lrscale.study.records import StudyRecord
-from lrscale.study.script import Returned, seed_means
+from lrscale.study.script import Returned, mean_curves
 from lrscale.study.settings import sort_trials
 from lrscale.study.space import flat
 from lrscale.study.twins import LR_KEY
@@ -102,7 +102,10 @@ class _ScriptStudy:
         """Runs the jobs of all trials and seeds of some shares; see `lrscale.run.job.Launch`. A share has one trial."""
         assert self.jobs is not None
         wanted = {
-            (cell.id, params[LR_KEY]): self._jobs_of(cell, params[LR_KEY]) for job in jobs for cell, all_params in job for params in all_params
+            (cell.id, params[LR_KEY]): self._jobs_of(cell, params[LR_KEY])
+            for job in jobs
+            for cell, all_params in job
+            for params in all_params
         }
         start = time.perf_counter()
         flat_jobs = list({job.key: job for of_trial in wanted.values() for job in of_trial}.values())
@@ -165,7 +168,7 @@ def _outcome(trials: Sequence[Sequence[Returned | str]], seconds: float) -> Outc
 
 def _result(seeds: Sequence[Returned]) -> Result:
     """Returns the result of a trial, from what the job of each seed returned. An objective that is not finite has diverged."""
-    curves = seed_means([result.curves for result in seeds])
+    curves = mean_curves([result.curves for result in seeds])
     points = max(map(len, curves.values()), default=0)
     return Result(
         objectives=tuple(r.objective if math.isfinite(r.objective) else math.inf for r in seeds),

@@ -1,9 +1,12 @@
 """Runs a sweep without roles: asks Optuna, runs jobs, records them in MLflow, tells Optuna, until all trials are complete."""
 
+import hashlib
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -36,7 +39,7 @@ class SweepPlan:
     fixed: tuple[str, ...]
     fixed_values: Mapping[str, str]
     fixed_config: Mapping[str, Any]
-    direction: str
+    direction: Literal["minimize", "maximize"]
     sampler: Mapping[str, Any]
     n_trials: int
     n_jobs: int
@@ -129,8 +132,9 @@ class _Loop:
         """Returns the job of a trial."""
         overrides = (*self.plan.fixed, *(self.plan.override_of(key, value) for key, value in trial.params.items()))
         values = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in trial.params.items())
-        key = f"{self.plan.name} trial {trial.number} {' '.join(overrides)}"
-        return Job(key[:4000], f"{values}", trial.params, overrides)
+        text = json.dumps([self.plan.name, trial.number, overrides, dict(self.plan.fixed_config)], sort_keys=True, default=str)
+        key = f"trial {trial.number} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return Job(key, values, trial.params, overrides)
 
     def _tell(self, trial: SweepTrial, result: Returned | str, display: Display) -> None:
         """Tells Optuna what a job returned, after MLflow; raises Failure once too many trials failed."""
@@ -139,9 +143,9 @@ class _Loop:
                 self.sweep.tell(trial.number, result.objective)
             else:
                 self.sweep.fail(trial.number)
-        is_finite = isinstance(result, Returned) and abs(result.objective) < float("inf")
-        has_failed = isinstance(result, str)
-        display.job(f"trial {trial.number}", 1, int(not is_finite and not has_failed), int(not has_failed), int(has_failed))
+        failed = isinstance(result, str)
+        diverged = isinstance(result, Returned) and not math.isfinite(result.objective)
+        display.job(f"trial {trial.number}", int(not failed), int(diverged), int(not failed), int(failed))
         if isinstance(result, str) and self.sweep.failed() > self.plan.max_failure_rate * self.n_trials:
             self._write_best()
             raise Failure(

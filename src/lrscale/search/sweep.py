@@ -1,6 +1,6 @@
 """The Optuna study of a sweep without roles: asks for trials, tells what they returned, and continues after a kill.
 
-A trial is asked completely, or not at all: until all its parameters are drawn it has no attribute `ASKED`. A trial that is
+A trial is asked completely, or not at all: until all its parameters are drawn it has no attribute `DRAWN`. A trial that is
 still RUNNING at the next start is run again under its number. A trial that failed is asked again at the next start.
 """
 
@@ -10,7 +10,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -23,7 +23,7 @@ from lrscale.search.samplers import EvenGrid
 from lrscale.study.space import Choices, Parameter, Space, differences, holds, plain
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-ASKED = "lrscale:asked"
+DRAWN = "lrscale:asked"
 """Attribute of a trial whose parameters are all drawn."""
 FIXED, SPACE, SAMPLER = "lrscale:fixed", "lrscale:space", "lrscale:sampler"
 """Attributes of the study: what the sweep does not vary, its search space, and its sampler."""
@@ -60,7 +60,7 @@ class Sweep:
         name: str,
         storage: BaseStorage,
         space: Space,
-        direction: str,
+        direction: Literal["minimize", "maximize"],
         sampler: Mapping[str, Any],
         fixed_config: Mapping[str, Any],
         fixed_values: Mapping[str, str],
@@ -92,7 +92,7 @@ class Sweep:
             self.study = optuna.create_study(storage=storage, study_name=name, direction=direction)
         self.remarks = self._compare(json.loads(json.dumps(dict(fixed_config), default=str)))
         for trial in self._trials(TrialState.RUNNING):
-            if ASKED not in trial.user_attrs:  # killed while it was asked, or of another sweeper: it is not run here
+            if DRAWN not in trial.user_attrs:  # killed while it was asked, or of another sweeper: it is not run here
                 self.study.tell(trial.number, state=TrialState.FAIL)
         self.failed_before = len(self._trials(TrialState.FAIL))
         self._retry()
@@ -112,8 +112,9 @@ class Sweep:
         changed = differences(attributes[FIXED], fixed) if FIXED in attributes else []
         if changed:
             shown = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+            count = len(self._trials(TrialState.COMPLETE))
             raise Refusal(
-                f"`hydra.sweeper.study_name` {self.name} holds {len(self._trials(TrialState.COMPLETE))} trials of other settings: "
+                f"`hydra.sweeper.study_name` {self.name} holds {count} trials of other settings: "
                 f"{shown}. Put them back, or take another hydra.sweeper.study_name."
             )
         remarks = []
@@ -190,15 +191,17 @@ class Sweep:
                     trial.set_user_attr(key, value)
                 self.extend(trial)
                 if both := {key.lstrip("+") for key in trial.params} & {key.lstrip("+") for key in self.fixed_values}:
-                    raise Refusal(f"`hydra.sweeper.custom_search_space` must not draw what has a fixed value, got {', '.join(both)}.")
-            trial.set_user_attr(ASKED, True)
+                    raise Refusal(
+                        f"`hydra.sweeper.custom_search_space` must not draw what has a fixed value, got {', '.join(both)}."
+                    )
+            trial.set_user_attr(DRAWN, True)
             asked.append(SweepTrial(trial.number, dict(trial.params)))
         return asked
 
     def tell(self, number: int, objective: float) -> None:
-        """Completes a trial. An objective that is not a number, or is the wrong infinity, counts as the worst."""
+        """Completes a trial. An objective that is not finite counts as the worst, in either direction."""
         worst = math.inf if self.direction == "minimize" else -math.inf
-        self.study.tell(number, worst if math.isnan(objective) else objective)
+        self.study.tell(number, objective if math.isfinite(objective) else worst)
 
     def fail(self, number: int) -> None:
         """Marks a trial as failed."""
@@ -213,10 +216,10 @@ class Sweep:
     def _retry(self) -> None:
         """Lets Optuna ask again for the parameters of trials that failed in earlier executions."""
         tried = [trial.params for trial in self._trials(TrialState.COMPLETE, TrialState.RUNNING)]
-        tried += [trial.system_attrs.get("fixed_params") for trial in self._trials(TrialState.WAITING)]
+        tried += [dict(trial.system_attrs.get("fixed_params", {})) for trial in self._trials(TrialState.WAITING)]
         for trial in self._trials(TrialState.FAIL):
             inside = all(key in trial.params and holds(parameter, trial.params[key]) for key, parameter in self.space.items())
-            if ASKED in trial.user_attrs and inside and trial.params not in tried:
+            if DRAWN in trial.user_attrs and inside and trial.params not in tried:
                 self.study.enqueue_trial(trial.params)
                 tried.append(trial.params)
 
@@ -242,7 +245,8 @@ class Sweep:
         known = inspect.signature(cls.__init__).parameters
         if unknown := [key for key in options if key not in known]:
             raise Refusal(
-                f"`hydra.sweeper.sampler.{unknown[0]}` is not known by {cls.__name__} of Optuna {optuna.__version__}. Leave it out."
+                f"`hydra.sweeper.sampler.{unknown[0]}` is not known by {cls.__name__} of Optuna {optuna.__version__}. "
+                "Leave it out."
             )
         try:
             with warnings.catch_warnings():
@@ -267,7 +271,9 @@ def _grid_values(key: str, parameter: Parameter) -> Sequence[Any]:
     if isinstance(parameter, Choices):
         return parameter.values
     if parameter.step is None and not parameter.whole:
-        raise Refusal(f"`{key}` must be swept over values with the sampler grid, got an interval. Take range(low,high,step) or a,b.")
+        raise Refusal(
+            f"`{key}` must be swept over values with the sampler grid, got an interval. Take range(low,high,step) or a,b."
+        )
     step = parameter.step or 1
     values = [parameter.low + i * step for i in range(round((parameter.high - parameter.low) / step) + 1)]
     return [int(value) for value in values] if parameter.whole else values

@@ -20,7 +20,7 @@ from lrscale.study.verdict import (
     FAILS,
     HOLDS,
     LAW_TOLERANCE,
-    MEASURED,
+    NO_THEORY,
     NOTHING,
     TOO_FEW_CELLS,
     Bound,
@@ -184,7 +184,7 @@ def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
     theory = ratio.expected
     if theory is None:
         judgement = judge(ratio.slope, Bound(), _apart("ratio_slope", Bound()), more_runs(family.cells))
-        return judgement._replace(verdict=MEASURED) if judgement.verdict == HOLDS else judgement
+        return judgement._replace(verdict=NO_THEORY) if judgement.verdict == HOLDS else judgement
     bounds = [
         _bound(claim)
         for claim in plan.claims

@@ -77,8 +77,9 @@ class Ratio(NamedTuple):
     """The law of the ratio of best lrs under two ways of computing a gradient, such as sum and mean.
 
     `of` and `over` name them. `slope` is the slope of the log of the ratio over the log of the ratio of their c; it is None
-    where it could not be estimated. `expected` is the slope in theory, -p; it is None where p is not known. `same_runs` says whether all pairs of cells are
-    the same runs. Then the slope is not measured: it is -p by algebra, an interval of width zero.
+    where it could not be estimated. `expected` is the slope in theory, -p; it is None where p is not known. `same_runs` says
+    whether all pairs of cells are the same runs. Then the slope is not measured: it is -p by algebra, an interval of width
+    zero.
     """
 
     of: str

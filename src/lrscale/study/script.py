@@ -20,7 +20,7 @@ SCRIPT_KEYS = ("script", "roles", "task", "optimizer", "reduction", "batch_size"
 """The top-level keys of the config of a script's cell."""
 SCRIPT_OBJECTIVE = "objective"
 """The objective of every script: what its function returns."""
-UNKNOWN = "unknown"
+UNNAMED = "unknown"
 """The name of an optimizer that the script does not tell."""
 WHAT_TO_RETURN = (
     "Return a float, or a dict with `objective` (a float) and optionally `curves` (lists of numbers by name), as in "
@@ -153,14 +153,14 @@ def optimizer_name(value: object) -> str:
       >>> optimizer_name("torch.optim.SGD"), optimizer_name("AdamW"), optimizer_name(None)
       ('sgd', 'adamw', 'unknown')
     """
-    return str(value).rpartition(".")[2].lower() if isinstance(value, str) and value else UNKNOWN
+    return str(value).rpartition(".")[2].lower() if isinstance(value, str) and value else UNNAMED
 
 
-def seed_means(lines: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, tuple[float, ...]]:
+def mean_curves(lines: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, tuple[float, ...]]:
     """Returns the mean of each curve over seeds, up to the first point that is not finite or that a seed does not have.
 
     Example:
-      >>> seed_means([{"loss": [4, 2, 1]}, {"loss": [2, 2, float("inf")]}])
+      >>> mean_curves([{"loss": [4, 2, 1]}, {"loss": [2, 2, float("inf")]}])
       {'loss': (3.0, 2.0)}
     """
     means = {}
