@@ -80,7 +80,7 @@ SWEEPER = {
 """The settings of the sweeper `lrscale`; src/lrscale/hydra_app/README.md says what each does."""
 SAMPLERS = {
     "auto": {"_target_": "auto", "seed": None},
-    "ladder": {"name": "ladder"},
+    "ladder": {"name": "ladder", "widen": None},
     "tpe": {
         "_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 10, "n_ei_candidates": 24,
         "multivariate": None, "group": False, "constant_liar": True, "warn_independent_sampling": None,
@@ -105,12 +105,13 @@ SAMPLERS = {
 
 
 def _register() -> None:
-    """Adds the configs to Hydra's store. Samplers that Hydra's Optuna sweeper has stored stay as they are."""
+    """Adds the configs to Hydra's store. What is stored already stays, such as the samplers of Hydra's Optuna sweeper."""
     store = ConfigStore.instance()
-    store.store(group="hydra/sweeper", name="lrscale", node=SWEEPER, provider="lrscale")
-    known = store.repo.get("hydra", {}).get("sweeper", {}).get("sampler", {})
+    sweepers = store.repo.get("hydra", {}).get("sweeper", {})
+    if "lrscale.yaml" not in sweepers:
+        store.store(group="hydra/sweeper", name="lrscale", node=SWEEPER, provider="lrscale")
     for name, node in SAMPLERS.items():
-        if f"{name}.yaml" not in known:
+        if f"{name}.yaml" not in sweepers.get("sampler", {}):
             store.store(group="hydra/sweeper/sampler", name=name, node=node, provider="lrscale")
 
 

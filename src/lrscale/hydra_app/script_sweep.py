@@ -1,5 +1,6 @@
 """The sweeper `lrscale` of any Hydra app: composes and checks what is asked, and runs it as a sweep or as a study."""
 
+import copy
 import functools
 import math
 import sys
@@ -12,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_method
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lrscale.errors import Failure, Refusal
 from lrscale.hydra_app.plan import to_plain
@@ -72,14 +73,15 @@ def _sweep(
 
     def launcher(folder: str) -> LaunchScripts:
         """Sets up Hydra's launcher to write into a folder."""
-        with open_dict(config):
-            config.hydra.sweep.dir = folder
-            config.hydra.overrides.hydra = [*config.hydra.overrides.hydra, *folder_overrides(folder)]
+        of_jobs = copy.deepcopy(config)
+        with read_write(of_jobs.hydra), open_dict(of_jobs.hydra):
+            of_jobs.hydra.sweep.dir = folder
+            of_jobs.hydra.overrides.hydra = [*config.hydra.overrides.hydra, *folder_overrides(folder)]
         Path(folder).mkdir(parents=True, exist_ok=True)
         if not (Path(folder) / "multirun.yaml").exists():
-            OmegaConf.save(config, Path(folder) / "multirun.yaml")
+            OmegaConf.save(of_jobs, Path(folder) / "multirun.yaml")
         task = ScriptTask(function, returned_loss if settings.roles else returned)
-        hydra_launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+        hydra_launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=of_jobs)
         return functools.partial(launch_scripts, task, hydra_launcher)
 
     find_folder = functools.partial(sweep_folder, config)

@@ -80,20 +80,21 @@ class ScriptJobs:
             numbers.append(record.number)
             if record.objective is not None:
                 self.known[record.key] = Returned(record.objective, {})
-            elif record.is_open:
+            else:  # the script may have ended the run itself
                 self._adopt(record)
         if self.folder.is_dir():
             numbers += [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
         self.next_number = max(numbers) + 1
 
     def _adopt(self, record: JobRecord) -> None:
-        """Records what a job of a killed sweep has left, or ends its run."""
+        """Records what a job of a killed sweep has left. Where it has left nothing, its run is ended."""
         assert self.runs is not None
         try:
             result = Returned.from_json(record.file.read_text("utf-8"))
         except (OSError, ValueError):
-            with uninterrupted():
-                self.runs.stop(record)
+            if record.is_open:
+                with uninterrupted():
+                    self.runs.stop(record)
             return
         with uninterrupted():
             self.runs.finish(record, {}, result)

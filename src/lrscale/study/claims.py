@@ -15,6 +15,7 @@ from lrscale.rules import Rule, check, is_number
 from lrscale.study.families import CellAnswer, Family, Measurement, Ratio
 from lrscale.study.measures import MEASURES, PROBE_MEASURES, SCALES, WITHOUT_INTERVAL
 from lrscale.study.plan import Plan, has_value
+from lrscale.study.script import own_words
 from lrscale.study.verdict import (
     CANNOT_TELL,
     FAILS,
@@ -177,6 +178,12 @@ def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
     The tolerance is that of the family's claim on the same exponent, so that law and claim never differ; of several
     claims it is the smallest, and without one it is LAW_TOLERANCE.
     """
+    judgement = _ratio_judgement(plan, family, ratio)
+    return judgement._replace(way_out=own_words(plan.cells[0].config, judgement.way_out))
+
+
+def _ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
+    """Returns the judgement of `ratio_judgement`, with a way out in lrscale's own words."""
     if ratio.slope is None:
         return missing_ratio(family)
     if (unsure := why_unsure(family.cells)) is not None:

@@ -6,6 +6,7 @@ own keys give. The config of such a cell has these words and, under `script`, th
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,10 @@ WHAT_TO_RETURN = (
 )
 _NAME = Rule(
     "must be a text of 1 to 200 printable characters", lambda v: isinstance(v, str) and 0 < len(v) <= 200 and v.isprintable()
+)
+_KEY = Rule(
+    "must be a key of letters, digits and . _ @ / + -",
+    lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w.@/+-]{1,200}", v)),
 )
 _MAPPING = Rule("must be a mapping", lambda v: isinstance(v, Mapping))
 
@@ -109,8 +114,9 @@ def script_training(config: Mapping[str, Any], seeds: Sequence[int]) -> Training
         check(key, _MAPPING, config[key])
     check_keys("task", config["task"], {"name": None})
     check_keys("optimizer", config["optimizer"], {"name": None, "lr": None})
+    check("roles.lr", _KEY, config["roles"].get("lr"))
     for role, key in config["roles"].items():
-        check(f"roles.{role}", _NAME, key)
+        check(f"roles.{role}", _KEY, key)
     check("task.name", _NAME, config["task"]["name"])
     check("optimizer.name", _NAME, config["optimizer"]["name"])
     check("reduction", one_of(*REDUCTIONS), config["reduction"])
@@ -144,6 +150,33 @@ def homogeneity(training: Training) -> float | None:
     if not training.is_script:
         return OPTIMIZERS[name].homogeneity
     return RESPONSES[name].p if name in RESPONSES else None
+
+
+def own_words(config: Mapping[str, Any], text: str) -> str:
+    """Returns a text with a script's own keys and settings in place of lrscale's; the text itself for another study.
+
+    Args:
+      config: the config of a cell.
+      text: a sentence that may say what to change.
+
+    Example:
+      >>> own_words({"roles": {"lr": "optim.lr", "seed": "seed"}}, "take seeds=8, or widen the interval of optimizer.lr")
+      'take seed=range(8), or widen the interval of optim.lr'
+    """
+    roles = config.get("roles")
+    if roles is None:
+        return text
+    seed = roles.get("seed", "roles.seed")
+    for pattern, own in (
+        (r"hydra\.sweeper\.widen=true", "hydra.sweeper.sampler={name: ladder, widen: true}"),
+        (r"optimizer\.lr\b", roles["lr"]),
+        (r"\b([Tt]ake) seeds=(\d+)", rf"\1 {seed}=range(\2)"),
+        (r"\braise seeds to (\d+)", rf"take {seed}=range(\1)"),
+        (r"\bor seeds\b", f"or the number of values of {seed}"),
+        (r"\btake reduction=sum,mean", f"take {roles.get('reduction', 'roles.reduction')} of sum and of mean"),
+    ):
+        text = re.sub(pattern, own, text)
+    return text
 
 
 def optimizer_name(value: object) -> str:

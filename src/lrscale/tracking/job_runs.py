@@ -22,7 +22,11 @@ MOST_POINTS = 250
 
 
 class JobRecord(NamedTuple):
-    """The record of a job: its MLflow run, its key, its number, the file that it leaves, and its objective if it ended well."""
+    """The record of a job.
+
+    It has the id of its MLflow run, its key, its number, the file that the job leaves, its objective if that is recorded, and
+    whether its run has not ended.
+    """
 
     run_id: str
     key: str
@@ -54,7 +58,7 @@ class JobRuns:
             for run in page:
                 tags = run.data.tags
                 objective = float(tags[RETURNED]) if RETURNED in tags else None
-                is_open = run.info.status in ("RUNNING", "SCHEDULED", "KILLED") and objective is None
+                is_open = run.info.status in ("RUNNING", "SCHEDULED")
                 yield JobRecord(run.info.run_id, tags[JOB_KEY], int(tags[JOB]), Path(tags[JOB_FILE]), objective, is_open)
             token = page.token
             if not token:
