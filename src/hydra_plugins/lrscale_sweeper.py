@@ -88,7 +88,6 @@ SAMPLERS = {
     },
     "random": {"_target_": "optuna.samplers.RandomSampler", "seed": None},
     "grid": {"_target_": "optuna.samplers.GridSampler", "seed": None},
-    "bruteforce": {"_target_": "optuna.samplers.BruteForceSampler", "seed": None},
     "gp": {"_target_": "optuna.samplers.GPSampler", "seed": None, "n_startup_trials": 10, "deterministic_objective": False},
     "qmc": {"_target_": "optuna.samplers.QMCSampler", "seed": None, "qmc_type": "sobol", "scramble": False},
     "cmaes": {

@@ -37,7 +37,6 @@ SAMPLER_CLASSES = {
     "CmaEsSampler": "cmaes",
     "NSGAIISampler": "nsgaii",
     "NSGAIIISampler": "nsgaiii",
-    "BruteForceSampler": "bruteforce",
 }
 """The name of each sampler that `hydra.sweeper.sampler._target_` can be, by its class in optuna.samplers."""
 

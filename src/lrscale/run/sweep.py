@@ -19,7 +19,7 @@ from lrscale.search.storage import check_storage, open_storage, storage_file
 from lrscale.search.sweep import Sweep, SweepTrial
 from lrscale.signals import uninterrupted
 from lrscale.study.script import Returned
-from lrscale.study.space import Space, plain
+from lrscale.study.space import Space, space_in_words
 from lrscale.tracking.client import check_uri, sqlite_file
 from lrscale.tracking.job_runs import sweep_run
 from lrscale.tracking.store import Store
@@ -91,7 +91,7 @@ def run_sweep(plan: SweepPlan, find_folder: FindFolder, make_launch: MakeLaunch)
 def _asked(plan: SweepPlan) -> dict[str, Any]:
     """Returns what a sweep asks, as plain values."""
     numbers = {"n_trials": plan.n_trials, "direction": plan.direction, "sampler": dict(plan.sampler)}
-    return {"sweep": plan.name, **numbers, "space": plain(plan.space), "fixed": dict(plan.fixed_config)}
+    return {"sweep": plan.name, **numbers, "space": space_in_words(plan.space), "fixed": dict(plan.fixed_config)}
 
 
 class _Loop:

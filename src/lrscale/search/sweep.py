@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lrscale.errors import Refusal
 from lrscale.search.samplers import EvenGrid
-from lrscale.study.space import Choices, Parameter, Space, differences, holds, plain
+from lrscale.study.space import Choices, Parameter, Space, differences, holds, space_in_words
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DRAWN = "lrscale:asked"
@@ -36,9 +36,8 @@ CLASSES: dict[str, type[BaseSampler]] = {
     "cmaes": optuna.samplers.CmaEsSampler,
     "nsgaii": optuna.samplers.NSGAIISampler,
     "nsgaiii": optuna.samplers.NSGAIIISampler,
-    "bruteforce": optuna.samplers.BruteForceSampler,
 }
-SAME_SEED = ("qmc", "grid", "bruteforce")
+SAME_SEED = ("qmc", "grid")
 """The samplers that count what they have drawn: all their trials have one seed. Others have a seed for each trial, so that a
 sweep that is continued does not draw its first points again."""
 Extend = Callable[[Trial], None]
@@ -118,7 +117,7 @@ class Sweep:
                 f"{shown}. Put them back, or take another hydra.sweeper.study_name."
             )
         remarks = []
-        space, sampler = json.loads(json.dumps(plain(self.space))), json.loads(json.dumps(self.sampler))
+        space, sampler = space_in_words(self.space), json.loads(json.dumps(self.sampler))
         if SPACE in attributes and attributes[SPACE] != space:
             self._check_choices(attributes[SPACE])
             outside = len(self._trials(TrialState.COMPLETE)) - len(self.complete())
@@ -133,11 +132,15 @@ class Sweep:
 
     def _check_choices(self, before: Mapping[str, Any]) -> None:
         """Raises Refusal where the choices of a parameter have changed, which Optuna does not allow."""
-        for key, parameter in plain(self.space).items():
-            if key in before and before[key] != parameter and ("choices" in before[key] or "choices" in parameter):
+        for key, words in space_in_words(self.space).items():
+            if (
+                key in before
+                and before[key] != words
+                and (isinstance(self.space[key], Choices) or before[key].startswith("one of"))
+            ):
                 raise Refusal(
-                    f"`{key}` must keep its choices in the study {self.name}, as Optuna cannot change them, got "
-                    f"{parameter!r:.100}; before: {before[key]!r:.100}. Take another hydra.sweeper.study_name."
+                    f"`{key}` must keep its choices in the study {self.name}, as Optuna cannot change them, got {words:.100}; "
+                    f"before: {before[key]:.100}. Take another hydra.sweeper.study_name."
                 )
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -161,7 +164,7 @@ class Sweep:
 
     def most(self) -> float:
         """Returns the largest number of trials that the sampler can give: the size of a grid, or inf."""
-        if self.sampler["name"] not in ("grid", "bruteforce") or self.extend is not None:
+        if self.sampler["name"] != "grid" or self.extend is not None:
             return math.inf
         return math.prod(len(_grid_values(key, parameter)) for key, parameter in self.space.items())
 

@@ -15,7 +15,6 @@ from lrscale.rules import Rule, check, is_number
 from lrscale.study.families import CellAnswer, Family, Measurement, Ratio
 from lrscale.study.measures import MEASURES, PROBE_MEASURES, SCALES, WITHOUT_INTERVAL
 from lrscale.study.plan import Plan, has_value
-from lrscale.study.script import own_words
 from lrscale.study.verdict import (
     CANNOT_TELL,
     FAILS,
@@ -179,7 +178,7 @@ def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
     claims it is the smallest, and without one it is LAW_TOLERANCE.
     """
     judgement = _ratio_judgement(plan, family, ratio)
-    return judgement._replace(way_out=own_words(plan.cells[0].config, judgement.way_out))
+    return judgement._replace(way_out=plan.in_own_words(judgement.way_out))
 
 
 def _ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from lrscale.errors import Refusal
 from lrscale.spec import Training
 from lrscale.study.config import identity, make_training
+from lrscale.study.script import own_words
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,11 @@ class Plan:
     @property
     def is_script(self) -> bool:
         """Whether a training script trains the cells: each run is a job of its own."""
-        return "script" in self.cells[0].config
+        return any("script" in cell.config for cell in self.cells[:1])
+
+    def in_own_words(self, text: str) -> str:
+        """Returns a text with a script's own keys in place of lrscale's; see `own_words`."""
+        return own_words(self.cells[0].config, text) if self.is_script else text
 
     @property
     def is_probed(self) -> bool:

@@ -1,7 +1,8 @@
 """The search space of a sweep without roles: what each parameter can be, as plain values."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -40,12 +41,22 @@ def holds(parameter: Parameter, value: Any) -> bool:
     return isinstance(value, int | float) and parameter.low <= value <= parameter.high
 
 
-def plain(space: Space) -> dict[str, Any]:
-    """Returns a space as plain values, as JSON keeps them."""
-    return {
-        key: {"choices": list(parameter.values)} if isinstance(parameter, Choices) else asdict(parameter)
-        for key, parameter in space.items()
-    }
+def space_in_words(space: Space) -> dict[str, str]:
+    """Returns what each parameter can be, in words. Equal words say that nothing has changed.
+
+    Example:
+      >>> space_in_words({"lr": Numbers(0.1, 1.0, log=True), "y": Choices((0, "a")), "n": Numbers(1, 9, step=2, whole=True)})
+      {'lr': '0.1 to 1.0 on a log scale', 'y': 'one of 0, "a"', 'n': '1 to 9 in steps of 2'}
+    """
+    return {key: _in_words(parameter) for key, parameter in space.items()}
+
+
+def _in_words(parameter: Parameter) -> str:
+    if isinstance(parameter, Choices):
+        return f"one of {', '.join(json.dumps(value) for value in parameter.values)}"
+    step = 1 if parameter.whole and parameter.step is None else parameter.step
+    scale = " on a log scale" if parameter.log else ""
+    return f"{parameter.low!r} to {parameter.high!r}{scale}{'' if step is None else f' in steps of {step!r}'}"
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

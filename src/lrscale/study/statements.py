@@ -12,7 +12,6 @@ from lrscale.study.answer import Answer
 from lrscale.study.claims import Verdict, in_count, ratio_judgement, selected
 from lrscale.study.families import Family, Ratio
 from lrscale.study.plan import Plan
-from lrscale.study.script import own_words
 from lrscale.study.verdict import (
     CANNOT_TELL,
     FAILS,
@@ -35,8 +34,7 @@ STATED = 4
 def laws(answer: Answer) -> list[str]:
     """Returns the answer in sentences: the law of each family, or a probe's claims with what was measured."""
     if answer.families:
-        config = answer.plan.cells[0].config
-        return [own_words(config, sentence) for sentence in _family_laws(answer.plan, answer.families)]
+        return [answer.plan.in_own_words(sentence) for sentence in _family_laws(answer.plan, answer.families)]
     checked = answer.verdicts
     claims = {claim["name"]: claim for claim in answer.plan.claims}
     statements = [
