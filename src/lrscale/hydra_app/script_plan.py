@@ -143,8 +143,10 @@ def script_plan(settings: Settings, config: DictConfig, loader: ConfigLoader, ar
     keys = {key.lstrip("+"): key for key in wanted.swept}
     interval = _interval(roles["lr"], swept)
     middle = (interval.low * interval.high) ** 0.5 if interval.log else (interval.low + interval.high) / 2
-    chosen = _seeds(roles.get("seed"), swept)
-    of_job = [override_of(keys[roles["lr"]], middle)] + [override_of(keys[roles["seed"]], chosen[0])] * ("seed" in roles)
+    of_job = [override_of(keys[roles["lr"]], middle)]
+    chosen = _seeds(roles.get("seed"), swept, compose(loader, config, [*wanted.fixed, *of_job]) if "seed" in roles else config)
+    if roles.get("seed") in keys:
+        of_job.append(override_of(keys[roles["seed"]], chosen[0]))
     axes = {key: _values(key, swept[key]) for key in swept if key not in (roles["lr"], roles.get("seed"))}
     if math.prod(map(len, axes.values())) > MOST_CELLS:
         raise Refusal(f"`hydra.sweeper.params` must span at most {MOST_CELLS} cells, got {math.prod(map(len, axes.values()))}.")
@@ -205,13 +207,16 @@ def _interval(key: str, swept: Mapping[str, Override]) -> TunedInterval:
     return TunedInterval(float(found.low), float(found.high), found.log)
 
 
-def _seeds(key: str | None, swept: Mapping[str, Override]) -> tuple[int, ...]:
-    """Returns the values of the seed; a script without a seed is trained once for each trial."""
+def _seeds(key: str | None, swept: Mapping[str, Override], composed: DictConfig) -> tuple[int, ...]:
+    """Returns the values of the seed. A script without a seed is trained once for each trial, and so is one with a fixed seed."""
     if key is None:
         return (0,)
-    if key not in swept:
-        raise Refusal(f"`{key}` must be swept over values, as it has the role seed. Take {key}: range(3).")
-    return seeds(_values(key, swept[key]))
+    values = _values(key, swept[key]) if key in swept else [_selected(composed, key, "seed")]
+    try:
+        return seeds(values)
+    except Refusal as error:
+        got = swept[key].input_line if key in swept else f"{key}={values[0]}"
+        raise Refusal(f"`{key}` has the role seed, got {got}: {error}") from None
 
 
 def _values(key: str, override: Override) -> list[Any]:

@@ -104,7 +104,7 @@ def _study(
     from lrscale.run.script_study import ScriptSetup, run_script_study
 
     keys = {key.lstrip("+"): key for key in asked(loader, settings.params, arguments).swept}
-    names = {role: keys[settings.roles[role]] for role in ("lr", "seed") if role in settings.roles}
+    names = {role: keys[key] for role, key in settings.roles.items() if key in keys}
     setup = ScriptSetup(
         uri=settings.tracking,
         storage=settings.storage,
