@@ -55,7 +55,7 @@ def parameter(override: Override) -> Parameter:
     """Returns what a swept key can be. `range` excludes its end, as everywhere in Hydra.
 
     Raises:
-      Refusal: the key is swept over nothing, or over an interval that is empty or cannot be on a log scale.
+      Refusal: the key is swept over nothing or a value twice, or over an interval that is empty or cannot be on a log scale.
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
@@ -74,13 +74,18 @@ def parameter(override: Override) -> Parameter:
             raise Refusal(f"`{override.input_line}` must be a range that is not empty.")
         ends = sorted((start, start + (count - 1) * step))
         return Numbers(ends[0], ends[1], step=abs(step), whole=all(isinstance(v, int) for v in (start, stop, step)))
-    values = [
-        choice if isinstance(choice, str | int | float | bool | None) else json.dumps(choice)
-        for choice in override.sweep_iterator(transformer=Transformer.encode)
-    ]
-    if not values:
-        raise Refusal(f"`{override.input_line}` must be swept over one value or more.")
-    return Choices(tuple(dict.fromkeys(values)))
+    return Choices(tuple(_choices(override)))
+
+
+def _choices(override: Override) -> list[Any]:
+    """Returns the values of a discrete sweep, each once. Lists and mappings are texts, as an override has them."""
+    choices = override.sweep_iterator(transformer=Transformer.encode)
+    values = [choice if isinstance(choice, str | int | float | bool | None) else json.dumps(choice) for choice in choices]
+    if not values or len(set(values)) < len(values):
+        raise Refusal(
+            f"`{override.key_or_group}` must be swept over values that differ, got {override.input_line}. Take each once."
+        )
+    return values
 
 
 def override_of(key: str, value: Any) -> str:
@@ -225,11 +230,7 @@ def _values(key: str, override: Override) -> list[Any]:
         raise Refusal(
             f"`{key}` must be swept over values, got {override.input_line}. With `roles` only the lr is tuned in an interval."
         )
-    values = [v if isinstance(v, str | int | float | bool | None) else json.dumps(v)
-              for v in override.sweep_iterator(transformer=Transformer.encode)]  # fmt: skip
-    if not values or len(set(values)) < len(values):
-        raise Refusal(f"`{key}` must be swept over values that differ, got {override.input_line}. Take each value once.")
-    return values
+    return _choices(override)
 
 
 def _words(settings: Settings, composed: DictConfig) -> dict[str, Any]:
