@@ -10,7 +10,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lrscale.errors import Refusal
-from lrscale.hydra_app.script_plan import parameter
+from lrscale.hydra_app.script_overrides import parameter
 from lrscale.hydra_app.script_settings import RULES, check_settings
 from lrscale.study.space import Choices, Numbers, Parameter
 from tests.configs import ROOT
@@ -79,6 +79,7 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], text: str) -> None:
         ("x=range(3)", Numbers(0, 2, step=1, whole=True)),
         ("x=range(0,10,4)", Numbers(0, 8, step=4, whole=True)),
         ("x=range(5,0,-2)", Numbers(1, 5, step=2, whole=True)),
+        ("x=range(0,1,0.1)", Numbers(0, 0.9, step=0.1)),
         ("x=range(0,1,0.25)", Numbers(0, 0.75, step=0.25)),
         ("x=shuffle(range(1,4))", None),
         ("x=a,b", Choices(("a", "b"))),

@@ -1,129 +1,31 @@
-"""Sorts the overrides of a stranger's Hydra app: into a search space, or, with roles, into the cells of a study."""
+"""Makes the plan of a study of a training script: its cells, from what is swept and from the roles of the app's keys."""
 
 import itertools
-import json
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Refusal, printable
 from lrscale.hydra_app.plan import to_plain
+from lrscale.hydra_app.script_overrides import Asked, app_config, asked, choices, compose, override_of, parameter
 from lrscale.hydra_app.script_settings import Settings
-from lrscale.rules import integer, is_number
+from lrscale.rules import integer
 from lrscale.study.config import identity, seeds
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label
 from lrscale.study.script import SCRIPT_OBJECTIVE, optimizer_name
-from lrscale.study.space import Choices, Numbers, Parameter, flat
+from lrscale.study.space import Numbers, flat
 from lrscale.study.twins import LR_KEY, with_twins
 from lrscale.training.reduction import REDUCTIONS
 
 MOST_CELLS = 10_000
 """The largest number of cells of a study."""
-
-
-class Asked(NamedTuple):
-    """What the overrides ask: those with one value, as they were typed, and what is swept, by the app's own keys."""
-
-    fixed: tuple[str, ...]
-    swept: Mapping[str, Override]
-
-    @property
-    def fixed_values(self) -> dict[str, str]:
-        """The overrides with one value, as texts by their keys."""
-        return {text.partition("=")[0]: text.partition("=")[2] for text in self.fixed}
-
-
-def asked(loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]) -> Asked:
-    """Returns what is asked by `hydra.sweeper.params` and by the command line, which replaces params with the same key."""
-    parser = OverridesParser.create(config_loader=loader)
-    texts = [f"{key}={'null' if value is None else value}" for key, value in params.items()]
-    overrides = {o.get_key_element().lstrip("+"): o for o in parser.parse_overrides([*texts, *arguments])}
-    fixed = tuple(str(o.input_line) for o in overrides.values() if not o.is_sweep_override())
-    return Asked(fixed, {o.get_key_element(): o for o in overrides.values() if o.is_sweep_override()})
-
-
-def parameter(override: Override) -> Parameter:
-    """Returns what a swept key can be. `range` excludes its end, as everywhere in Hydra.
-
-    Raises:
-      Refusal: the key is swept over nothing or a value twice, or over an interval that is empty or cannot be on a log scale.
-    """
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        low, high, log = value.start, value.end, "log" in value.tags
-        if not (is_number(low) and is_number(high) and low is not None and high is not None and low < high):
-            raise Refusal(f"`{override.input_line}` must have low < high, as in interval(0,1).")
-        if log and low <= 0:
-            raise Refusal(f"`{override.input_line}` must be > 0 to be on a log scale. Raise the low end.")
-        return Numbers(low, high, log, whole=isinstance(low, int) and isinstance(high, int))
-    if isinstance(value, RangeSweep) and not value.shuffle:
-        start, stop, step = value.start, value.stop, value.step
-        assert start is not None
-        assert stop is not None
-        count = math.ceil((stop - start) / step - 1e-9)
-        if count < 1:
-            raise Refusal(f"`{override.input_line}` must be a range that is not empty.")
-        ends = sorted((start, start + (count - 1) * step))
-        return Numbers(ends[0], ends[1], step=abs(step), whole=all(isinstance(v, int) for v in (start, stop, step)))
-    return Choices(tuple(_choices(override)))
-
-
-def _choices(override: Override) -> list[Any]:
-    """Returns the values of a discrete sweep, each once. Lists and mappings are texts, as an override has them."""
-    choices = override.sweep_iterator(transformer=Transformer.encode)
-    values = [choice if isinstance(choice, str | int | float | bool | None) else json.dumps(choice) for choice in choices]
-    if not values or len(set(values)) < len(values):
-        raise Refusal(
-            f"`{override.key_or_group}` must be swept over values that differ, got {override.input_line}. Take each once."
-        )
-    return values
-
-
-def override_of(key: str, value: Any) -> str:
-    """Returns the override that sets a key to a value.
-
-    Example:
-      >>> override_of("x", None), override_of("y", True), override_of("z", 1e-05)
-      ('x=null', 'y=true', 'z=1e-05')
-    """
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{key}={text}"
-
-
-def app_config(config: DictConfig, but: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the app's config as plain values, without Hydra's part and without some keys.
-
-    Interpolations stay as they are written: a time or a path of this machine does not make another training.
-
-    Args:
-      config: a composed config.
-      but: dotted keys that are left out.
-    """
-    container = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(container, dict)
-    plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in container.items() if k != "hydra"}, default=str))
-    for key in but:
-        *path, last = key.lstrip("+").split(".")
-        group: Any = plain
-        for part in path:
-            group = group.get(part) if isinstance(group, dict) else None
-        if isinstance(group, dict):
-            group.pop(last, None)
-    return plain
-
-
-def compose(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Returns the config that Hydra composes for a job with these overrides."""
-    return loader.load_sweep_config(config, list(overrides))
 
 
 def script_name(config: DictConfig) -> str:
@@ -230,7 +132,7 @@ def _values(key: str, override: Override) -> list[Any]:
         raise Refusal(
             f"`{key}` must be swept over values, got {override.input_line}. With `roles` only the lr is tuned in an interval."
         )
-    return _choices(override)
+    return choices(override)
 
 
 def _words(settings: Settings, composed: DictConfig) -> dict[str, Any]:
@@ -263,25 +165,6 @@ def _selected(composed: DictConfig, key: str, role: str) -> Any:
     if value is None:
         raise Refusal(f"`hydra.sweeper.roles.{role}` must be a key of the app's config with a value, got {key}.")
     return value
-
-
-def sweep_folder(config: DictConfig, recorded: str | None) -> str:
-    """Returns Hydra's folder of the sweep: a recorded one where the config names one with the time, as it does by default.
-
-    Args:
-      config: the config that Hydra composed for the multirun.
-      recorded: the folder of the sweep that is continued; None for a new one.
-    """
-    raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    assert isinstance(raw, dict)
-    timed = "${now:" in str(raw["dir"])
-    return recorded if timed and recorded is not None and Path(recorded).is_dir() else str(config.hydra.sweep.dir)
-
-
-def folder_overrides(folder: str) -> Iterator[str]:
-    """Yields the override with which all jobs write into a folder of the sweep."""
-    escaped = folder.replace("\\", "\\\\").replace("'", "\\'")
-    yield f"hydra.sweep.dir='{escaped}'"
 
 
 def fixed_config(

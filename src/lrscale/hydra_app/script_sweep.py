@@ -17,16 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lrscale.errors import Failure, Refusal
 from lrscale.hydra_app.plan import to_plain
-from lrscale.hydra_app.script_plan import (
-    asked,
-    fixed_config,
-    folder_overrides,
-    override_of,
-    parameter,
-    script_name,
-    script_plan,
-    sweep_folder,
-)
+from lrscale.hydra_app.script_overrides import asked, folder_overrides, override_of, parameter, sweep_folder
+from lrscale.hydra_app.script_plan import fixed_config, script_name, script_plan
 from lrscale.hydra_app.script_settings import Settings, check_settings
 from lrscale.hydra_app.script_task import ScriptTask, launch_scripts
 from lrscale.run.script_jobs import LaunchScripts
