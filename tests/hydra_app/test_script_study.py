@@ -83,18 +83,17 @@ def test_the_best_parameters_have_the_script_s_own_keys(done: Path) -> None:
 
 def test_a_study_that_is_killed_ends_like_one_that_is_not(done: Path, folder: Path) -> None:
     install("plain", folder)
-    for jobs in (5, 30):
-        process = subprocess.Popen(command(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list(folder.glob(f"multirun/*/*/{jobs}")):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = subprocess.Popen(command(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(folder.glob("multirun/*/*/25")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     said = sweep(folder)
     assert "in the store already" in said
     assert of_stores(report(folder)) == of_stores(report(done))
     finished = [job for job in runs(folder, "job") if job["status"] == "FINISHED"]
-    assert len(finished) == 56 and len(runs(folder, "job")) <= 58
+    assert len(finished) == 56 and len(runs(folder, "job")) <= 57
 
 
 def test_more_seeds_train_only_what_is_new(folder: Path) -> None:

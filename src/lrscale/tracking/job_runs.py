@@ -105,10 +105,11 @@ class JobRuns:
             metrics += [Metric(name, line[i], now, i) for i in points if math.isfinite(line[i])]
         written = [Param(key.lstrip("+"), printable(str(value))[:500]) for key, value in params.items()]
         tags = [RunTag(RETURNED, repr(result.objective))]
-        for start in range(0, len(metrics), 850):
-            self.client.log_batch(record.run_id, metrics=metrics[start : start + 850])
-        self.client.log_batch(record.run_id, params=[param for param in written if param.key not in known])
-        self.client.log_batch(record.run_id, tags=tags)  # last: a run with this tag is complete
+        rest = metrics[850:]
+        for start in range(0, len(rest), 850):
+            self.client.log_batch(record.run_id, metrics=rest[start : start + 850])
+        params_left = [param for param in written if param.key not in known]
+        self.client.log_batch(record.run_id, metrics[:850], params_left, tags)  # tags are last: a run with this tag is complete
         self.client.set_terminated(record.run_id, "FINISHED")
 
     def fail(self, record: JobRecord, text: str) -> None:
