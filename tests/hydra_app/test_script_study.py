@@ -1,6 +1,7 @@
 """The sweeper `lrscale` with roles: a stranger's training script gets lrscale's answer, also after a kill."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from lrscale.run.script_jobs import ScriptJobs
+from tests.configs import ROOT
 from tests.program import here
 from tests.scripts import best, command, install, runs, sweep, sweep_apart, sweep_dir
 
@@ -154,3 +156,13 @@ def test_a_script_s_study_is_run_again_by_its_own_command(done: Path, folder: Pa
     (parent,) = runs(folder, "study")
     said = here(folder, "reproduce", "--from", parent["run"], status=2)
     assert "Run it again with its own command: python train.py -m" in said
+
+
+def test_the_example_of_the_document_runs(folder: Path) -> None:
+    install("plain", folder)
+    text = (ROOT / "src" / "lrscale" / "hydra_app" / "README.md").read_text()
+    example = re.search(r"```yaml\n# conf/config.yaml\n(.*?)```", text, re.S)
+    assert example is not None
+    (folder / "conf" / "config.yaml").write_text(example[1])
+    said = sweep(folder, "+epochs=1", "hydra.sweeper.n_trials=1", "seed=0", "hydra/job_logging=disabled")
+    assert "train: 6 cells, 6 trials" in said and len(runs(folder, "job")) == 6
