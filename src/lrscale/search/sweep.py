@@ -10,6 +10,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -241,6 +242,8 @@ class Sweep:
         seed = options.pop("seed", None)
         text = f"{self.name if seed is None else seed} {'' if name in SAME_SEED else index}"
         options["seed"] = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+        if name == "cmaes" and find_spec("cmaes") is None:
+            raise Refusal("`hydra.sweeper.sampler` cmaes needs the package cmaes, which is not installed: pip install cmaes.")
         cls = CLASSES[name]
         if name == "grid":
             grid = {key: _grid_values(key, parameter) for key, parameter in self.space.items()}

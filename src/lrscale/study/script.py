@@ -168,7 +168,7 @@ def own_words(config: Mapping[str, Any], text: str) -> str:
         return text
     seed = roles.get("seed", "roles.seed")
     for pattern, own in (
-        (r"hydra\.sweeper\.widen=true", "hydra.sweeper.sampler={name: ladder, widen: true}"),
+        (r"hydra\.sweeper\.widen=true", "hydra/sweeper/sampler=ladder hydra.sweeper.sampler.widen=true"),
         (r"optimizer\.lr\b", roles["lr"]),
         (r"\b([Tt]ake) seeds=(\d+)", rf"\1 {seed}=range(\2)"),
         (r"\braise seeds to (\d+)", rf"take {seed}=range(\1)"),
