@@ -14,6 +14,10 @@ TUNABLE = (POSITIVE, NOT_NEGATIVE, FRACTION)
 """The rules of tunable options. A tunable option may be a list with one value per trial."""
 
 
+SCRIPT = "script"
+"""The budget of a training script: how long it trains is its own affair."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The choice of one group of the config, such as `task`: a name, and the values of its options."""
@@ -59,6 +63,11 @@ class Training:
     examples: int
     data_seeds: str = "shared"
     schedule: Choice | None = None
+
+    @property
+    def is_script(self) -> bool:
+        """Whether a training script of a stranger trains: then its data, model, steps and dtype are not known."""
+        return self.budget.name == SCRIPT
 
     @property
     def step_examples(self) -> int:

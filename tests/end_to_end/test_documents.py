@@ -14,7 +14,14 @@ from lrscale.commands.cli import find_commands, make_parser
 from tests.configs import ROOT
 from tests.program import here
 
-DOCUMENTS = ("README.md", "sweeps/README.md", "tests/README.md", "tests/benchmarks/README.md", "src/lrscale/README.md")
+DOCUMENTS = (
+    "README.md",
+    "sweeps/README.md",
+    "tests/README.md",
+    "tests/benchmarks/README.md",
+    "src/lrscale/README.md",
+    "src/lrscale/hydra_app/README.md",
+)
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 MOST_WORDS = 900
 """README is read at one sitting; what is longer has a document of its own."""

@@ -81,6 +81,11 @@ def reproduce_from(run_id: str, uri: str, strict: bool = False, trusted: Sequenc
 def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[Path]) -> None:
     """Checks a published study, runs it again in `studies/reproduce/`, and compares."""
     folder = Path("studies") / "reproduce" / safe_name(name)
+    if published.study.plan.is_script:
+        raise Refusal(
+            f"`STUDY` must be a study that lrscale trains, got {name}, whose trainings a script runs. "
+            f"Run it again with its own command: {published.study.plan.command}"
+        )
     plan = published.study.plan.renewed()
     setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", published.study.compute)
     theirs = compare.numbers(published.files)

@@ -81,6 +81,11 @@ def training_in_words(plan: Plan) -> str:
     Budget, seeds, data draws and dtype are those of the first cell.
     """
     configs = [cell.config for cell in plan.cells]
+    if plan.is_script:
+        optimizers = ", ".join(sorted({config["optimizer"]["name"] for config in configs}))
+        return (
+            f"training script {configs[0]['task']['name']}; optimizer {optimizers}; seeds: {len(configs[0]['seeds'])} per trial."
+        )
     names = {key: sorted({_in_words(key, config[key]) for config in configs}) for key in ("task", "optimizer")}
     parts = [f"{key} {', '.join(values)}" for key, values in names.items()]
     schedules = dict.fromkeys(schedule_in_words(config.get("schedule")) or "constant" for config in configs)

@@ -10,6 +10,7 @@ from lrscale.probes import PROBES
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, check_keys, integer, is_integer, one_of
 from lrscale.spec import Choice, Compute, Registry, Training, is_own
+from lrscale.study.script import SCRIPT_KEYS, script_training
 from lrscale.tasks.named import OF_THE_RUN
 from lrscale.tasks.registry import TASKS
 from lrscale.training.optimizers import OPTIMIZERS
@@ -51,6 +52,7 @@ def make_training(config: Mapping[str, Any]) -> Training:
     Args:
       config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `schedule`, `probe` and `data_seeds` may be
         left out.
+        Or, for a training script, under the keys `SCRIPT_KEYS`.
 
     Returns:
       A checked description of the training; equal configs give equal descriptions.
@@ -58,6 +60,8 @@ def make_training(config: Mapping[str, Any]) -> Training:
     Raises:
       Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict each other.
     """
+    if "script" in config:
+        return script_training(config, seeds(config.get("seeds")))
     config = {"schedule": None, "probe": None, **LATER, **config}
     check_keys("config", config, dict.fromkeys(KEYS))
     check("reduction", one_of(*REDUCTIONS), config["reduction"])
@@ -229,7 +233,9 @@ def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
       config: plain values, as `make_training` takes them.
       nuisance: dotted keys of the tuned hyperparameters, such as `optimizer.lr`.
     """
-    untuned = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
+    is_script = "script" in config  # its numbers do not depend on the version of lrscale's
+    keys = SCRIPT_KEYS if is_script else KEYS
+    untuned = json.loads(json.dumps({key: config[key] for key in keys if config.get(key) is not None}))
     if is_constant(untuned.get("schedule")):
         del untuned["schedule"]
     for key in nuisance:
@@ -237,5 +243,11 @@ def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
         untuned[group].pop(name, None)
     for key in OF_THE_RUN:
         untuned["task"].pop(key, None)
-    text = json.dumps({"config": untuned, "numbers": NUMBERS}, sort_keys=True)
+    text = json.dumps({"config": untuned, "numbers": 0 if is_script else NUMBERS}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def job_id(config: Mapping[str, Any]) -> str:
+    """Returns a hash of the script's own config in the config of its cell: cells with equal hashes train the same."""
+    text = json.dumps([config["task"], config["script"]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ from lrscale.spec import Compute
 from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, has_value
 from lrscale.study.records import StudyRecord
+from lrscale.study.script import SCRIPT_OBJECTIVE
 from lrscale.study.twins import COMPANIONS, with_twins
 from lrscale.training.optimizers import OPTIMIZERS
 
@@ -32,7 +33,7 @@ REQUIRED: dict[str, Rule] = {
     "study": TEXT,
     "question": Rule(f"{LINE.text}, or null", lambda v: v is None or LINE.holds(v)),
     "law": Rule(f"{LINE.text}, or null", lambda v: v is None or LINE.holds(v)),
-    "objective": OBJECTIVE,
+    "objective": Rule(f"{OBJECTIVE.text} or {SCRIPT_OBJECTIVE}", lambda v: OBJECTIVE.holds(v) or v == SCRIPT_OBJECTIVE),
     "n_trials": integer(1, 100_000),
     "sampler": OBJECT,
     "intervals": OBJECT,
@@ -181,6 +182,10 @@ def _cell(field: str, values: object, companions: str) -> Cell:
     cell = Cell(values["id"], values["label"], scientific, config)
     _ = cell.training  # raises Refusal where the config cannot be used
     for key, value in scientific.items():
+        if cell.training.is_script:  # its axes have the script's own keys
+            check(f"{field}.scientific", LINE, key)
+            check(f"{field}.scientific.{key}", LINE, f"{value}")
+            continue
         if key in MOVED:
             raise OlderRecord(
                 f"a study that was swept over `{key}` must be read by the lrscale that made it, got {field}: "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer
 from lrscale.study.plan import Plan
+from lrscale.study.script import own_words
 from lrscale.study.settings import LEEWAY, left_out_remark
 from lrscale.study.twins import LR_KEY, knobs_left, knobs_scaled
 
@@ -95,7 +96,9 @@ def coverage(cells: Sequence[CellAnswer]) -> str:
     if not seeds:
         return ""
     if seeds == {1}:
-        return "One seed was run, so there are no intervals. Take seeds=8."
+        return own_words(cells[0].cell.config, "One seed was run, so there are no intervals. Take seeds=8.")
+    if cells[0].training.is_script:
+        return "Intervals cover the seeds of the script and the grid of lrs."
     draws = {cell.training.data_seeds for cell in cells}
     if draws == {"own"}:
         return "Intervals cover seeds (data, order and initial weights) and the grid of lrs."

@@ -37,6 +37,8 @@ def theory_of(training: Training, c: float) -> Theory:
       training: the training of the cell.
       c: its gradient scale.
     """
+    if training.is_script:
+        return Theory(None, None, "it knows nothing of the data of a training script.")
     source, options = population(training), training.optimizer.options
     if source is None or training.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
         return Theory(None, None, "it is known for plain SGD on least squares only.")

@@ -13,6 +13,7 @@ from typing import Any
 from lrscale.spec import Training
 from lrscale.study.config import identity
 from lrscale.study.plan import Cell, Twin, with_values
+from lrscale.study.script import homogeneity
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import step_gradient_scale
 
@@ -43,11 +44,11 @@ def with_twins(cells: Sequence[Cell], tuned: Iterable[str], companions: str) -> 
 
     Args:
       cells: the cells as they are trained.
-      tuned: dotted keys of the tuned hyperparameters; where the lr is not one of them, no cell has a twin.
+      tuned: dotted keys of the tuned hyperparameters; where the lr is not one of them, or p is not known, no cell has a twin.
       companions: `scaled` where tuned companions of the lr, such as a weight decay, are to be scaled too.
     """
     tuned = tuple(tuned)
-    if LR_KEY not in tuned or any(cell.config.get("probe") is not None for cell in cells):
+    if LR_KEY not in tuned or any(cell.config.get("probe") is not None or homogeneity(cell.training) is None for cell in cells):
         return tuple(cells)
     return tuple(
         cell if cell is reference else replace(cell, twin=_twin(cell, reference, r, tuned, companions))
@@ -100,7 +101,9 @@ def _knobs(cells: Sequence[Cell]) -> Iterator[tuple[str, float, bool]]:
 
 
 def _powers(cell: Cell) -> dict[str, float]:
-    """Returns the power of r for each companion of the lr, by its dotted key."""
+    """Returns the power of r for each companion of the lr, by its dotted key. Those of a script are not known."""
+    if cell.training.is_script:
+        return {}
     optimizer = cell.training.optimizer
     powers = OPTIMIZERS[optimizer.name].powers(optimizer.options)
     return {f"optimizer.{name}": power for name, power in powers.items() if power}
@@ -119,14 +122,14 @@ def _wanted(cell: Cell, reference: Cell, r: float) -> dict[str, Any]:
 def _twin(cell: Cell, reference: Cell, r: float, tuned: Sequence[str], companions: str) -> Twin:
     """Returns how a cell goes with its reference; see `with_twins`."""
     powers = _powers(cell) if companions == "scaled" else {}
-    optimizer = OPTIMIZERS[cell.training.optimizer.name]
-    powers = {**powers, LR_KEY: -optimizer.homogeneity}
+    powers = {**powers, LR_KEY: -(homogeneity(cell.training) or 0.0)}
     wanted = _wanted(cell, reference, r)
     is_one_optimizer = all(
         key in powers if key in tuned else _option(cell, key) == wanted.get(key, _option(reference, key)) for key in _powers(cell)
     )
-    is_one_run = optimizer.is_exact and is_one_optimizer
-    is_same_run = is_one_run and math.log2(r).is_integer() and not has_uneven_steps(cell.training)
+    can_be_same = not cell.training.is_script and OPTIMIZERS[cell.training.optimizer.name].is_exact
+    is_one_run = can_be_same and is_one_optimizer and not has_uneven_steps(cell.training)
+    is_same_run = is_one_run and math.log2(r).is_integer()
     return Twin(reference.id, r, {key: r ** powers.get(key, 0.0) for key in tuned}, is_same_run)
 
 

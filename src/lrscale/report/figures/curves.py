@@ -124,7 +124,7 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
             _set_log_ticks(axes.xaxis)
             _set_log_ticks(axes.yaxis)
-        all_axes[0].set_ylabel(OBJECTIVE_NAMES[answer.plan.objective])
+        all_axes[0].set_ylabel(OBJECTIVE_NAMES.get(answer.plan.objective, answer.plan.objective))
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
             matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
