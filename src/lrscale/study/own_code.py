@@ -10,7 +10,11 @@ from lrscale.errors import Refusal
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, make_training
 from lrscale.study.plan import with_values
+from lrscale.tasks.held import is_held, no_file
 from lrscale.tasks.source import trust
+
+TRIALS_TOGETHER = 4
+"""About how many trials of a cell are trained together. The form of a task of the user's own is chosen for so many."""
 
 
 def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
@@ -21,12 +25,14 @@ def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> No
       files: the files that the user trusts.
 
     Raises:
-      Refusal: a config runs code in a file that was not named, or has another content.
+      Refusal: a config runs code in a file that was not named, or has another content; or its code is in no file.
     """
     hashes = {trust(file) for file in files}
     for config in configs:
         for group in GROUPS:
             values = config.get(group)
+            if isinstance(values, Mapping) and is_held(values.get("name")):
+                raise no_file(str(values["name"]))
             if isinstance(values, Mapping) and is_own(values.get("name")) and values.get("sha256") not in hashes:
                 name, sha256 = str(values["name"]), str(values.get("sha256"))
                 raise Refusal(
