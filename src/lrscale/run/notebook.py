@@ -93,7 +93,7 @@ def study(
 
     Example:
       >>> answer = study("d2l", batch_size=(4, 16), seeds=2, show_progress=False)
-      >>> print(answer.law[0][:61])
+      >>> print(answer.law[0][:63])
       lr_sum* = lr_mean* x c^-1 exactly, c the number of summed terms
     """
     if name is not None:

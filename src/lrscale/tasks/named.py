@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lrscale.errors import Refusal
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, integer, one_of
 from lrscale.spec import OwnCode, Training
-from lrscale.tasks.held import held, is_held, no_file
+from lrscale.tasks.held import held, is_held
 from lrscale.tasks.registry import TASKS, TaskKind
 from lrscale.tasks.source import PLAIN, load, read_source
 
@@ -49,8 +49,6 @@ def named_config(name: str) -> dict[str, Any]:
     Raises:
       Refusal: the file or the function cannot be used.
     """
-    if is_held(name):
-        raise no_file(name)
     source = read_source("task", name)
     if source.required:
         raise Refusal(f"`task` {name:.200} must have a default for each parameter, got none for {', '.join(source.required)}.")
