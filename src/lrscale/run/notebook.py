@@ -7,6 +7,8 @@ import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -26,6 +28,7 @@ from lrscale.study.records import StudyRecord
 from lrscale.tasks.held import hold
 from lrscale.tasks.own import Task
 from lrscale.tasks.registry import check_files, make_task
+from lrscale.tracking.client import make_database
 from lrscale.tracking.store import Store
 from lrscale.training import engine
 from lrscale.training.engine import Curves, threads
@@ -210,4 +213,14 @@ def _stores(tracking_uri: str | None) -> Iterator[Setup]:
         yield Setup(tracking_uri, "optuna.journal", MACHINE)
         return
     with tempfile.TemporaryDirectory(prefix="lrscale-") as folder:
+        (Path(folder) / "mlflow.db").write_bytes(_empty_database())
         yield Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", MACHINE)
+
+
+@cache
+def _empty_database() -> bytes:
+    """Returns MLflow's database without runs. To make one takes about 2 s, to write a copy none."""
+    with tempfile.TemporaryDirectory(prefix="lrscale-") as folder:
+        file = Path(folder) / "mlflow.db"
+        make_database(file)
+        return file.read_bytes()

@@ -83,7 +83,8 @@ def _chosen(group: str, choice: Any) -> dict[str, Any]:
             raise Refusal(f"`{key}` is not an option here, got {value!r:.60}. {LEFT_OUT[key]}: leave it out.")
         if key not in known:
             names = ", ".join(option for option in known if option not in ("name", "lr")) or "none"
-            raise Refusal(f"`{key}` is not known, got {value!r:.60}. Options of {name}: {names}.")
+            field = key if group == "optimizer" else f"{group}.{key}"
+            raise Refusal(f"`{field}` is not known, got {value!r:.60}. Options of {name}: {names}.")
     return {**config, group: {**known, **given}}
 
 

@@ -1,7 +1,7 @@
 """What is known about the user's own code that a config names. Finding it out runs this code, where it is trusted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ TRIALS_TOGETHER = 4
 """About how many trials of a cell are trained together. The form of a task of the user's own is chosen for so many."""
 
 
+def check_has_file(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raises Refusal where the task of a config is an object of a program, which only that program can train."""
+    for config in configs:
+        if is_held(name := config["task"]["name"]):
+            raise no_file(name)
+
+
 def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
     """Trusts the files that recorded configs run, where a user has named them.
 
@@ -27,12 +34,11 @@ def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> No
     Raises:
       Refusal: a config runs code in a file that was not named, or has another content; or its code is in no file.
     """
+    check_has_file(configs)
     hashes = {trust(file) for file in files}
     for config in configs:
         for group in GROUPS:
             values = config.get(group)
-            if isinstance(values, Mapping) and is_held(values.get("name")):
-                raise no_file(str(values["name"]))
             if isinstance(values, Mapping) and is_own(values.get("name")) and values.get("sha256") not in hashes:
                 name, sha256 = str(values["name"]), str(values.get("sha256"))
                 raise Refusal(

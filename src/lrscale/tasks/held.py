@@ -35,8 +35,8 @@ def is_held(name: object) -> bool:
 def no_file(name: str) -> Refusal:
     """Returns the refusal of a task that this process does not hold."""
     return Refusal(
-        f"`task` {name:.200} is an object of a program, such as a notebook, and has no file to run. "
-        "Call lrscale.study in that program again."
+        f"`task` {name:.200} is an object of a program, such as a notebook, and no file holds its code. "
+        "Run it in that program, or write it to a file: lrscale new-task NAME."
     )
 
 
