@@ -105,6 +105,8 @@ def test_train_gives_the_runs_of_the_study(recorded: tuple[Path, lrscale.ShownAn
     assert finite.any() and curves.valid_loss[finite] == pytest.approx(of_cell.objective[finite].to_numpy(), rel=FORMS_AGREE)
     one = lrscale.train({"name": "linear", "features": 3}, 0.03, steps=7, momentum=0.9)
     assert one.steps[-1] == 7 and one.train_loss.shape[1] == 1
+    falling = lrscale.train({"name": "linear", "features": 3}, 0.03, steps=7, momentum=0.9, schedule="cosine")
+    assert falling.train_loss[0] == one.train_loss[0] and falling.train_loss[-1] != one.train_loss[-1]
 
 
 def test_a_notebook_shows_the_answer(recorded: tuple[Path, lrscale.ShownAnswer]) -> None:

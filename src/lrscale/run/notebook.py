@@ -31,7 +31,7 @@ from lrscale.tasks.registry import check_files, make_task
 from lrscale.tracking.client import make_database
 from lrscale.tracking.store import Store
 from lrscale.training import engine
-from lrscale.training.engine import Curves, threads
+from lrscale.training.engine import Array, Curves, threads
 
 MACHINE = Compute()
 """The settings of the machine, as for a command."""
@@ -138,7 +138,7 @@ def study(
 
 def train(
     task: Task | str | Mapping[str, Any],
-    lr: float | Sequence[float],
+    lr: float | Sequence[float] | Array,
     *,
     reduction: str = "mean",
     batch_size: int = 8,

@@ -101,8 +101,8 @@ def _state(module: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _content(tensor: Tensor) -> bytes:
-    """Returns the shape, the type and the values of a tensor. Numbers with a fraction are taken as float32."""
+    """Returns the shape, the type and the values of a tensor. Numpy does not know bfloat16, so it becomes float32."""
     import torch
 
-    plain = tensor.detach().to(torch.float32) if tensor.is_floating_point() else tensor.detach()
+    plain = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
     return f"{plain.dtype} {list(plain.shape)} ".encode() + plain.contiguous().numpy().tobytes()
