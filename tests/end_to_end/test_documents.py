@@ -136,7 +136,7 @@ def test_each_link_and_picture_is_there(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_each_command_in_a_sentence_is_known(name: str) -> None:
     known = set(find_commands())
-    assert set(re.findall(r"`lrscale ([a-z]\w*)", TEXTS[name])) <= known
+    assert set(re.findall(r"`lrscale ([a-z][\w-]*)", TEXTS[name])) <= known
     assert all(known_module(module) for module in BENCHMARK.findall(TEXTS[name]))
 
 

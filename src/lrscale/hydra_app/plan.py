@@ -14,7 +14,7 @@ from lrscale.errors import Refusal
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.study.config import KEYS, identity, make_compute, tunable
-from lrscale.study.own_code import own_facts
+from lrscale.study.own_code import TRIALS_TOGETHER, own_facts
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
 from lrscale.study.twins import COMPANIONS, LR_KEY, scaled_companions, with_twins
 from lrscale.tasks.registry import check_files
@@ -32,8 +32,6 @@ SETTINGS: dict[str, Rule] = {
 }
 OF_THE_MACHINE = ("storage", "n_jobs", "profile", "max_failure_rate")
 """The settings that are no part of the command that repeats a study. The URL of a storage may hold a password."""
-TRIALS_TOGETHER = 4
-"""About how many trials of a cell are trained together. The form of a task of the user's own is chosen for so many."""
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
 OPTIONAL_TEXT = Rule(
     "must be a text of at most 1000 characters or null", lambda v: v is None or (isinstance(v, str) and len(v) <= 1000)

@@ -21,7 +21,7 @@ from lrscale.published import compare
 from lrscale.published.files import Published, finished, number_files, read, read_rounds
 from lrscale.run.job import Outcome, work, work_all
 from lrscale.run.setup import Setup
-from lrscale.run.study import run_study
+from lrscale.run.study import check_folder, run_study
 from lrscale.search.samplers import make_sampler
 from lrscale.search.twin_tuner import RecordedRounds
 from lrscale.study.claims import check_claims, in_count, require_held
@@ -96,6 +96,7 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
     trust_for([cell.config for cell in plan.cells], trusted)
     for cell in plan.cells:
         check_files(cell.training)
+    check_folder(folder)
     console = Console(highlight=False, markup=False)
     rounds_differently = _print_promise(console, published.study.made_by)
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrscale.report.text import CLAIM_COLUMNS, cell_table, claim_remarks, claim_row, slope_rows
+from lrscale.spec import is_own
 from lrscale.study.answer import Answer
 from lrscale.study.config import GROUPS
 from lrscale.study.plan import Plan
 from lrscale.study.remarks import coverage, remarks
 from lrscale.study.statements import laws
+from lrscale.tasks.named import options_of
 from lrscale.training.schedules import schedule_in_words
 
 FIGURE_TEXTS = {
@@ -33,9 +35,31 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
       answer: the answer of a study.
       figures: the bytes of each figure, by its name and the format (`svg`), as `draw` returns them.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from lrscale.report.figures.interactive import fragment
+
+    return _rendered(
+        "report.html",
+        answer,
+        figures,
+        quoted_name=shlex.quote(answer.plan.study),
+        made_by=answer.study.made_by,
+        interactive=fragment(answer) if answer.families else "",
+    )
+
+
+def as_notebook_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """Returns an answer as a part of a page, as a notebook shows it: no scripts, and styles for itself only.
+
+    Args:
+      answer: the answer of a study.
+      figures: the figures to show, as for `as_html`.
+    """
+    return _rendered("notebook.html", answer, figures)
+
+
+def _rendered(template: str, answer: Answer, figures: Mapping[str, Mapping[str, bytes]], **values: Any) -> str:
+    """Returns a template of this folder, filled with an answer, its figures and further values."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("lrscale.report", "."),
@@ -54,10 +78,8 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         for name in names
     ]
     columns, rows = cell_table(answer)
-    return environment.get_template("report.html").render(
+    return environment.get_template(template).render(
         study=answer.plan,
-        quoted_name=shlex.quote(answer.plan.study),
-        made_by=answer.study.made_by,
         laws=laws(answer),
         remarks=remarks(answer),
         coverage=coverage(answer.cells),
@@ -71,7 +93,7 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         runs=sum(len(t.objectives) for cell in answer.cells for t in cell.trials),
         trials=sum(len(cell.trials) for cell in answer.cells),
         trained=training_in_words(answer.plan),
-        interactive=fragment(answer) if answer.families else "",
+        **values,
     )
 
 
@@ -98,7 +120,12 @@ def training_in_words(plan: Plan) -> str:
 
 
 def _in_words(group: str, values: Mapping[str, Any]) -> str:
-    """Returns a choice of a group in words: its name, and the options that differ from the defaults, without the lr."""
-    defaults = GROUPS[group].config(values["name"])[group]
-    changed = [f"{key} {value}" for key, value in values.items() if key not in ("name", "lr") and value != defaults.get(key)]
+    """Returns a choice of a group in words: its name, and the options that differ from the defaults, without the lr.
+
+    The defaults of a user's own task are in its file, which may be gone: all its options are named.
+    """
+    own = is_own(values["name"])
+    defaults = {} if own else GROUPS[group].config(values["name"])[group]
+    options = options_of(values) if own else values
+    changed = [f"{key} {value}" for key, value in options.items() if key not in ("name", "lr") and value != defaults.get(key)]
     return f"{values['name']} ({', '.join(changed)})" if changed else str(values["name"])

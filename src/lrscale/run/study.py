@@ -42,6 +42,7 @@ def run_study(
     report: Report | None = None,
     rounds: RecordedRounds | None = None,
     at_start: AtStart | None = None,
+    console: Console | None = None,
 ) -> None:
     """Carries out a plan and reports. Continues the study where the stores hold a part of it.
 
@@ -55,6 +56,7 @@ def run_study(
       report: the function that reports at the end; by default `write_report`.
       rounds: the rounds of trials that are trained; None to ask for the trials with the plan's sampler.
       at_start: called when the stores are open, before the first job.
+      console: where progress and answer are printed; by default the standard output.
 
     Raises:
       Refusal: the plan or a store cannot be used, and nothing has been written; or another process runs the study.
@@ -64,9 +66,11 @@ def run_study(
     make_sampler(plan, plan.cells[0], 0)
     check_uri(setup.uri)
     check_storage(setup.storage)
-    check_folder(Path("studies"))
+    if report is None:
+        check_folder(Path("studies"))
+    console = console or Console(highlight=False, markup=False, emoji=False)
     with study_lock(plan.study, store_files(setup)):
-        _carry_out(plan, setup, launch, report, rounds, at_start, Stopwatch())
+        _carry_out(plan, setup, launch, report, rounds, at_start, console, Stopwatch())
 
 
 def store_files(setup: Setup) -> list[Path]:
@@ -85,6 +89,7 @@ def _carry_out(
     report: Report | None,
     rounds: RecordedRounds | None,
     at_start: AtStart | None,
+    console: Console,
     watch: Stopwatch,
 ) -> None:
     """Opens the stores, runs the rounds and reports; writes to the study's run how the study ended."""
@@ -97,7 +102,6 @@ def _carry_out(
             store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study)
     with watch.phase("opening stores"), uninterrupted():
         study = store.start_study(StudyRecord(plan, made_by(), setup.compute, setup.storage))
-    console = Console(highlight=False, markup=False, emoji=False)
     start, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), uninterrupted():

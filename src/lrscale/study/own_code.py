@@ -1,7 +1,7 @@
 """What is known about the user's own code that a config names. Finding it out runs this code, where it is trusted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,18 @@ from lrscale.errors import Refusal
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, make_training
 from lrscale.study.plan import with_values
+from lrscale.tasks.held import is_held, no_file
 from lrscale.tasks.source import trust, trust_nothing
+
+TRIALS_TOGETHER = 4
+"""About how many trials of a cell are trained together. The form of a task of the user's own is chosen for so many."""
+
+
+def check_has_file(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raises Refusal where the task of a config is an object of a program, which only that program can train."""
+    for config in configs:
+        if is_held(name := config["task"]["name"]):
+            raise no_file(name)
 
 
 def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
@@ -21,8 +32,9 @@ def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> No
       files: the files that the user trusts.
 
     Raises:
-      Refusal: a config runs code in a file that was not named, or has another content.
+      Refusal: a config runs code in a file that was not named, or has another content; or its code is in no file.
     """
+    check_has_file(configs)
     trust_nothing()
     hashes = {trust(file) for file in files}
     for config in configs:

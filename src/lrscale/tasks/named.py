@@ -1,5 +1,7 @@
 """Tasks that a config names by their code, as in `task=mine.py:cnn`. Reading such a config runs no code.
 
+A task without a file, `notebook:NAME`, is an object of this process: see `held`.
+
 A config holds the values of the function's parameters, and what is known about the task: `FACTS`. They are null in a
 composed config, until `with_facts` makes the task.
 """
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lrscale.errors import Refusal
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, integer, one_of
 from lrscale.spec import OwnCode, Training
+from lrscale.tasks.held import held, is_held
 from lrscale.tasks.registry import TASKS, TaskKind
 from lrscale.tasks.source import PLAIN, load, read_source
 
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
     from lrscale.tasks.own import Task
 
 FACTS: dict[str, Rule] = {
-    "sha256": Rule("must be the sha256 of the task's file", lambda v: isinstance(v, str) and len(v) == 64),
+    "sha256": Rule(
+        "must be the sha256 of the task's file, or of what a task without a file is",
+        lambda v: isinstance(v, str) and len(v) == 64,
+    ),
     "n_examples": integer(1),
     "n_terms": POSITIVE,
     "is_even": BOOLEAN,
@@ -29,9 +35,9 @@ FACTS: dict[str, Rule] = {
     "form": one_of("loop", "vmap_grad", "vmap_forward", "unfold"),
     "form_note": Rule("must be a text of at most 1000 characters", lambda v: isinstance(v, str) and len(v) <= 1000),
 }
-"""What a config says about a task of the user's own: the hash of its file, the number of training examples, the mean sum of
-weights of an example's terms, whether it is the same for each example, whether the task has classes, the form in which its
-gradients are computed, and why other forms cannot be."""
+"""What a config says about a task of the user's own: the hash of its file (or of what it is, see `held`), the number of
+training examples, the mean sum of weights of an example's terms, whether it is the same for each example, whether the task has
+classes, the form in which its gradients are computed, and why other forms cannot be."""
 OF_THE_RUN = ("form", "form_note")
 """The facts that change numbers by rounding only. A cell's id does not depend on them."""
 PRESETS = {"objective": "valid_loss", "dtype": "float32", "points": 10}
@@ -61,14 +67,16 @@ def with_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       Refusal: a parameter has a wrong type, or the task's code must not be run or cannot be used.
     """
-    values = config["task"]
-    source = read_source("task", values["name"])
-    for key, rule in source.rules.items():
-        check(f"task.{key}", rule, values.get(key))
-    task = make_named(values["name"], source.sha256, options_of(values))
+    values, sha256 = config["task"], config["task"].get("sha256")
+    if not is_held(values["name"]):
+        source = read_source("task", values["name"])
+        for key, rule in source.rules.items():
+            check(f"task.{key}", rule, values.get(key))
+        sha256 = source.sha256
+    task = make_named(values["name"], sha256, options_of(values))
     total, least, most = (float(part) for part in (task.terms.sum(), task.terms.min(), task.terms.max()))
     facts = {
-        "sha256": source.sha256,
+        "sha256": sha256,
         "n_examples": len(task.train),
         "n_terms": total / len(task.train),
         "is_even": least == most,
@@ -90,7 +98,7 @@ def make_named(name: str, sha256: str, options: Mapping[str, Any]) -> Task:
     Raises:
       Refusal: the code must not be run, fails, or makes something else.
     """
-    return _make(name, sha256, json.dumps(options, sort_keys=True))
+    return held(name, sha256) if is_held(name) else _make(name, sha256, json.dumps(options, sort_keys=True))
 
 
 @lru_cache(maxsize=4)

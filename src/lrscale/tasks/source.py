@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lrscale.errors import Refusal
 from lrscale.rules import BOOLEAN, TEXT, Rule, is_integer, is_number
+from lrscale.tasks.held import is_held, no_file
 
 TYPES: dict[str, Rule] = {
     "bool": BOOLEAN,
@@ -50,6 +51,8 @@ def read_source(group: str, name: str) -> Source:
     Raises:
       Refusal: there is no such file or name in it, or its signature cannot be used.
     """
+    if is_held(name):
+        raise no_file(name)
     file = _file(group, name)
     try:
         content = file.read_bytes()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -88,6 +89,21 @@ def train(training: Training, task: BuiltInTask | Task, memory_mb: int = Compute
 def use_threads(threads: int) -> None:
     """Sets the number of threads that torch uses in this process."""
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside this context torch may use as many threads as `use_threads` says there; afterwards, as many as before.
+
+    Args:
+      count: number of threads at first.
+    """
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        use_threads(before)
 
 
 def trials_in_memory(training: Training, task: BuiltInTask | Task, memory_mb: int) -> int:

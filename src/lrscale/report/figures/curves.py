@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("agg")
-
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -210,7 +207,8 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         else:
             law = f"lr* under {', '.join(reductions)}"
         axes.set_title(f"{law}{_title_end(family)}", loc="left")  # a long title may extend over the legend
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if axes.has_data():
+            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
