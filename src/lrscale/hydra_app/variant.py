@@ -83,8 +83,8 @@ def _asks_the_same(plan: Plan, config: DictConfig, loader: ConfigLoader, overrid
     try:
         other = loader.load_configuration(config.hydra.job.config_name, overrides, RunMode.MULTIRUN)
         settings, arguments = _settings(other), to_plain(other.hydra.overrides.task)
-        ours = axes_of(loader, _settings(config)["params"] or {}, to_plain(config.hydra.overrides.task))
-        theirs = axes_of(loader, settings["params"] or {}, arguments)
+        ours = axes_of(config, loader, _settings(config)["params"] or {}, to_plain(config.hydra.overrides.task))
+        theirs = axes_of(other, loader, settings["params"] or {}, arguments)
         if ours[:2] != theirs[:2]:  # found at once, while the composition of all cells takes time
             return False
         return _question(make_plan(settings, other, loader, arguments)[0]) == _question(plan)

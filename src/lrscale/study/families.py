@@ -15,7 +15,7 @@ from lrscale.study.plan import Cell, Plan, in_words
 from lrscale.study.records import TrialRecord
 from lrscale.study.theory import theory_of
 from lrscale.study.twins import has_uneven_steps, shared_axes
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.named_optimizer import optimizer_of
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import REDUCTIONS, step_gradient_scale
 from lrscale.training.results import mean_objective
@@ -171,7 +171,7 @@ def answer_family(cells: Sequence[CellAnswer], base: Sequence[CellAnswer] = ()) 
       cells: the cells of one family; they differ only in reduction and batch size.
       base: the cells of the family that differs from it only in accumulating fewer micro-batches, if there is one.
     """
-    p = OPTIMIZERS[cells[0].training.optimizer.name].homogeneity
+    p = optimizer_of(cells[0].training.optimizer).homogeneity
     family = Family(shared_axes(cells[0].cell), tuple(cells), p, (), None, None)
     by_sum = family.by_reduction("sum")
     turn = turn_over(np.array([c.step_examples for c in by_sum], dtype=float), [c.best for c in by_sum if c.best])

@@ -13,7 +13,7 @@ from typing import Any
 from lrscale.spec import Training
 from lrscale.study.config import identity
 from lrscale.study.plan import Cell, Twin, with_values
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.named_optimizer import optimizer_of
 from lrscale.training.reduction import step_gradient_scale
 
 LR_KEY = "optimizer.lr"
@@ -102,7 +102,7 @@ def _knobs(cells: Sequence[Cell]) -> Iterator[tuple[str, float, bool]]:
 def _powers(cell: Cell) -> dict[str, float]:
     """Returns the power of r for each companion of the lr, by its dotted key."""
     optimizer = cell.training.optimizer
-    powers = OPTIMIZERS[optimizer.name].powers(optimizer.options)
+    powers = optimizer_of(optimizer).powers(optimizer.options)
     return {f"optimizer.{name}": power for name, power in powers.items() if power}
 
 
@@ -119,7 +119,7 @@ def _wanted(cell: Cell, reference: Cell, r: float) -> dict[str, Any]:
 def _twin(cell: Cell, reference: Cell, r: float, tuned: Sequence[str], companions: str) -> Twin:
     """Returns how a cell goes with its reference; see `with_twins`."""
     powers = _powers(cell) if companions == "scaled" else {}
-    optimizer = OPTIMIZERS[cell.training.optimizer.name]
+    optimizer = optimizer_of(cell.training.optimizer)
     powers = {**powers, LR_KEY: -optimizer.homogeneity}
     wanted = _wanted(cell, reference, r)
     is_one_optimizer = all(
