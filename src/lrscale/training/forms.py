@@ -145,9 +145,10 @@ class _Vmapped(Form):
             return self.sums(self.call(parameters, buffers, x), y)
 
         self.module.eval()
-        with torch.no_grad():
-            found: Tensor = vmap(vmap(sums, randomness="same"), randomness="same")(list(parameters), list(buffers))
-        return found.movedim(-1, 0)
+        runs = ([tensor.flatten(0, 1) for tensor in tensors] for tensors in (parameters, buffers))
+        with torch.no_grad():  # one vmap for all runs, as torch's mse_loss cannot run in one inside another
+            found: Tensor = vmap(sums, randomness="same")(*runs)
+        return found.unflatten(0, parameters[0].shape[:2]).movedim(-1, 0)
 
 
 class VmapGrad(_Vmapped):
