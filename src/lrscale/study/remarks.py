@@ -74,7 +74,7 @@ def optimizer_remarks(plan: Plan) -> list[str]:
 def _on_optimizer(optimizer: Choice) -> list[str]:
     """Returns the sentences on one optimizer of the user's own; see `optimizer_remarks`."""
     name, facts = optimizer.name, optimizer.options
-    p = f"p = {facts['p']:g} of {name} was measured from its updates without weight decay"
+    p = f"p = {facts['p']:g} of {name} was measured from its updates for gradients of size 1, without weight decay"
     if facts["p_error"] > POWER_TOLERANCE:
         off = f"which differ by up to {100 * facts['p_error']:.2g} % from this power of the gradients' size"
         p = f"{p}, {off}: so c^{-facts['p']:g} is no law"
