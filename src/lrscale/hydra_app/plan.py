@@ -181,9 +181,14 @@ def axes_of(
         else:
             tuned[key] = override
     chosen = [*axes.get("optimizer", ()), *(text.removeprefix("optimizer=") for text in fixed if text.startswith("optimizer="))]
-    own = [OPTIMIZERS.config(name.replace("\\:", ":"))["optimizer"] for name in chosen if is_own(name)]
+    own = [OPTIMIZERS.config(name)["optimizer"] for name in map(_unescaped, chosen) if is_own(name)]
     rules = tunable([to_plain(config.optimizer), *own])
     return axes, {key: _interval(key, override, rules) for key, override in tuned.items()}, fixed
+
+
+def _unescaped(name: str) -> str:
+    """Returns the name of a choice as a user writes it. Hydra writes a backslash before a colon."""
+    return name.replace("\\:", ":")
 
 
 def _interval(key: str, override: Override, rules: Mapping[str, Rule]) -> TunedInterval:
@@ -247,7 +252,7 @@ def _cells(
             composed[overrides] = plain_config(loader.load_sweep_config(config, list(overrides)))
         own_values = {key: values[key][i] for key, i in index_of.items() if key in values}
         facts = own_facts(with_values(composed[overrides], own_values), TRIALS_TOGETHER)
-        scientific = {key: own_values[key] if key in own_values else axes[key][i] for key, i in index_of.items()}
+        scientific = {key: own_values[key] if key in own_values else _unescaped(axes[key][i]) for key, i in index_of.items()}
         own_values |= facts
         cell_config, label = with_values(composed[overrides], own_values), cell_label(scientific)
         untuned = tuple(text for text in overrides if text.partition("=")[0] not in intervals)
