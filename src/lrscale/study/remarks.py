@@ -9,9 +9,7 @@ from lrscale.study.families import CellAnswer
 from lrscale.study.plan import Plan
 from lrscale.study.settings import LEEWAY, left_out_remark
 from lrscale.study.twins import LR_KEY, knobs_left, knobs_scaled
-
-POWER_TOLERANCE = 1e-3
-"""How far a user's optimizer may be from a power of the gradients' size, relatively, without a remark."""
+from lrscale.training.named_optimizer import POWER_TOLERANCE
 
 
 def remarks(answer: Answer) -> list[str]:

@@ -148,7 +148,7 @@ class _Vmapped(Form):
         runs = ([tensor.flatten(0, 1) for tensor in tensors] for tensors in (parameters, buffers))
         with torch.no_grad():  # one vmap for all runs, as torch's mse_loss cannot run in one inside another
             found: Tensor = vmap(sums, randomness="same")(*runs)
-        return found.unflatten(0, parameters[0].shape[:2]).movedim(-1, 0)
+        return found.view(*parameters[0].shape[:2], 4).movedim(-1, 0)
 
 
 class VmapGrad(_Vmapped):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LARGEST_P = 16
 """The largest size of p. A record with a larger one is refused: powers of it would overflow."""
+POWER_TOLERANCE = 1e-3
+"""How far updates may be from a power of the gradients' size that counts as one, relative to their norm."""
 OPTIMIZER_FACTS: dict[str, Rule] = {
     "sha256": Rule("must be the sha256 of the optimizer's file", lambda v: isinstance(v, str) and len(v) == 64),
     "tunable": Rule("must be a list of names", lambda v: isinstance(v, list | tuple) and all(isinstance(k, str) for k in v)),

@@ -6,7 +6,7 @@ Its updates are looked at for random weights and gradients, with the shapes of a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from lrscale.spec import Choice, Training
 from lrscale.streams import generator
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.own import Task
+from lrscale.training.named_optimizer import POWER_TOLERANCE
 from lrscale.training.own_updates import Factors, OwnUpdates
 
 RATIOS = (0.25, 1.0, 4.0)
@@ -28,8 +29,6 @@ STEPS = 5
 """The number of steps in which p is measured."""
 SMALL_LR = 1e-6
 """The lr at which p is measured: the weights then stay nearly the same, as a rule may depend on them."""
-TOLERANCE = 1e-3
-"""How far updates may be from a power of the gradients' size that counts as one, relative to their norm."""
 
 
 def measured(training: Training, task: BuiltInTask | Task) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def measured(training: Training, task: BuiltInTask | Task) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         try:
             p, error = _power(training, shapes, factors)
-            is_exact = p == round(p) and error < TOLERANCE and _is_exact(training, shapes, factors, p)
+            is_exact = p == round(p) and error < POWER_TOLERANCE and _is_exact(training, shapes, factors, p)
         except Refusal:
             raise
         except Exception as problem:
@@ -79,10 +78,10 @@ def _with(training: Training, dtype: str, options: Mapping[str, float], trials: 
     return replace(training, optimizer=Choice(training.optimizer.name, values), dtype=dtype)
 
 
-def _trajectory(
+def _weights(
     training: Training, shapes: Sequence[torch.Size], factors: Factors | None, way: str, sizes: Sequence[float]
-) -> list[list[Tensor]]:
-    """Returns the weights before and after each step, [step][parameter], each [seed, trial, *shape].
+) -> Iterator[list[Tensor]]:
+    """Yields the weights before the first step and after each step, [seed, trial, *shape] each. They change in place.
 
     Args:
       training: the description of the runs.
@@ -91,65 +90,82 @@ def _trajectory(
       way: how the runs are updated.
       sizes: the sizes of each step's gradients.
     """
-    seeds, dtype = 2 if len(training.optimizer.options["lr"]) > 1 else 1, getattr(torch, training.dtype)
+    seeds, dtype = min(2, training.trials), getattr(torch, training.dtype)
     training = replace(training, seeds=tuple(range(seeds)))
     draw = generator("response")
-    lead = (seeds, training.trials)
-    parameters = [torch.randn(*lead, *shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
+
+    def random() -> list[Tensor]:
+        return [torch.randn(seeds, training.trials, *shape, generator=draw, dtype=torch.float64) for shape in shapes]
+
+    parameters = [weights.to(dtype) for weights in random()]
     updates = OwnUpdates(training, slice(None), parameters, factors, way)
-    weights = [[parameter.clone() for parameter in parameters]]
+    yield parameters
     for step, size in enumerate(sizes, 1):
-        gradients = [(size * torch.randn(*lead, *shape, generator=draw, dtype=torch.float64)).to(dtype) for shape in shapes]
-        updates.update(parameters, gradients, step)
-        weights.append([parameter.clone() for parameter in parameters])
-    return weights
+        updates.update(parameters, [(size * gradient).to(dtype) for gradient in random()], step)
+        yield parameters
+
+
+def _changes(weights: Iterator[list[Tensor]]) -> Iterator[list[Tensor]]:
+    """Yields how each step changes the weights, for each parameter."""
+    before = [parameter.clone() for parameter in next(weights)]
+    for parameters in weights:
+        yield [after - earlier for after, earlier in zip(parameters, before, strict=True)]
+        before = [parameter.clone() for parameter in parameters]
 
 
 def _power(training: Training, shapes: Sequence[torch.Size], factors: Factors | None) -> tuple[float, float]:
     """Returns p, a multiple of 1/2 where it is one up to the tolerance, and the relative deviation from this power."""
-    changes = {"lr": SMALL_LR, **({"weight_decay": 0.0} if "weight_decay" in training.optimizer.options else {})}
-    still = _with(training, "float64", changes)
-    updates = []
-    for r in RATIOS:
-        weights = _trajectory(still, shapes, factors, "apart", [r] * STEPS)
-        updates.append([torch.stack(w).diff(dim=0) for w in zip(*weights, strict=True)])
-    norms = [math.sqrt(sum(float(u.square().sum()) for u in part)) for part in updates]
-    name = training.optimizer.name
+    options = {"lr": SMALL_LR, **({"weight_decay": 0.0} if "weight_decay" in training.optimizer.options else {})}
+    still = _with(training, "float64", options)
+
+    def changes(r: float) -> Iterator[list[Tensor]]:
+        return _changes(_weights(still, shapes, factors, "apart", [r] * STEPS))
+
+    norms = [math.sqrt(sum(float(u.square().sum()) for step in changes(r) for u in step)) for r in RATIOS]
     if not all(0 < norm < math.inf for norm in norms):
         raise Refusal(
-            f"`optimizer` {name:.200} must take finite steps other than 0, got steps of norm {norms[1]:g} for random gradients."
+            f"`optimizer` {training.optimizer.name:.200} must take finite steps other than 0, "
+            f"got steps of norm {norms[1]:g} for random gradients."
         )
     slope = math.log(norms[-1] / norms[0]) / math.log(RATIOS[-1] / RATIOS[0])
     simple = round(2 * slope) / 2
-    p = simple if abs(slope - simple) < TOLERANCE else round(slope, 4)
-    return int(p) if p == int(p) else p, max(
-        float((u - r**p * one).norm() / (r**p * one.norm()).clamp(min=1e-300))
-        for r, part in zip(RATIOS, updates, strict=True)
-        for u, one in zip(part, updates[1], strict=True)
-    )
+    p = simple if abs(slope - simple) < POWER_TOLERANCE else round(slope, 4)
+    error = 0.0
+    for r in RATIOS:
+        off, whole = torch.zeros(2, len(shapes), dtype=torch.float64)
+        for step, one in zip(changes(r), changes(1.0), strict=True):
+            off += torch.stack([(u - r**p * v).square().sum() for u, v in zip(step, one, strict=True)])
+            whole += torch.stack([(r**p * v).square().sum() for v in one])
+        error = max(error, float((off / whole.clamp(min=1e-300)).sqrt().max()))
+    return int(p) if p == int(p) else p, error
 
 
 def _is_exact(training: Training, shapes: Sequence[torch.Size], factors: Factors | None, p: float) -> bool:
     """Returns whether the weights stay the same, bit for bit, for gradients that are r times as large with lr x r^-p."""
     lr = max(training.optimizer.options["lr"])
-    first, *others = [
-        _trajectory(_with(training, training.dtype, {"lr": lr * r**-p}), shapes, factors, "apart", [r * size for size in SIZES])
-        for r in RATIOS
-    ]
-    return all(_are_equal(first, other) for other in others)
+    trainings = [_with(training, training.dtype, {"lr": lr * r**-p}) for r in RATIOS]
+    first, *others = (
+        _weights(changed, shapes, factors, "apart", [r * size for size in SIZES])
+        for r, changed in zip(RATIOS, trainings, strict=True)
+    )
+    return _are_equal(first, *others)
 
 
 def _way(training: Training, shapes: Sequence[torch.Size], factors: Factors | None) -> str:
     """Returns `stacked` where the updates of stacked runs are those of the runs apart, bit for bit, and else `apart`."""
     training = _with(training, training.dtype, {}, trials=2)
     try:
-        apart, stacked = (_trajectory(training, shapes, factors, way, SIZES * 2) for way in ("apart", "stacked"))
+        is_same = _are_equal(*(_weights(training, shapes, factors, way, SIZES * 2) for way in ("apart", "stacked")))
     except Exception:  # whatever the class says of shapes or options that it does not take
         return "apart"
-    return "stacked" if _are_equal(apart, stacked) else "apart"
+    return "stacked" if is_same else "apart"
 
 
-def _are_equal(weights: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]]) -> bool:
-    """Returns whether two trajectories are the same, bit for bit. Weights that are not finite are equal to none."""
-    pairs = zip(weights, others, strict=True)
-    return all(torch.equal(a, b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+def _are_equal(first: Iterator[list[Tensor]], *others: Iterator[list[Tensor]]) -> bool:
+    """Returns whether weights are the same after each step, bit for bit. Weights that are nan are equal to none."""
+    return all(
+        torch.equal(a, b)
+        for ours, *theirs in zip(first, *others, strict=True)
+        for other in theirs
+        for a, b in zip(ours, other, strict=True)
+    )
