@@ -13,7 +13,12 @@ from tests.program import here
 LION = '''
 from pathlib import Path
 import torch
+import lrscale
 Path("RAN").touch()
+
+def line(width: int = 1):
+    x = torch.linspace(-1, 1, 32).unsqueeze(1)
+    return lrscale.Task(lambda: torch.nn.Linear(1, width), torch.nn.L1Loss(), (x, 2 * x), (x, 2 * x))
 
 class Lion(torch.optim.Optimizer):
     """Lion of Chen et al."""
@@ -33,12 +38,13 @@ LR = "optimizer.lr=tag(log,interval(1e-3,1))"
 SWEEP = """# @package _global_
 defaults:
   - override /task: linear
-  - override /optimizer: mine.py:Lion
+IN_DEFAULTS
 hydra:
   mode: MULTIRUN
   sweeper:
     n_trials: 6
     params:
+IN_PARAMS
       reduction: mean,sum
       optimizer.lr: tag(log,interval(1e-3,1))
 """
@@ -86,8 +92,16 @@ def test_options_of_the_class_alone_are_tuned_and_compared_with_other_optimizers
     assert "c^-1 exactly (sgd)" in said and "c^0 exactly (mine.py:Lion)" in said
 
 
-def test_a_single_training(mine: Path) -> None:
-    assert "loss" in here(mine, "run", "task=linear", "optimizer=mine.py:Lion", "optimizer.lr=0.01")
+@pytest.mark.parametrize("task", ["linear", "mine.py:line"])
+def test_a_single_training(mine: Path, task: str) -> None:
+    said = here(mine, "run", f"task={task}", "optimizer=mine.py:Lion", "optimizer.lr=0.01", "batch_size=8", "seeds=2")
+    assert "loss" in said
+
+
+def test_a_study_of_ones_own_task_and_optimizer(mine: Path) -> None:
+    own = ["task=mine.py:line", "optimizer=mine.py:Lion", "reduction=mean,sum", "batch_size=8", "seeds=2"]
+    said = here(mine, "run", "-m", *own, "hydra.sweeper.n_trials=16", LR)
+    assert "c^0 exactly" in said and "Gradients computed by" in said
 
 
 @pytest.mark.parametrize(
@@ -106,9 +120,12 @@ def test_a_wrong_key_or_value_is_refused_in_one_line(mine: Path, override: str, 
     assert not (mine / "studies").exists()
 
 
-def test_a_sweep_file_names_an_optimizer_but_does_not_run_it(mine: Path) -> None:
+@pytest.mark.parametrize("place", ["IN_DEFAULTS", "IN_PARAMS"])
+def test_a_sweep_file_names_an_optimizer_but_does_not_run_it(mine: Path, place: str) -> None:
+    line = {"IN_DEFAULTS": "  - override /optimizer: mine.py:Lion", "IN_PARAMS": "      optimizer: mine.py:Lion"}[place]
+    file = SWEEP.replace(place, line).replace("IN_DEFAULTS", "").replace("IN_PARAMS", "")
     (mine / "sweeps").mkdir()
-    (mine / "sweeps" / "my.yaml").write_text(SWEEP)
+    (mine / "sweeps" / "my.yaml").write_text(file)
     text = here(mine, "run", "-m", "sweeps=my", status=2)
     assert "type optimizer=mine.py:Lion yourself" in text and not ran(mine)
     here(mine, "run", "-m", "sweeps=my", "optimizer=mine.py:Lion")
