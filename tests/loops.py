@@ -1,6 +1,6 @@
 """The reference: one model, torch.optim, one backward a micro-batch; the loop everybody writes, over whole budgets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -41,12 +41,23 @@ def numbers_of_optimizers_in_float64() -> Iterator[None]:
 
 
 def train_plainly(
-    training: Training, task: BuiltInTask, seed: int, trial: int = 0, points: frozenset[int] | None = None
+    training: Training,
+    task: BuiltInTask,
+    seed: int,
+    trial: int = 0,
+    points: frozenset[int] | None = None,
+    make: Callable[..., torch.optim.Optimizer] | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Returns the whole-data loss and the gradient norm at each of the points, or at every step if none are given."""
+    """Returns the whole-data loss and the gradient norm at each of the points, or at every step if none are given.
+
+    `make` makes an optimizer that is not torch's from the parameters and the lr.
+    """
     module = make_module(task, seed)
     options = {k: v[trial] if isinstance(v, tuple) else v for k, v in training.optimizer.options.items()}
-    optimizer = CLASSES[training.optimizer.name](module.parameters(), **options)
+    if make is not None:
+        optimizer = make(module.parameters(), lr=options["lr"])
+    else:
+        optimizer = CLASSES[training.optimizer.name](module.parameters(), **options)
     factor = lr_factor(training)
     schedule = None if factor is None else torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: factor(k + 1))
     data, size = task.data_of(training.seeds.index(seed)), training.batch_size

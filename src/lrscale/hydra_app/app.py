@@ -51,11 +51,12 @@ def run_app(arguments: Sequence[str]) -> None:
       Failure: the training or the study could not finish.
     """
     check("overrides", SHORT, " ".join(arguments), "Write a sweep file, sweeps/NAME.yaml, and take sweeps=NAME.")
+    own_optimizer = any(is_own(argument) for argument in arguments if argument.lstrip("+").startswith("optimizer="))
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
         if key in MOVED:
             raise Refusal(f"`{key}` is called {MOVED[key]} now, got {argument!r:.60}. Give {MOVED[key]} one value.")
-        if key.startswith("optimizer.") and (option := key.removeprefix("optimizer.")) in LEFT_OUT:
+        if not own_optimizer and key.startswith("optimizer.") and (option := key.removeprefix("optimizer.")) in LEFT_OUT:
             raise Refusal(f"`{key}` is not an option here, got {argument!r:.60}. {LEFT_OUT[option]}: leave it out.")
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")

@@ -85,6 +85,6 @@ def _asked_without(override: Override, overrides: list[Override], config: DictCo
 def _asked(config: DictConfig, loader: ConfigLoader) -> Any:
     """Returns what a multirun asks, as values that can be compared: axes, intervals, the other values, sampler and claims."""
     settings = {str(key): to_plain(value) for key, value in config.hydra.sweeper.items()}
-    axes, intervals, fixed = axes_of(loader, settings["params"] or {}, to_plain(config.hydra.overrides.task))
+    axes, intervals, fixed = axes_of(config, loader, settings["params"] or {}, to_plain(config.hydra.overrides.task))
     values = plain_config(loader.load_sweep_config(config, fixed))
     return axes, intervals, values, [settings[key] for key in SAMPLING], to_plain(config.study)

@@ -158,7 +158,8 @@ def read_rounds(published: Published) -> dict[str, list[list[dict[str, float]]]]
     rows = list(csv.DictReader(io.StringIO(published.files.get("trials.csv", ""))))
     if not rows or "round" not in rows[0]:
         return None
-    plan, rules = published.study.plan, tunable()
+    plan = published.study.plan
+    rules = tunable(cell.config["optimizer"] for cell in plan.cells)
     found: dict[str, dict[str, dict[tuple[str, ...], dict[str, float]]]] = {cell.label: {} for cell in plan.cells}
     try:
         for row in rows:

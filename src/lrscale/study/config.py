@@ -13,6 +13,7 @@ from lrscale.spec import Choice, Compute, Registry, Training, is_own
 from lrscale.study.script import SCRIPT_KEYS, script_training
 from lrscale.tasks.named import OF_THE_RUN
 from lrscale.tasks.registry import TASKS
+from lrscale.training.named_optimizer import MEASURED_FACTS, own_options
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import REDUCTIONS
 from lrscale.training.schedules import SCHEDULES, is_constant
@@ -112,9 +113,15 @@ def seeds(value: object) -> tuple[int, ...]:
     return chosen
 
 
-def tunable() -> dict[str, Rule]:
-    """Returns the rule of each hyperparameter that can be tuned in an interval, by its dotted key."""
-    options = [pair for name in OPTIMIZERS.names() for pair in OPTIMIZERS[name].options.items()]
+def tunable(optimizers: Iterable[Mapping[str, Any]] = ()) -> dict[str, Rule]:
+    """Returns the rule of each hyperparameter that can be tuned in an interval, by its dotted key.
+
+    Args:
+      optimizers: values under `optimizer` of some configs; the options of a user's own optimizer among them are added.
+    """
+    own = [own_options(values) for values in optimizers if is_own(values.get("name"))]
+    known = [*own, *(OPTIMIZERS[name].options for name in OPTIMIZERS.names())]  # a rule of lrscale's own has precedence
+    options = [pair for some in known for pair in some.items()]
     return {f"optimizer.{key}": option.rule for key, option in options if option.tunable}
 
 
@@ -139,6 +146,8 @@ def _optimizer(values: Any) -> Choice:
     first = dict(values) if isinstance(values, Mapping) else values
     name = first.get("name") if isinstance(first, dict) else None
     known = OPTIMIZERS[name].options if isinstance(name, str) and name in OPTIMIZERS else {}
+    if isinstance(first, dict) and is_own(name):
+        known = own_options(first)
     lists: dict[str, tuple[float, ...]] = {}
     for key, option in known.items():
         value = first.get(key)
@@ -241,8 +250,9 @@ def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
     for key in nuisance:
         group, _, name = key.partition(".")
         untuned[group].pop(name, None)
-    for key in OF_THE_RUN:
-        untuned["task"].pop(key, None)
+    for group, keys in (("task", OF_THE_RUN), ("optimizer", MEASURED_FACTS if is_own(untuned["optimizer"].get("name")) else ())):
+        for key in keys:
+            untuned[group].pop(key, None)
     text = json.dumps({"config": untuned, "numbers": 0 if is_script else NUMBERS}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -24,6 +24,10 @@ def check_has_file(configs: Iterable[Mapping[str, Any]]) -> None:
             raise no_file(name)
 
 
+MEASURED_AT = {"reduction": "mean", "batch_size": 1, "accumulation": 1, "seeds": 1, "schedule": None}
+"""What does not matter to how an optimizer answers to gradients: it is measured once for all cells that differ in this alone."""
+
+
 def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
     """Trusts the files that recorded configs run, where a user has named them.
 
@@ -51,7 +55,8 @@ def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> No
 def own_facts(config: Mapping[str, Any], trials: int = 1) -> dict[str, Any]:
     """Returns what is known about the user's own code in a config, by dotted key; empty where there is none.
 
-    For a task, this is also the form in which its gradients are computed: the fastest one of those that are tried.
+    For a task, this is also the form in which its gradients are computed: the fastest one of those that are tried. For an
+    optimizer, it is also how its updates answer to larger gradients.
 
     Args:
       config: plain values, as Hydra composes them.
@@ -65,10 +70,25 @@ def own_facts(config: Mapping[str, Any], trials: int = 1) -> dict[str, Any]:
         values = config.get(group)
         if registry.own is not None and isinstance(values, Mapping) and is_own(values.get("name")):
             facts |= registry.own.facts(config)
+    if "optimizer.way" in facts:
+        like = {**with_values(config, facts), **MEASURED_AT}
+        facts |= {f"optimizer.{key}": value for key, value in _response(json.dumps(like)).items()}
     if "task.form" in facts:
         like = with_values(config, {**facts, "reduction": "mean", "optimizer.lr": [1.0] * trials})
         facts["task.form"], facts["task.form_note"] = _form(json.dumps(like))
     return facts
+
+
+@lru_cache(maxsize=256)
+def _response(config: str) -> dict[str, Any]:
+    """Returns the measured facts about the optimizer of a config, by their names."""
+    from lrscale.tasks.registry import make_task
+    from lrscale.training.engine import use_threads
+    from lrscale.training.own_response import measured
+
+    training = make_training(json.loads(config))
+    use_threads(1)
+    return measured(training, make_task(training))
 
 
 @lru_cache(maxsize=256)

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 
+from lrscale.spec import Choice, is_own
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer
 from lrscale.study.plan import Plan
 from lrscale.study.script import own_words
 from lrscale.study.settings import LEEWAY, left_out_remark
 from lrscale.study.twins import LR_KEY, knobs_left, knobs_scaled
+from lrscale.training.named_optimizer import POWER_TOLERANCE
 
 
 def remarks(answer: Answer) -> list[str]:
@@ -21,6 +23,7 @@ def remarks(answer: Answer) -> list[str]:
         *companion_remarks(answer.plan, answer.cells),
         *theory_remarks(answer.cells),
         *form_remarks(answer.plan),
+        *optimizer_remarks(answer.plan),
     ]
 
 
@@ -54,6 +57,34 @@ def form_remarks(plan: Plan) -> list[str]:
         form if len(labels) == len(plan.cells) else f"{form} ({', '.join(labels)})" for form, labels in forms.items()
     )
     return [f"Gradients computed by {parts}, the fastest.", *(f"torch.func cannot run {note}." for note in notes)]
+
+
+def optimizer_remarks(plan: Plan) -> list[str]:
+    """Returns sentences on the user's own optimizers: the measured p, how the runs were updated, and what was not scaled."""
+    sentences: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        optimizer = cell.training.optimizer
+        if is_own(optimizer.name):
+            for sentence in _on_optimizer(optimizer):
+                sentences.setdefault(sentence, []).append(cell.label)
+    return [text if len(labels) == len(plan.cells) else f"{', '.join(labels)}: {text}" for text, labels in sentences.items()]
+
+
+def _on_optimizer(optimizer: Choice) -> list[str]:
+    """Returns the sentences on one optimizer of the user's own; see `optimizer_remarks`."""
+    name, facts = optimizer.name, optimizer.options
+    p = f"p = {facts['p']:g} of {name} was measured from its updates for gradients of size 1, without weight decay"
+    if facts["p_error"] > POWER_TOLERANCE:
+        off = f"which differ by up to {100 * facts['p_error']:.2g} % from this power of the gradients' size"
+        p = f"{p}, {off}: so c^{-facts['p']:g} is no law"
+    runs = {
+        "stacked": "all seeds of a trial at once, which gives the same numbers",
+        "apart": "one run after another, because its updates of stacked runs differ",
+    }
+    return [
+        f"{p}. Its options other than the lr, such as a weight decay or eps, are as given.",
+        f"{name} updates {runs[facts['way']]}.",
+    ]
 
 
 def theory_remarks(cells: Sequence[CellAnswer]) -> list[str]:

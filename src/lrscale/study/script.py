@@ -14,7 +14,7 @@ from lrscale.errors import Refusal
 from lrscale.law.homogeneity import RESPONSES
 from lrscale.rules import POSITIVE, Rule, check, check_keys, integer, one_of
 from lrscale.spec import SCRIPT, Choice, Training
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.named_optimizer import optimizer_of
 from lrscale.training.reduction import REDUCTIONS
 
 SCRIPT_KEYS = ("script", "roles", "task", "optimizer", "reduction", "batch_size", "accumulation", "objective", "seeds")
@@ -148,7 +148,7 @@ def homogeneity(training: Training) -> float | None:
     """Returns the homogeneity p of a training's optimizer; None where a script does not tell, or lrscale does not know it."""
     name = training.optimizer.name
     if not training.is_script:
-        return OPTIMIZERS[name].homogeneity
+        return optimizer_of(training.optimizer).homogeneity
     return RESPONSES[name].p if name in RESPONSES else None
 
 

@@ -14,7 +14,7 @@ from lrscale.spec import Training
 from lrscale.study.config import identity
 from lrscale.study.plan import Cell, Twin, with_values
 from lrscale.study.script import homogeneity
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.named_optimizer import optimizer_of
 from lrscale.training.reduction import step_gradient_scale
 
 LR_KEY = "optimizer.lr"
@@ -105,7 +105,7 @@ def _powers(cell: Cell) -> dict[str, float]:
     if cell.training.is_script:
         return {}
     optimizer = cell.training.optimizer
-    powers = OPTIMIZERS[optimizer.name].powers(optimizer.options)
+    powers = optimizer_of(optimizer).powers(optimizer.options)
     return {f"optimizer.{name}": power for name, power in powers.items() if power}
 
 
@@ -127,7 +127,7 @@ def _twin(cell: Cell, reference: Cell, r: float, tuned: Sequence[str], companion
     is_one_optimizer = all(
         key in powers if key in tuned else _option(cell, key) == wanted.get(key, _option(reference, key)) for key in _powers(cell)
     )
-    can_be_same = not cell.training.is_script and OPTIMIZERS[cell.training.optimizer.name].is_exact
+    can_be_same = not cell.training.is_script and optimizer_of(cell.training.optimizer).is_exact
     is_one_run = can_be_same and is_one_optimizer and not has_uneven_steps(cell.training)
     is_same_run = is_one_run and math.log2(r).is_integer()
     return Twin(reference.id, r, {key: r ** powers.get(key, 0.0) for key in tuned}, is_same_run)

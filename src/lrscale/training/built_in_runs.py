@@ -13,7 +13,7 @@ from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.models import Losses
 from lrscale.training.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
 from lrscale.training.multistep import LARGEST, Stride, take
-from lrscale.training.updates import Updates
+from lrscale.training.updates import make_updates
 
 
 def full_data_mean(per_example: Losses, parameters: list[Tensor], x: Tensor, y: Tensor, width: int) -> Tensor:
@@ -51,7 +51,7 @@ class BuiltInRuns:
             for weights in zip(*initial, strict=True)
         ]
         self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
-        self.updates = Updates(training, chunk, self.parameters)
+        self.updates = make_updates(training, chunk, self.parameters)
         options = training.optimizer.options
         self.plain_sgd = training.optimizer.name == "sgd" and options["momentum"] == 0 and options["weight_decay"] == 0
         self.lrs = torch.tensor(options["lr"][chunk], dtype=task.data.x.dtype).view(1, -1, 1)

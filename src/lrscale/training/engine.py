@@ -20,7 +20,7 @@ from lrscale.training.fit import check_fit
 from lrscale.training.forms import quiet
 from lrscale.training.minibatches import minibatches
 from lrscale.training.multistep import STRIDE, Stride
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.named_optimizer import optimizer_of
 from lrscale.training.own_runs import OwnRuns, choose_form
 
 Array = NDArray[np.float64]
@@ -121,7 +121,7 @@ def trials_in_memory(training: Training, task: BuiltInTask | Task, memory_mb: in
     else:
         weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
         width, bytes_each = task.model.width, task.data.x.element_size()
-    slots = len(OPTIMIZERS[training.optimizer.name].slots(training.optimizer.options))
+    slots = len(optimizer_of(training.optimizer).slots(training.optimizer.options))
     numbers = weights * (4 + slots) + training.step_examples * width
     curves = 5 * len(recording_steps(training)) + 3
     run_bytes = numbers * bytes_each + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, transposed
@@ -220,9 +220,10 @@ def _train_chunk(training: Training, task: BuiltInTask | Task, chunk: slice) -> 
     """Trains the trials of a chunk with every seed, all at once."""
     if isinstance(task, Task):
         form = training.task.options.get("form") or choose_form(training, task)[0]
-        with torch.random.fork_rng(devices=[]), quiet():  # dropout draws from torch's own generator
+        with torch.random.fork_rng(devices=[]), quiet():  # dropout and a user's optimizer draw from torch's own generator
             return _curves(training, OwnRuns(training, task, chunk, form))
-    return _curves(training, BuiltInRuns(training, task, chunk))
+    with torch.random.fork_rng(devices=[]):
+        return _curves(training, BuiltInRuns(training, task, chunk))
 
 
 def _curves(training: Training, runs: Runs[M]) -> Curves:

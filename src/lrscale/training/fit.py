@@ -5,7 +5,7 @@ from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.own import Task
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.named_optimizer import optimizer_of
 
 
 def check_fit(training: Training, task: BuiltInTask | Task) -> None:
@@ -28,12 +28,12 @@ def check_fit(training: Training, task: BuiltInTask | Task) -> None:
             f"`task` must have the {training.examples} training examples that the training names, got {examples}. "
             "Set their number in the training: dataclasses.replace(training, examples=N)."
         )
-    name = training.optimizer.name
+    name, optimizer = training.optimizer.name, optimizer_of(training.optimizer)
     for factors in task.factors if isinstance(task, Task) else ():
         for key in factors:
-            if key not in OPTIMIZERS[name].options:
+            if key not in optimizer.options:
                 raise Refusal(f"`groups` must return factors of options of {name}, got {key!r:.60}.")
-    for shape in shapes if OPTIMIZERS[name].only_matrices else ():
+    for shape in shapes if optimizer.only_matrices else ():
         if len(shape) != 2:
             raise Refusal(
                 f"`optimizer` {name} takes parameters that are matrices only, got one of shape {tuple(shape)}. "

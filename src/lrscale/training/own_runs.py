@@ -18,7 +18,7 @@ from lrscale.tasks.own import PIECE_BYTES, Task
 from lrscale.tasks.rows import Rows, Tree, leaves, mapped
 from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
-from lrscale.training.updates import Updates
+from lrscale.training.updates import make_updates
 
 
 class OwnMinibatch(NamedTuple):
@@ -71,7 +71,7 @@ class OwnRuns:
         self.parameters = [self._stacked(values, trials) for values in zip(*parameters, strict=True)]
         self.buffers = [self._stacked(values, trials) for values in zip(*(m.buffers() for m in modules), strict=True)]
         self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.updates = Updates(training, chunk, self.parameters, task.factors)
+        self.updates = make_updates(training, chunk, self.parameters, task.factors)
         self.loop = Loop(task)
         self.form: Form = self.loop if form == "loop" else FORMS[form](task)
         for used in (self.loop, self.form):

@@ -1,13 +1,14 @@
 """The updates of many runs: the optimizer's rule with each trial's hyperparameters, and the schedule of the lr."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lrscale.spec import Training
+from lrscale.spec import Training, is_own
 from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.own_updates import Factors, OwnUpdates
 from lrscale.training.schedules import lr_factor
 
 
@@ -17,9 +18,7 @@ class Updates:
     `lr_factor` returns the factor of the lr at a step; it is None where the lr is constant.
     """
 
-    def __init__(
-        self, training: Training, chunk: slice, parameters: Sequence[Tensor], factors: Sequence[Mapping[str, float]] | None = None
-    ) -> None:
+    def __init__(self, training: Training, chunk: slice, parameters: Sequence[Tensor], factors: Factors | None = None) -> None:
         """Prepares the updates.
 
         Args:
@@ -44,6 +43,14 @@ class Updates:
                 hyper["lr"] = factor * lr
         for k, gradient in enumerate(gradients):
             self.optimizer.update(parameters[k], gradient, self.states[k], self.hypers[k], step)
+
+
+def make_updates(
+    training: Training, chunk: slice, parameters: Sequence[Tensor], factors: Factors | None = None
+) -> Updates | OwnUpdates:
+    """Makes the optimizer of some runs; see `Updates`, and `OwnUpdates` for a class of the user's own."""
+    kind = OwnUpdates if is_own(training.optimizer.name) else Updates
+    return kind(training, chunk, parameters, factors)
 
 
 def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, Any]:
