@@ -20,7 +20,7 @@ from lrscale.rules import integer
 from lrscale.study.config import identity, seeds
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label
 from lrscale.study.script import SCRIPT_OBJECTIVE, optimizer_name
-from lrscale.study.space import Numbers, flat
+from lrscale.study.space import Numbers, flat_keys
 from lrscale.study.twins import LR_KEY, with_twins
 from lrscale.training.reduction import REDUCTIONS
 
@@ -180,4 +180,4 @@ def fixed_config(
       first: an override for each swept key, so that a config can be composed and checked.
     """
     composed = compose(loader, config, [*wanted.fixed, *first])
-    return {**flat(app_config(composed, list(wanted.swept))), "custom_search_space": settings.custom_search_space}
+    return {**flat_keys(app_config(composed, list(wanted.swept))), "custom_search_space": settings.custom_search_space}

@@ -20,7 +20,7 @@ from lrscale.study.plan import Cell, Plan, Share, trial_label
 from lrscale.study.records import StudyRecord
 from lrscale.study.script import Returned, mean_curves
 from lrscale.study.settings import sort_trials
-from lrscale.study.space import flat
+from lrscale.study.space import flat_keys
 from lrscale.study.twins import LR_KEY
 from lrscale.tracking.schema import SWEEP_DIR
 from lrscale.tracking.store import Store
@@ -145,7 +145,7 @@ class _ScriptStudy:
 
 def own_values(cell: Cell) -> dict[str, Any]:
     """Returns the values of a cell on the axes of its study, by the script's own keys."""
-    values, roles = flat(cell.config["script"]), cell.config["roles"]
+    values, roles = flat_keys(cell.config["script"]), cell.config["roles"]
     keys = {key: roles.get(key, key) for key in cell.scientific}
     return {own: values.get(own, cell.scientific[key]) for key, own in keys.items()}
 

@@ -59,17 +59,17 @@ def _in_words(parameter: Parameter) -> str:
     return f"{parameter.low!r} to {parameter.high!r}{scale}{'' if step is None else f' in steps of {step!r}'}"
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the values of nested mappings by dotted keys.
 
     Example:
-      >>> flat({"optim": {"lr": 0.1}, "seed": 0})
+      >>> flat_keys({"optim": {"lr": 0.1}, "seed": 0})
       {'optim.lr': 0.1, 'seed': 0}
     """
     values: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            values |= flat(value, f"{prefix}{key}.")
+            values |= flat_keys(value, f"{prefix}{key}.")
         else:
             values[f"{prefix}{key}"] = value
     return values

@@ -151,7 +151,7 @@ class Task:
             return
         x, y = self.valid.take(torch.arange(min(2, len(self.valid))))
         with torch.no_grad():
-            result = self.wrong(called(self.module.eval(), x), y)
+            result = self.wrong(called(self.module.train(False), x), y)
         self.module.train()
         if (
             not isinstance(result, Tensor)
@@ -164,7 +164,7 @@ class Task:
 
     def _count_terms(self) -> Tensor:
         """Returns the sum of the weights of each training example's terms, [example], float64."""
-        module, sums = self.module.eval(), []
+        module, sums = self.module.train(False), []
         size = max(1, PIECE_BYTES // (4 * self.width))
         for indices in torch.arange(len(self.train)).split(size):
             x, y = self.train.take(indices)

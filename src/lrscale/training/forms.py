@@ -87,7 +87,7 @@ class Loop(Form):
           y: targets, [example, ...].
         """
         seeds, trials = parameters[0].shape[:2]
-        self.module.eval()
+        self.module.train(False)
         rows = []
         with torch.no_grad():
             for seed in range(seeds):
