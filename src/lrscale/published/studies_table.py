@@ -124,7 +124,8 @@ def row(study: PublishedFiles) -> str:
 
 def own_files(record: Mapping[str, Any]) -> list[str]:
     """Returns the files of code that a published study runs, as its cells name them."""
-    names = [str(cell["config"][group]["name"]) for cell in record["cells"] for group in ("task", "optimizer")]
+    configs = [cell["config"] for cell in record.get("cells", ())]
+    names = [str(config.get(group, {}).get("name")) for config in configs for group in ("task", "optimizer")]
     return sorted({name.rpartition(":")[0] for name in names if is_own(name)})
 
 

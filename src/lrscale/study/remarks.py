@@ -44,25 +44,23 @@ def widening_remarks(plan: Plan, cells: Sequence[CellAnswer]) -> list[str]:
 
 def form_remarks(plan: Plan) -> list[str]:
     """Returns a sentence on the forms in which the gradients of the user's own tasks were computed."""
-    forms: dict[str, list[str]] = {}
+    forms: dict[str, int] = {}
     notes: dict[str, None] = {}
-    for cell in plan.cells:
+    for cell in () if plan.is_probed else plan.cells:
         options = cell.training.task.options
         if "form" in options:
-            forms.setdefault(options["form"], []).append(cell.label)
+            forms[options["form"]] = forms.get(options["form"], 0) + 1
             notes |= {options["form_note"]: None} if options["form"] == "loop" and options["form_note"] else {}
     if not forms:
         return []
-    parts = ", ".join(
-        form if len(labels) == len(plan.cells) else f"{form} ({', '.join(labels)})" for form, labels in forms.items()
-    )
+    parts = ", ".join(form if count == len(plan.cells) else f"{form} in {count} cells" for form, count in forms.items())
     return [f"Gradients computed by {parts}, the fastest.", *(f"torch.func cannot run {note}." for note in notes)]
 
 
 def optimizer_remarks(plan: Plan) -> list[str]:
     """Returns sentences on the user's own optimizers: the measured p, how the runs were updated, and what was not scaled."""
     sentences: dict[str, list[str]] = {}
-    for cell in plan.cells:
+    for cell in () if plan.is_probed else plan.cells:
         optimizer = cell.training.optimizer
         if is_own(optimizer.name):
             for sentence in _on_optimizer(optimizer):
