@@ -19,9 +19,12 @@ def load(path: str) -> dict[str, Any]:
     return yaml.load((ROOT / "conf" / path).read_text(), _Loader)
 
 
-def config(*, task: str = "d2l", optimizer: str = "sgd", budget: str = "epochs", **changes: Any) -> dict[str, Any]:
+def config(
+    *, task: str = "d2l", optimizer: str = "sgd", schedule: str = "constant", budget: str = "epochs", **changes: Any
+) -> dict[str, Any]:
     """A composed config; changes are top-level values, or options of a group such as `optimizer__lr=0.1`."""
     made = load("config.yaml") | GROUPS["task"].config(task) | GROUPS["optimizer"].config(optimizer)
+    made |= GROUPS["schedule"].config(schedule)
     made |= {"budget": load(f"budget/{budget}.yaml")}
     for key, value in changes.items():
         group, _, name = key.partition("__")

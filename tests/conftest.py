@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 import torch
 
+collect_ignore = ["run/digits_notebook.py"]  # tests/run/test_notebook.py runs it
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 torch.set_num_threads(1)

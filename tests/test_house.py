@@ -1,6 +1,7 @@
 """The house: which folder may import what, that imports point downwards, and that names are not used twice."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from collections import defaultdict
@@ -38,10 +39,17 @@ TORCH_AT_ROOT = {"streams", "provenance"}
 PURE = {"law", "estimate", "tasks", "training", "probes", "study"}
 """Folders without files, clocks or environment."""
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile"}
-READS = {"tasks/images": {"pathlib"}, "training/process_group": IMPURE}
-"""Images are read from files; process groups start processes."""
-ONE_MEANING = {"COMMAND", "Array", "measure"}
-"""Public names of several modules: each module's command, numpy's float64 array, each probe's measurement."""
+READS = {
+    "tasks/images": {"pathlib"},
+    "tasks/source": {"pathlib", "sys"},
+    "study/own_code": {"pathlib"},
+    "training/forms": {"time"},
+    "training/process_group": IMPURE,
+}
+"""Images and a user's code are read from files; forms of gradients are timed; process groups start processes."""
+ONE_MEANING = {"COMMAND", "Array", "measure", "train"}
+"""Public names of several modules: each module's command, numpy's float64 array, each probe's measurement, and the engine's
+training, which `lrscale.train` calls."""
 LIGHT = ("study.config", "hydra_app.plan", "commands.cli", "tasks.registry", "law.translation")
 """Modules that are imported before there is something to train."""
 
@@ -137,12 +145,17 @@ def test_a_public_name_stands_in_one_module() -> None:
     assert set(twice) <= ONE_MEANING, twice
 
 
+def test_the_package_study_is_a_public_function_too() -> None:
+    assert lrscale.study.config.make_training is lrscale.make_training
+    assert callable(lrscale.study) and list(inspect.signature(lrscale.study).parameters)[:2] == ["task", "reduction"]
+
+
 def test_the_public_api_is_there_and_lazy() -> None:
     assert all(getattr(lrscale, name) is not None for name in lrscale.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lrscale.nothing
     heavy = "print(sorted({'torch', 'mlflow', 'optuna', 'hydra', 'scipy'} & set(sys.modules)))"
-    command = [sys.executable, "-c", f"import sys, lrscale; lrscale.translate; lrscale.Batch; {heavy}"]
+    command = [sys.executable, "-c", f"import sys, lrscale; lrscale.translate; lrscale.Batch; lrscale.study; {heavy}"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

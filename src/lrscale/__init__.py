@@ -3,7 +3,10 @@
 Each public name is imported when it is first used. So `import lrscale` is quick, and `lrscale.translate` needs no torch.
 """
 
+import sys
 from importlib import import_module
+from inspect import signature
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,17 +25,20 @@ if TYPE_CHECKING:
     from lrscale.law.stability import almost_sure_edge, critical_batch, interpolation_lr, momentum_edge
     from lrscale.law.translation import Batch, translate
     from lrscale.provenance import NUMBERS, __version__
+    from lrscale.report.shown import ShownAnswer
+    from lrscale.run.notebook import study, train
     from lrscale.study.config import make_training
-    from lrscale.tasks.module import module_task
-    from lrscale.tasks.task import Arrays
-    from lrscale.training.engine import Curves, train
+    from lrscale.tasks.own import Task
+    from lrscale.tasks.terms import top1
+    from lrscale.training.engine import Curves
 
 __all__ = [
     "NUMBERS",
     "RESPONSES",
-    "Arrays",
     "Batch",
     "Curves",
+    "ShownAnswer",
+    "Task",
     "__version__",
     "almost_sure_edge",
     "best_lr_after_epochs",
@@ -44,11 +50,12 @@ __all__ = [
     "interpolation_lr",
     "make_training",
     "mean_square_edge",
-    "module_task",
     "momentum_edge",
     "noise_scales",
     "soonest_lr",
     "stability_edge",
+    "study",
+    "top1",
     "train",
     "translate",
 ]
@@ -62,18 +69,41 @@ _MODULES = {
     "law.stability": ("almost_sure_edge", "critical_batch", "interpolation_lr", "momentum_edge"),
     "law.translation": ("Batch", "translate"),
     "provenance": ("NUMBERS", "__version__"),
+    "report.shown": ("ShownAnswer",),
+    "run.notebook": ("train",),
     "study.config": ("make_training",),
-    "tasks.module": ("module_task",),
-    "tasks.task": ("Arrays",),
-    "training.engine": ("Curves", "train"),
+    "tasks.own": ("Task",),
+    "tasks.terms": ("top1",),
+    "training.engine": ("Curves",),
 }
 """The public names of each module."""
+
+
+class _Study(ModuleType):
+    """The package `lrscale.study`, which can be called, as the public function of the same name."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Finds the best lr of each reduction and batch size: see `lrscale.run.notebook.study`."""
+        return _of("run.notebook", "study")(*arguments, **options)
+
+    @property
+    def __signature__(self) -> Any:
+        return signature(_of("run.notebook", "study"))
+
+
+import_module("lrscale.study")
+sys.modules["lrscale.study"].__class__ = _Study
+
+
+def _of(module: str, name: str) -> Any:
+    """Returns what a module of this package defines under a name."""
+    return getattr(import_module(f"lrscale.{module}"), name)
 
 
 def __getattr__(name: str) -> Any:
     for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(f"lrscale.{module}"), name)
+            return _of(module, name)
     raise AttributeError(f"module 'lrscale' has no attribute {name!r}")
 
 

@@ -49,6 +49,12 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def stop_if_asked() -> None:
+    """Raises KeyboardInterrupt if a signal has arrived: a training may have caught the exception and gone on, or returned."""
+    if _State.arrived:
+        raise KeyboardInterrupt
+
+
 def ignore_signals() -> None:
     """Ignores SIGTERM and SIGINT from now on. It is called when the work is done and only Python's shutdown is left."""
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,10 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from lrscale.errors import Refusal
 from lrscale.rules import FRACTION, NOT_NEGATIVE, POSITIVE, Rule
 
 TUNABLE = (POSITIVE, NOT_NEGATIVE, FRACTION)
 """The rules of tunable options. A tunable option may be a list with one value per trial."""
+
+
+SCRIPT = "script"
+"""The budget of a training script: how long it trains is its own affair."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Training:
     `optimizer.options["lr"]` is a tuple with one value per trial, and so is every other tuned hyperparameter.
     `probe` names the measurement that replaces training, and is None for a training. `examples` is the number of
     training examples, N. `data_seeds` is `shared` where all seeds train on one data draw, and `own` where each seed has a
-    draw of its own. `lrscale.make_training` checks every value and makes the description.
+    draw of its own. `schedule` changes the lr from step to step, and is None where the lr is constant.
+    `lrscale.make_training` checks every value and makes the description.
     """
 
     task: Choice
@@ -56,6 +62,12 @@ class Training:
     points: int
     examples: int
     data_seeds: str = "shared"
+    schedule: Choice | None = None
+
+    @property
+    def is_script(self) -> bool:
+        """Whether a training script of a stranger trains: then its data, model, steps and dtype are not known."""
+        return self.budget.name == SCRIPT
 
     @property
     def step_examples(self) -> int:
@@ -115,6 +127,26 @@ class Declaration:
 D = TypeVar("D", bound=Declaration)
 
 
+def is_own(name: object) -> bool:
+    """Returns whether a name of a config is that of a user's code, as in `mine.py:cnn`."""
+    return isinstance(name, str) and ":" in name
+
+
+@dataclass(frozen=True)
+class OwnCode(Generic[D]):
+    """How a group takes code of the user's own, as in `task=mine.py:cnn`. Nothing here runs that code but `declaration`.
+
+    `declaration` is the declaration of all such names. `config` returns the config values that a name sets, and `check`
+    returns the checked options of a config, without its name; both raise Refusal. `facts` makes what a config names, and
+    returns what is known about it, by dotted key; it runs the code, if that is trusted.
+    """
+
+    declaration: D
+    config: Callable[[str], dict[str, Any]]
+    check: Callable[[Mapping[str, Any]], dict[str, Any]]
+    facts: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
 class Registry(Generic[D]):
     """The declarations of a group, by name: `task=d2l` looks up `d2l` in the registry of tasks.
 
@@ -126,7 +158,9 @@ class Registry(Generic[D]):
 
     def __init__(self, group: str, package: str | None = None) -> None:
         self.group, self.package = group, package
+        self.own: OwnCode[D] | None = None
         self._declared: dict[str, D] = {}
+        self.refused: dict[str, str] = {}
 
     def declare(self, name: str, declaration: D) -> D:
         """Adds a declaration under a name, and returns the declaration.
@@ -140,10 +174,21 @@ class Registry(Generic[D]):
         self._declared[name] = declaration
         return declaration
 
+    def refuse(self, name: str, reason: str) -> None:
+        """Makes `check_choice` refuse a name that users may expect, with the reason and the way out."""
+        self.refused[name] = reason
+
+    def check_choice(self, choice: object) -> None:
+        """Raises Refusal where a choice is one that `refuse` named."""
+        if isinstance(choice, str) and choice in self.refused:
+            raise Refusal(f"`{self.group}` cannot be {choice}: {self.refused[choice]}")
+
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self.names() or (self.own is not None and is_own(name))
 
     def __getitem__(self, name: str) -> D:
+        if self.own is not None and is_own(name):
+            return self.own.declaration
         if name not in self._declared and name in self._modules():
             import_module(f"{self.package}.{name}")
         return self._declared[name]
@@ -156,12 +201,23 @@ class Registry(Generic[D]):
         """Returns all choices of a config, names and variants, in alphabetical order."""
         return sorted({*self._choices(), *self._modules()})
 
+    def declare_own(self, own: OwnCode[D]) -> None:
+        """Lets a config name code of the user's own."""
+        self.own = own
+
+    def has_choice(self, choice: str) -> bool:
+        """Returns whether a config can choose a name: one of `choices`, or code of the user's own."""
+        return choice in self.choices() or (self.own is not None and is_own(choice))
+
     def config(self, choice: str) -> dict[str, Any]:
         """Returns the config values that a choice sets: its presets, and its name and options under the group's name.
 
         Raises:
           KeyError: there is no such choice.
+          Refusal: it names code that cannot be used.
         """
+        if self.own is not None and is_own(choice):
+            return self.own.config(choice)
         name, changes = self._choices().get(choice, (choice, {}))
         declaration = self[name]
         defaults = {key: option.default for key, option in declaration.options.items()}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrscale.tasks.module import module_task
+from lrscale.tasks.own import Task
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import recording_steps, train
 from tests.configs import make
@@ -38,7 +38,9 @@ def main() -> None:
     torch.set_num_threads(1)
     made = make(batch_size=10, budget__epochs=3, optimizer__lr=np.geomspace(1e-3, 0.3, RUNS).tolist())
     task, points = make_task(made), frozenset(recording_steps(made))
-    generic = module_task(lambda: nn.Linear(task.data.x.shape[1], 1, bias=False), half_square, task.data)
+    data = task.data
+    linear = lambda: nn.Linear(data.x.shape[1], 1, bias=False)  # noqa: E731
+    generic = Task(linear, half_square, (data.x, data.y), (data.x_valid, data.y_valid))
     actions = {
         "plain loop": lambda: train_plainly(made, task, seed=0, trial=256, points=points),
         f"{RUNS} runs at once": lambda: train(made, task),

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import make_task
-from lrscale.tasks.task import Task
 from lrscale.training.engine import weights_after
 from tests.configs import make
 from tests.loops import train_plainly
@@ -75,12 +75,12 @@ def main() -> None:
             print(f"  {name:42s} {1e3 * ours:7.2f} ms a step  {shares}   ratio {plain * runs / ours:.1f}")
 
 
-def _at_once(task: Task, changes: dict[str, Any], runs: int, steps: int) -> None:
+def _at_once(task: BuiltInTask, changes: dict[str, Any], runs: int, steps: int) -> None:
     lrs = np.geomspace(0.01, 0.2, runs).tolist()
     weights_after(make(**changes, optimizer__lr=lrs, budget="steps", budget__steps=steps), task, steps)
 
 
-def _plain(task: Task, changes: dict[str, Any], steps: int) -> None:
+def _plain(task: BuiltInTask, changes: dict[str, Any], steps: int) -> None:
     made = make(**changes, optimizer__lr=0.05, budget="steps", budget__steps=steps)
     train_plainly(made, task, 0, points=frozenset())
 

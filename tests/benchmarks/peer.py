@@ -21,8 +21,8 @@ import torch
 
 from lrscale.spec import Training
 from lrscale.streams import generator
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import make_task
-from lrscale.tasks.task import Task
 from lrscale.training.engine import recording_steps, train
 from lrscale.training.minibatches import batch_order
 from tests.configs import make
@@ -69,7 +69,7 @@ def run(w: Any, lrs: Any, order: Any, points: Any, scale: Any, data: Any, optimu
     return lines, 0.5 * ((w @ x_valid.T - y_valid) ** 2).mean(1)
 
 
-def by_jax(made: Training, task: Task) -> np.ndarray:
+def by_jax(made: Training, task: BuiltInTask) -> np.ndarray:
     assert task.optimum is not None
     count, steps = made.batch_size, made.steps
     orders = [
@@ -86,7 +86,7 @@ def by_jax(made: Training, task: Task) -> np.ndarray:
     return excess
 
 
-def timed(action: Callable[[Training, Task], object], grid: list[tuple[Training, Task]]) -> list[float]:
+def timed(action: Callable[[Training, BuiltInTask], object], grid: list[tuple[Training, BuiltInTask]]) -> list[float]:
     spent = []
     for made, task in grid:
         started = time.perf_counter()
@@ -95,7 +95,7 @@ def timed(action: Callable[[Training, Task], object], grid: list[tuple[Training,
     return spent
 
 
-def difference(made: Training, task: Task) -> float:
+def difference(made: Training, task: BuiltInTask) -> float:
     """Returns the largest relative difference of the final losses, over the runs that do not diverge."""
     assert task.optimum is not None
     ours, theirs = train(made, task).train_loss, task.optimum.minimum + by_jax(made, task)

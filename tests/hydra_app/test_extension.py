@@ -1,4 +1,4 @@
-"""A task, an optimizer, a probe and a reduction, each declared in this module alone, are composed, trained and reported."""
+"""A task, optimizer, schedule, probe and reduction, declared in this module alone, are composed, trained and reported."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,29 +13,30 @@ from lrscale.commands.cli import main
 from lrscale.probes import PROBES, Probe
 from lrscale.rules import POSITIVE, integer
 from lrscale.spec import Option, Registry, Training
+from lrscale.tasks.built_in import Arrays, BuiltInTask
 from lrscale.tasks.models import linear_regression
 from lrscale.tasks.registry import TASKS, TaskKind
-from lrscale.tasks.task import Arrays, Task
 from lrscale.training.optimizers import OPTIMIZERS, Optimizer
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import REDUCTIONS
+from lrscale.training.schedules import FINAL, SCHEDULES, WARMUP, Schedule
 from tests.program import here
 
 SWEEP = ["task=line", "batch_size=4,16", "seeds=2", "budget.epochs=2", "hydra.sweeper.n_trials=6"]
 
 
-def line(training: Training) -> Task:
+def line(training: Training) -> BuiltInTask:
     """Points on a line of a slope of one's choice."""
     x = torch.linspace(-1, 1, training.examples, dtype=torch.float64).unsqueeze(1)
     y = training.task.options["slope"] * x[:, 0]
-    return Task(Arrays(x, y, x, y), None, linear_regression(1, False), None, None)
+    return BuiltInTask(Arrays(x, y, x, y), None, linear_regression(1, False), None, None)
 
 
 def signs(parameter: Tensor, gradient: Tensor, state: Mapping[str, Tensor], hyper: Mapping[str, Any], step: int) -> None:
     parameter.sub_(hyper["lr"] * gradient.sign())
 
 
-def count(training: Training, task: Task) -> list[Quantity]:
+def count(training: Training, task: BuiltInTask) -> list[Quantity]:
     assert training.probe is not None
     return [Quantity("counted", float(training.batch_size * training.probe.options["times"]))]
 
@@ -57,9 +58,15 @@ def declared() -> Iterator[None]:
     TASKS.declare("line", task)
     OPTIMIZERS.declare("signs", optimizer)
     PROBES.declare("count", Probe(about="Counts.", options={"times": Option(3, integer(1, 9))}, measure=count))
+    SCHEDULES.declare("root_fall", Schedule(about="A root.", options={**WARMUP, **FINAL}, fall=lambda x: (1 - x) ** 0.5))
     REDUCTIONS["root"] = lambda terms, batch_size: terms.new_full(terms.shape, batch_size**-0.5)
     yield
-    registries: tuple[tuple[Registry[Any], str], ...] = ((TASKS, "line"), (OPTIMIZERS, "signs"), (PROBES, "count"))
+    registries: tuple[tuple[Registry[Any], str], ...] = (
+        (TASKS, "line"),
+        (OPTIMIZERS, "signs"),
+        (SCHEDULES, "root_fall"),
+        (PROBES, "count"),
+    )
     for registry, name in registries:
         del registry._declared[name]
     del REDUCTIONS["root"]
@@ -85,6 +92,16 @@ def test_a_study_of_the_new_task_optimizer_and_reduction(folder: Path) -> None:
     assert by_cell["root", 4, 1] == by_cell["mean", 4, 1]  # signs do not know how large a gradient is
 
 
+def test_a_study_of_the_new_schedule(folder: Path) -> None:
+    schedules = ["schedule=constant,root_fall", "schedule.warmup_steps=2"]
+    here(folder, "run", "-m", *SWEEP, "optimizer=signs", *schedules, "optimizer.lr=tag(log,interval(1e-3,1))")
+    cells = report(folder)["cells"]
+    assert {(cell["schedule"], cell["batch_size"]) for cell in cells} == {
+        (name, size) for name in ("constant", "root_fall") for size in (4, 16)
+    }
+    assert len({cell["objective"] for cell in cells}) == 4
+
+
 def test_a_study_of_the_new_probe(folder: Path) -> None:
     here(folder, "run", "-m", "task=steep_line", "probe=count", "probe.times=2,4", "batch_size=4,16")
     assert [q["value"] for q in report(folder)["quantities"]] == [8.0, 32.0, 16.0, 64.0]
@@ -97,7 +114,7 @@ def test_a_single_training_and_the_help_text_know_them(folder: Path, capsys: pyt
     said = capsys.readouterr().out
     assert "slope: 9.0" in said
     assert "task=steep_line: Points on a line." in said and "task.slope=9.0   of the line" in said
-    for choice in ("steep_line", "signs", "count"):
+    for choice in ("steep_line", "signs", "root_fall", "count"):
         assert choice in said
 
 

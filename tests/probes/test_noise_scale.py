@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 from lrscale.errors import Refusal
 from lrscale.probes.noise_scale import batch_gradients, fresh, gradient_norms, measure, one_step_lr
 from lrscale.spec import Training
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import make_task
-from lrscale.tasks.task import Task
 from lrscale.training.engine import train, weights_after
 from lrscale.training.quantity import Quantity
 from tests.configs import make
@@ -18,7 +18,7 @@ OPTIONS = {"name": "noise_scale", "fraction": 0.0, "small": 8, "big": 256, "pair
 LINEAR = {"task": "linear", "task__features": 6, "task__bias": True, "optimizer__lr": 0.1, "seeds": 2}
 
 
-def cell(fraction: float, **changes: object) -> tuple[Training, Task]:
+def cell(fraction: float, **changes: object) -> tuple[Training, BuiltInTask]:
     made = make(**LINEAR | {"probe": OPTIONS | {"fraction": fraction}} | changes)
     return made, make_task(made)
 

@@ -9,8 +9,8 @@ from lrscale.errors import Refusal
 from lrscale.law import least_squares as theory
 from lrscale.law import stability as edges
 from lrscale.probes.stability import measure, simulated_almost_sure_edge, simulated_mean_square_edge, simulated_momentum_edge
+from lrscale.tasks.built_in import Population
 from lrscale.tasks.registry import make_task
-from lrscale.tasks.task import Population
 from lrscale.training.quantity import Quantity
 from tests.configs import make
 

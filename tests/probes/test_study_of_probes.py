@@ -17,7 +17,7 @@ from lrscale.study.answer import answer_of
 from lrscale.study.families import Measurement
 from lrscale.study.measures import PROBE_MEASURES
 from lrscale.study.statements import laws
-from lrscale.tasks.task import Task
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tracking.store import Store
 from lrscale.training.quantity import Quantity
 from tests.configs import ROOT
@@ -42,13 +42,13 @@ study:
 """
 
 
-def doubled(training: Training, task: Task) -> list[Quantity]:
+def doubled(training: Training, task: BuiltInTask) -> list[Quantity]:
     assert training.probe is not None
     number = training.probe.options["number"]
     return [Quantity("twice", 2.0 * number, 2.0 * number - 0.1, 2.0 * number + 0.1, expected=2.0 * number)]
 
 
-def declare(monkeypatch: pytest.MonkeyPatch, measure: Callable[[Training, Task], list[Quantity]]) -> None:
+def declare(monkeypatch: pytest.MonkeyPatch, measure: Callable[[Training, BuiltInTask], list[Quantity]]) -> None:
     options = {"number": Option(1, integer(1, 100))}
     monkeypatch.setitem(PROBES._declared, "doubled", Probe(about="Twice a number.", options=options, measure=measure))
 

@@ -57,7 +57,8 @@ def cells_of(study: str) -> list[dict[str, str]]:
 
 def row_of(study: str) -> list[str]:
     """The cells of a study's row."""
-    (line,) = (line for line in PAGE.splitlines() if line.startswith("|") and f"`lrscale reproduce {study}`" in line)
+    command = re.compile(f"`lrscale reproduce {study}( --trust [^`]+)?`")
+    (line,) = (line for line in PAGE.splitlines() if line.startswith("|") and command.search(line))
     return re.split(r"(?<!\\)\|", line)[1:-1]
 
 

@@ -95,6 +95,21 @@ def test_accumulated_micro_batches_are_twins_of_one_large_batch() -> None:
     assert (accumulated.twin.of, accumulated.twin.r, accumulated.twin.is_same_run) == (large.id, 4, True)
 
 
+@pytest.mark.parametrize("name", ["adadelta", "radam", "adafactor"])
+def test_an_optimizer_whose_steps_are_only_nearly_the_same_has_no_same_runs(name: str) -> None:
+    by_sum, _ = pair(64, optimizer=name, drop_last=True)
+    assert by_sum.twin is not None and by_sum.twin.factors == {"optimizer.lr": 1.0} and not by_sum.twin.is_same_run
+
+
+def test_a_decoupled_decay_of_nadam_stays_and_the_decay_of_asgd_is_scaled() -> None:
+    coupled, decoupled = (
+        pair(64, optimizer="nadam", optimizer__weight_decay=0.1, optimizer__decoupled_weight_decay=d, drop_last=True)[0]
+        for d in (False, True)
+    )
+    assert (coupled.config["optimizer"]["weight_decay"], decoupled.config["optimizer"]["weight_decay"]) == (6.4, 0.1)
+    assert pair(64, optimizer="asgd", drop_last=True)[0].config["optimizer"]["lambd"] == 0.0064
+
+
 def test_a_probe_and_a_fixed_lr_have_no_twins() -> None:
     cells = [cell({"reduction": r}) for r in ("mean", "sum")]
     assert all(c.twin is None for c in with_twins(cells, (), "scaled"))

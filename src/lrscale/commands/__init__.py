@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A command. Its module has the name of the command, and holds it as `COMMAND`.
+    """A command. Its module has the name of the command, with `_` for `-`, and holds it as `COMMAND`.
 
     `order` is its place in the help text, and `help` is its line there. `add` adds its arguments to a parser. `run` carries
     it out; it raises Refusal for a value that cannot be used, and Failure where it cannot finish.

@@ -22,19 +22,20 @@ examples:
   lrscale reproduce quickstart                                 run a published study again and compare all its numbers
   lrscale status --watch                                       show the progress of a study in another terminal
   lrscale ui                                                   open MLflow's UI at the summary of the latest study
+  lrscale new-task mine                                        write mine.py, a task of your own to start from
   lrscale translate --lr 0.1 --to-reduction sum                translate a tuned lr to another reduction or batch size
 """
 
 
 def find_commands() -> dict[str, Command]:
     """Returns the commands by name, in the order of the help text. Each module of this folder but `cli` is a command."""
-    names = [file.stem for file in Path(__file__).parent.glob("[a-z]*.py") if file.stem != "cli"]
+    names = [file.stem.replace("_", "-") for file in Path(__file__).parent.glob("[a-z]*.py") if file.stem != "cli"]
     return dict(sorted(((name, find_command(name)) for name in names), key=lambda pair: pair[1].order))
 
 
 def find_command(name: str) -> Command:
-    """Returns the command of the module with this name."""
-    command: Command = import_module(f"lrscale.commands.{name}").COMMAND
+    """Returns the command of the module with this name, which has `_` for each `-`."""
+    command: Command = import_module(f"lrscale.commands.{name.replace('-', '_')}").COMMAND
     return command
 
 

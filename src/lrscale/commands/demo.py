@@ -13,11 +13,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from lrscale.tasks.registry import make_task
+    from lrscale.tasks.registry import make_built_in
     from lrscale.training import book
 
     console = Console(highlight=False)
-    data = make_task(book.recipe()).data
+    data = make_built_in(book.recipe()).data
     sums = book.sum_of_gradients(data.x[: book.BATCH_SIZE, :2], data.y[: book.BATCH_SIZE])
     console.print("[bold]1. The gradient of a sum is the sum of the per-sample gradients[/bold]")
     console.print(f"   l.sum().backward()      {_row(sums.of_sum)}")

@@ -1,6 +1,7 @@
 """`lrscale reproduce`: runs a study again and compares the numbers."""
 
 import argparse
+from pathlib import Path
 
 from lrscale.commands import Command, add_store, add_strict
 
@@ -11,6 +12,13 @@ def _add(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--from", dest="run_id", metavar="RUN_ID", help="id of an MLflow run: of a study, a trial or a single training"
     )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that the study runs, such as the task that it trains; its sha256 must be the recorded one",
+    )
     add_strict(parser)
     add_store(parser)
 
@@ -18,10 +26,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     from lrscale.published.reproduce import reproduce, reproduce_from
 
+    trusted = [Path(file) for file in options.trust]
     if options.run_id is None:
-        reproduce(options.study, options.strict)
+        reproduce(options.study, options.strict, trusted)
     else:
-        reproduce_from(options.run_id, options.tracking_uri, options.strict)
+        reproduce_from(options.run_id, options.tracking_uri, options.strict, trusted)
 
 
 COMMAND = Command(4, "run a published study again and compare all its numbers", _add, _run)

@@ -1,1 +1,4 @@
-"""The command `lrscale run`. The only folder that imports Hydra. Also imports `run` and the folders below it."""
+"""The command `lrscale run`, and the sweeper `lrscale` of other Hydra apps.
+
+The only folder that imports Hydra. Also imports `run` and the folders below it.
+"""

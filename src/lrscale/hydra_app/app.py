@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import reprlib
 import sys
 import traceback
@@ -25,8 +26,11 @@ from lrscale.hydra_app.declared import explained, register
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
-from lrscale.study.config import MOVED, make_compute
+from lrscale.spec import is_own
+from lrscale.study.config import GROUPS, MOVED, make_compute
 from lrscale.study.plan import Share, with_values
+from lrscale.tasks.source import read_source, trust, trust_nothing
+from lrscale.training.optimizers import LEFT_OUT
 
 if TYPE_CHECKING:
     from lrscale.run.job import Outcome
@@ -47,12 +51,17 @@ def run_app(arguments: Sequence[str]) -> None:
       Failure: the training or the study could not finish.
     """
     check("overrides", SHORT, " ".join(arguments), "Write a sweep file, sweeps/NAME.yaml, and take sweeps=NAME.")
+    own_optimizer = any(is_own(argument) for argument in arguments if argument.lstrip("+").startswith("optimizer="))
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
         if key in MOVED:
             raise Refusal(f"`{key}` is called {MOVED[key]} now, got {argument!r:.60}. Give {MOVED[key]} one value.")
+        if not own_optimizer and key.startswith("optimizer.") and (option := key.removeprefix("optimizer.")) in LEFT_OUT:
+            raise Refusal(f"`{key}` is not an option here, got {argument!r:.60}. {LEFT_OUT[option]}: leave it out.")
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
+    trust_nothing()
+    trust_typed(arguments)
     original_argv, environment = sys.argv, dict(os.environ)
     sys.argv = ["lrscale run", *arguments]
     os.environ["LRSCALE_HOME"] = str(home())  # conf/config.yaml reads it, also in jobs that start elsewhere
@@ -74,6 +83,20 @@ def run_app(arguments: Sequence[str]) -> None:
         sys.argv = original_argv
         os.environ.clear()
         os.environ.update(environment)
+
+
+def trust_typed(overrides: Sequence[str]) -> None:
+    """Trusts the code that overrides of the user name, as in `task=mine.py:cnn`. Sweep files and records cannot do this.
+
+    Raises:
+      Refusal: there is no such code.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key in GROUPS and GROUPS[key].own is not None:
+            names = re.split(r"[\s,()'\"\[\]]+", value.replace("\\:", ":"))  # Hydra writes a colon so
+            for name in filter(is_own, names):
+                trust(read_source(key, name).file)
 
 
 def _is_from_hydra(error: Exception) -> bool:
@@ -119,6 +142,7 @@ def job(config: DictConfig) -> "list[Outcome] | None":
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         from lrscale.run.job import work_all
 
+        trust_typed(to_plain(HydraConfig.get().overrides.task))  # a launcher may run the job in a process of its own
         configs = [with_values(plain_config(config), values) for values in to_plain(config.cells) or [{}]]
         return work_all(configs, make_compute(to_plain(config.compute)))
     from lrscale.run.single import run_single

@@ -1,4 +1,4 @@
-"""Hydra configs of tasks, optimizers and probes. They are made from the declarations beside the code, not read from files."""
+"""Hydra configs of tasks, optimizers, schedules and probes. They are made from the declarations beside the code, not files."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,9 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from lrscale.spec import is_own
 from lrscale.study.config import GROUPS
+from lrscale.tasks.source import read_source
 
 
 def register() -> None:
@@ -19,11 +21,18 @@ def register() -> None:
 
 
 def explained(arguments: Sequence[str]) -> Iterator[str]:
-    """Yields lines of help on the tasks, optimizers and probes of a command line, and on their options."""
-    chosen = {"task": "d2l", "optimizer": "sgd"} | dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
+    """Yields lines of help on the tasks, optimizers, schedules and probes of a command line, and on their options."""
+    chosen = {"task": "d2l", "optimizer": "sgd", "schedule": "constant"}
+    chosen |= dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in GROUPS)
     yield "Options of the chosen members; choose others to see theirs:\n"
     for group, choice in chosen.items():
-        if choice not in GROUPS[group].choices():
+        if not GROUPS[group].has_choice(choice):
+            continue
+        if is_own(choice):
+            source = read_source(group, choice)
+            yield f"{group}={choice}: {source.about}"
+            yield from (f"  {group}.{key}={value}" for key, value in source.defaults.items())
+            yield ""
             continue
         config = GROUPS[group].config(choice)[group]
         declaration = GROUPS[group][config["name"]]
@@ -35,7 +44,7 @@ def explained(arguments: Sequence[str]) -> Iterator[str]:
 
 
 class DeclaredConfigs(ConfigSource):
-    """The source of the configs `task/NAME`, `optimizer/NAME` and `probe/NAME`, made from `lrscale.study.config.GROUPS`."""
+    """The source of the configs `task/NAME`, `optimizer/NAME` and so on, made from `lrscale.study.config.GROUPS`."""
 
     @staticmethod
     def scheme() -> str:
@@ -43,6 +52,8 @@ class DeclaredConfigs(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, choice = self._normalize_file_name(config_path).removesuffix(".yaml").partition("/")
+        if group in GROUPS:
+            GROUPS[group].check_choice(choice)
         if not self.is_config(config_path):
             raise ConfigLoadError(f"There is no {group} called {choice}.")
         config = OmegaConf.create(GROUPS[group].config(choice))
@@ -56,7 +67,7 @@ class DeclaredConfigs(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, choice = config_path.removesuffix(".yaml").partition("/")
-        return group in GROUPS and choice in GROUPS[group].choices()
+        return group in GROUPS and (GROUPS[group].has_choice(choice) or choice in GROUPS[group].refused)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if config_path == "":

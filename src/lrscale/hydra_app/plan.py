@@ -13,10 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from lrscale.errors import Refusal
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
+from lrscale.spec import is_own
 from lrscale.study.config import KEYS, identity, make_compute, tunable
+from lrscale.study.own_code import TRIALS_TOGETHER, own_facts
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
 from lrscale.study.twins import COMPANIONS, LR_KEY, scaled_companions, with_twins
 from lrscale.tasks.registry import check_files
+from lrscale.training.optimizers import OPTIMIZERS
 
 TOP_LEVEL = (*KEYS, "compute", "tracking", "study", "cells")
 """The top-level keys of a config, without Hydra's own."""
@@ -88,7 +91,7 @@ def make_plan(
         check(section, MAPPING, value)
         for key, rule in rules.items():
             check(f"{section}.{key}", rule, (value or {}).get(key))
-    axes, intervals, fixed = axes_of(loader, settings.get("params") or {}, arguments)
+    axes, intervals, fixed = axes_of(config, loader, settings.get("params") or {}, arguments)
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
     companions = settings["companions"]
     if companions == "scaled" and LR_KEY in intervals and cells[0].training.probe is None:
@@ -96,7 +99,9 @@ def make_plan(
     sweep = config.hydra.runtime.choices.get("sweeps")
     name = settings.get("study_name")
     if name is None:
-        name = sweep or "-".join([cells[0].config["task"]["name"], *(axis.rpartition(".")[2] for axis in axes)])
+        name = sweep or "-".join(
+            [cells[0].config["task"]["name"].rpartition(":")[2], *(axis.rpartition(".")[2] for axis in axes)]
+        )
     check("hydra.sweeper.study_name", TEXT, name)
     plan = Plan(
         study=name,
@@ -140,11 +145,12 @@ def _sampler(sampler: Any, widen: bool) -> dict[str, Any]:
 
 
 def axes_of(
-    loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]
+    config: DictConfig, loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, TunedInterval], list[str]]:
     """Returns the axes with their values, the tuned intervals, and the overrides with one value.
 
     Args:
+      config: the config that Hydra composed for the multirun.
       loader: Hydra's config loader.
       params: the values under `hydra.sweeper.params`.
       arguments: the overrides of the command line, which replace params with the same key.
@@ -156,7 +162,7 @@ def axes_of(
     texts = [f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in params.items()]
     overrides = {o.get_key_element(): o for o in parser.parse_overrides([*texts, *arguments])}
     axes: dict[str, list[str]] = {}
-    intervals: dict[str, TunedInterval] = {}
+    tuned: dict[str, Override] = {}
     fixed: list[str] = []
     for key, override in overrides.items():
         if not override.is_sweep_override():
@@ -171,17 +177,24 @@ def axes_of(
             if not axes[key] or len(set(axes[key])) < len(axes[key]):
                 raise Refusal(f"`{key}` must be swept over values that differ, got {override.input_line}. Take each value once.")
         else:
-            intervals[key] = _interval(key, override)
-    return axes, intervals, fixed
+            tuned[key] = override
+    chosen = [*axes.get("optimizer", ()), *(text.removeprefix("optimizer=") for text in fixed if text.startswith("optimizer="))]
+    own = [OPTIMIZERS.config(name)["optimizer"] for name in map(_unescaped, chosen) if is_own(name)]
+    rules = tunable([to_plain(config.optimizer), *own])
+    return axes, {key: _interval(key, override, rules) for key, override in tuned.items()}, fixed
 
 
-def _interval(key: str, override: Override) -> TunedInterval:
+def _unescaped(name: str) -> str:
+    """Returns the name of a choice as a user writes it. Hydra writes a backslash before a colon."""
+    return name.replace("\\:", ":")
+
+
+def _interval(key: str, override: Override, rules: Mapping[str, Rule]) -> TunedInterval:
     """Returns the tuned interval of an override; raises Refusal where it has none, or where it breaks a rule."""
     value = override.value()
-    if not isinstance(value, IntervalSweep) or key not in tunable():
+    if not isinstance(value, IntervalSweep) or key not in rules:
         raise Refusal(
-            f"`{key}` must be swept over values, got {override.input_line}. "
-            f"Only {', '.join(tunable())} can be tuned in an interval."
+            f"`{key}` must be swept over values, got {override.input_line}. Only {', '.join(rules)} can be tuned in an interval."
         )
     low, high = value.start, value.end
     assert low is not None
@@ -191,7 +204,7 @@ def _interval(key: str, override: Override) -> TunedInterval:
             f"`{key}` must be tuned in an interval with low < high, got {override.input_line}. Take tag(log,interval(1e-4,1))."
         )
     for end in (low, high):
-        check(key, tunable()[key], end, "The ends of an interval must keep this rule too.")
+        check(key, rules[key], end, "The ends of an interval must keep this rule too.")
     if "log" in value.tags and low <= 0:
         raise Refusal(f"`{key}` must be > 0 to be tuned on a log scale, got {override.input_line}. Raise the low end.")
     return TunedInterval(float(low), float(high), "log" in value.tags)
@@ -236,7 +249,9 @@ def _cells(
         if overrides not in composed:
             composed[overrides] = plain_config(loader.load_sweep_config(config, list(overrides)))
         own_values = {key: values[key][i] for key, i in index_of.items() if key in values}
-        scientific = {key: own_values[key] if key in own_values else axes[key][i] for key, i in index_of.items()}
+        facts = own_facts(with_values(composed[overrides], own_values), TRIALS_TOGETHER)
+        scientific = {key: own_values[key] if key in own_values else _unescaped(axes[key][i]) for key, i in index_of.items()}
+        own_values |= facts
         cell_config, label = with_values(composed[overrides], own_values), cell_label(scientific)
         untuned = tuple(text for text in overrides if text.partition("=")[0] not in intervals)
         cell = Cell(identity(cell_config, intervals), label, scientific, cell_config, untuned, own_values)

@@ -7,10 +7,13 @@ from typing import Any, NoReturn
 from lrscale.errors import Refusal
 from lrscale.study.config import KEYS, MOVED
 
-CHOSEN_BY_NAME = ("task", "optimizer", "budget", "probe")
+CHOSEN_BY_NAME = ("task", "optimizer", "schedule", "budget", "probe")
 SECTIONS = ("defaults", "study", "compute", "hydra")
 SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "companions", "widen", "profile", "params")
-CHOICE, CHOICES, DOTTED_KEY = re.compile(r"[\w-]+"), re.compile(r"[\w\s,()-]*"), re.compile(r"\w+(\.\w+)*")
+NAME = r"(?:[\w-]+|[\w./-]+:\w+)"
+CHOICE = re.compile(NAME)
+CHOICES = re.compile(rf"(?:choice\()?\s*{NAME}(?:\s*,\s*{NAME})*\s*\)?|")
+DOTTED_KEY = re.compile(r"\w+(\.\w+)*")
 WAY_OUT = "A sweep file can hold values only. Put other settings on the command line."
 
 

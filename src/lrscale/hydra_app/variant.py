@@ -14,11 +14,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Refusal
-from lrscale.hydra_app.plan import axes_of, make_plan, to_plain
+from lrscale.hydra_app.plan import axes_of, plain_config, to_plain
 from lrscale.study.config import KEYS
 from lrscale.study.plan import Plan
 
-ASKING = (*KEYS, "study", *(f"hydra.sweeper.{key}" for key in ("sampler", "companions", "widen", "params")))
+SAMPLING = ("sampler", "companions", "widen")
+"""The settings of the sweeper that say which points are asked for."""
+ASKING = (*KEYS, "study", *(f"hydra.sweeper.{key}" for key in (*SAMPLING, "params")))
 """The keys that change what a study asks. More trials extend a study, and all other keys are of the machine or the stores."""
 NAME_LENGTH = 60
 """The largest number of characters in the name of a variant."""
@@ -39,10 +41,10 @@ def with_variant(plan: Plan, config: DictConfig, loader: ConfigLoader) -> Plan:
     is_named = any(override.key_or_group == "hydra.sweeper.study_name" for override in overrides)
     if is_named or config.hydra.runtime.choices.get("sweeps") is None:
         return plan
+    asked = _asked(config, loader)
     for override in filter(_asks, overrides[:]):
-        others = [other for other in overrides if other is not override]
-        if _asks_the_same(plan, config, loader, [str(other.input_line) for other in others]):
-            overrides = others
+        if _asked_without(override, overrides, config, loader) == asked:
+            overrides = [other for other in overrides if other is not override]
     needed = [str(override.input_line) for override in overrides if _asks(override)]
     return replace(plan, study=variant_name(plan.study, needed)) if needed else plan
 
@@ -71,33 +73,18 @@ def _asks(override: Override) -> bool:
     return any(override.key_or_group == key or override.key_or_group.startswith(f"{key}.") for key in ASKING)
 
 
-def _asks_the_same(plan: Plan, config: DictConfig, loader: ConfigLoader, overrides: list[str]) -> bool:
-    """Returns whether other overrides of the command line would ask the same as a plan.
-
-    Args:
-      plan: the plan.
-      config: the config of the plan, as Hydra composed it for the multirun.
-      loader: Hydra's config loader.
-      overrides: the other overrides.
-    """
+def _asked_without(override: Override, overrides: list[Override], config: DictConfig, loader: ConfigLoader) -> Any:
+    """Returns what the command line would ask without an override; None where that cannot be composed."""
+    others = [str(other.input_line) for other in overrides if other is not override]
     try:
-        other = loader.load_configuration(config.hydra.job.config_name, overrides, RunMode.MULTIRUN)
-        settings, arguments = _settings(other), to_plain(other.hydra.overrides.task)
-        ours = axes_of(loader, _settings(config)["params"] or {}, to_plain(config.hydra.overrides.task))
-        theirs = axes_of(loader, settings["params"] or {}, arguments)
-        if ours[:2] != theirs[:2]:  # found at once, while the composition of all cells takes time
-            return False
-        return _question(make_plan(settings, other, loader, arguments)[0]) == _question(plan)
+        return _asked(loader.load_configuration(config.hydra.job.config_name, others, RunMode.MULTIRUN), loader)
     except (Refusal, HydraException, OmegaConfBaseException):
-        return False
+        return None
 
 
-def _settings(config: DictConfig) -> dict[str, Any]:
-    """Returns the values under `hydra.sweeper`."""
-    return {str(key): to_plain(value) for key, value in config.hydra.sweeper.items() if key != "_target_"}
-
-
-def _question(plan: Plan) -> Plan:
-    """Returns a plan without what says how it is composed, named and repeated, and without its number of trials."""
-    cells = tuple(replace(cell, overrides=(), values={}) for cell in plan.cells)
-    return replace(plan, study="", command="", n_trials=1, cells=cells)
+def _asked(config: DictConfig, loader: ConfigLoader) -> Any:
+    """Returns what a multirun asks, as values that can be compared: axes, intervals, the other values, sampler and claims."""
+    settings = {str(key): to_plain(value) for key, value in config.hydra.sweeper.items()}
+    axes, intervals, fixed = axes_of(config, loader, settings["params"] or {}, to_plain(config.hydra.overrides.task))
+    values = plain_config(loader.load_sweep_config(config, fixed))
+    return axes, intervals, values, [settings[key] for key in SAMPLING], to_plain(config.study)

@@ -73,4 +73,6 @@ def companion_powers(optimizer: str) -> dict[str, float]:
         powers["eps"] = 1
     if optimizer == "adagrad":
         powers["initial_accumulator_value"] = 2
+    if optimizer == "asgd":
+        powers["lambd"] = 1
     return powers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lrscale.spec import Declaration, Registry, Training
 
 if TYPE_CHECKING:
-    from lrscale.tasks.task import Task
+    from lrscale.tasks.built_in import BuiltInTask
     from lrscale.training.quantity import Quantity
 
 
@@ -21,7 +21,7 @@ class Probe(Declaration):
     the probe's options in `training.probe.options`.
     """
 
-    measure: Callable[[Training, Task], list[Quantity]]
+    measure: Callable[[Training, BuiltInTask], list[Quantity]]
 
 
 PROBES: Registry[Probe] = Registry("probe", "lrscale.probes")

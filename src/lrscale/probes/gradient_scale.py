@@ -12,8 +12,8 @@ from lrscale.probes import PROBES, Probe
 from lrscale.rules import integer, one_of
 from lrscale.spec import Option, Training
 from lrscale.streams import generator
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import TASKS
-from lrscale.tasks.task import Task
 from lrscale.training.process_group import in_ranks
 from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module, module_of
@@ -114,7 +114,7 @@ def _tensor(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64) if tensor.is_floating_point() else tensor
 
 
-def measure(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
     """Measures c by projecting the gradient g of a step on the gradient g_mean of the mean loss over the same terms.
 
         c = g . g_mean / g_mean . g_mean

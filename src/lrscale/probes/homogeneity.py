@@ -12,7 +12,7 @@ from lrscale.probes import PROBES, Probe
 from lrscale.rules import POSITIVE, one_of
 from lrscale.spec import Option, Training
 from lrscale.streams import generator
-from lrscale.tasks.task import Task
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.training.quantity import Quantity
 
 RATIO = 2.0
@@ -60,7 +60,7 @@ For clipped SGD, eps is the number that clip_grad_norm_ adds to the norm.
 """
 
 
-def measure(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
     """Measures p from the norms of updates. All entries of the gradients have one size, and random signs.
 
     - `p_first`: p of the first update.

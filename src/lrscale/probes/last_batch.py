@@ -13,8 +13,8 @@ from lrscale.law.least_squares import moment_map
 from lrscale.probes import PROBES, Probe
 from lrscale.rules import POSITIVE
 from lrscale.spec import Choice, Option, Training
+from lrscale.tasks.built_in import BuiltInTask, Population
 from lrscale.tasks.registry import TASKS
-from lrscale.tasks.task import Population, Task
 from lrscale.training.engine import train
 from lrscale.training.quantity import Quantity
 
@@ -26,7 +26,7 @@ INIT = 1e-4
 """The variance of the initial weights."""
 
 
-def measure(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
     """Trains with the same seeds under mean at lr, sum at lr / B and sum_over_nominal at lr. Short last batches are kept.
 
     - `ln loss ratio`: ln of the ratio of excess risks, averaged over seeds: under mean over under sum.
@@ -67,7 +67,7 @@ def measure(training: Training, task: Task) -> list[Quantity]:
     return quantities
 
 
-def _excess_risks(training: Training, task: Task, reduction: str, lrs: Array) -> Array:
+def _excess_risks(training: Training, task: BuiltInTask, reduction: str, lrs: Array) -> Array:
     """Trains under a reduction with each lr, and returns the excess risks at the end, [lr, seed]."""
     options = {**training.optimizer.options, "lr": tuple(lrs.tolist())}
     variant = dataclasses.replace(

@@ -16,10 +16,11 @@ from lrscale.probes import PROBES, Probe
 from lrscale.rules import Rule, integer, is_number
 from lrscale.spec import Option, Training
 from lrscale.streams import generator
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.least_squares import draw_examples
 from lrscale.tasks.models import Parameters
-from lrscale.tasks.task import Task
-from lrscale.training.engine import full_data_mean, weights_after
+from lrscale.training.built_in_runs import full_data_mean
+from lrscale.training.engine import weights_after
 from lrscale.training.minibatches import BLOCK_BYTES
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import step_gradient_scale
@@ -32,7 +33,7 @@ OCTAVES = np.arange(-10.0, 6)
 """The logs to base 2 of the lrs that are tried first for a step. Lrs an eighth of an octave apart around the best follow."""
 
 
-def measure(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
     """Measures the noise scale after a `fraction` of training, and the best lr of one step if this is the start.
 
     - `b_simple`: tr(Sigma)/|G|^2, where G is the gradient of the mean loss and Sigma the covariance of the examples'
@@ -59,7 +60,7 @@ def measure(training: Training, task: Task) -> list[Quantity]:
     return quantities
 
 
-def _b_simple(training: Training, task: Task, weights: Parameters) -> list[Quantity]:
+def _b_simple(training: Training, task: BuiltInTask, weights: Parameters) -> list[Quantity]:
     """Returns the quantity `b_simple` at the weights [seed, 1, *shape]; an empty list where it is not finite."""
     assert training.probe is not None
     options = training.probe.options
@@ -75,7 +76,7 @@ def _b_simple(training: Training, task: Task, weights: Parameters) -> list[Quant
     return [Quantity("b_simple", b_simple.value, low, high, _expected_b_simple(task, weights))]
 
 
-def fresh(task: Task, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
+def fresh(task: BuiltInTask, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
     """Draws fresh examples: from the population for least squares, else from the training data with replacement.
 
     Args:
@@ -93,7 +94,7 @@ def fresh(task: Task, examples: int, *name: str | int) -> tuple[Tensor, Tensor]:
     return task.data.x[indices], task.data.y[indices]
 
 
-def gradient_norms(task: Task, weights: Parameters, count: int, size: int, *name: str | int) -> Array:
+def gradient_norms(task: BuiltInTask, weights: Parameters, count: int, size: int, *name: str | int) -> Array:
     """Returns the norms of the gradients of the mean loss over fresh batches, all at the same weights, [batch].
 
     Args:
@@ -112,7 +113,7 @@ def gradient_norms(task: Task, weights: Parameters, count: int, size: int, *name
     return np.asarray(torch.cat(norms).numpy())
 
 
-def batch_gradients(task: Task, weights: Parameters, x: Tensor, y: Tensor) -> list[Tensor]:
+def batch_gradients(task: BuiltInTask, weights: Parameters, x: Tensor, y: Tensor) -> list[Tensor]:
     """Returns the gradients of the mean loss over each batch, all at the same weights, [batch, 1, *shape] each.
 
     Args:
@@ -127,13 +128,13 @@ def batch_gradients(task: Task, weights: Parameters, x: Tensor, y: Tensor) -> li
     return gradients
 
 
-def _batches_in_memory(task: Task, weights: Parameters, size: int) -> int:
+def _batches_in_memory(task: BuiltInTask, weights: Parameters, size: int) -> int:
     """Returns how many batches fit in BLOCK_BYTES while their gradients are taken; at least 1."""
     numbers = 2 * sum(w.numel() for w in weights) + size * task.model.width
     return max(1, BLOCK_BYTES // (numbers * task.data.x.element_size()))
 
 
-def one_step_lr(task: Task, weights: Parameters, size: int, steps: int, seeds: tuple[int, ...]) -> Interval:
+def one_step_lr(task: BuiltInTask, weights: Parameters, size: int, steps: int, seeds: tuple[int, ...]) -> Interval:
     """Returns the lr under mean with which one step lowers the loss most, averaged over batches and seeds.
 
     Args:
@@ -152,7 +153,9 @@ def one_step_lr(task: Task, weights: Parameters, size: int, steps: int, seeds: t
     return best.interval or Interval(best.lr, 0.0, math.inf)
 
 
-def _losses_after_one_step(task: Task, weights: Parameters, size: int, steps: int, seeds: tuple[int, ...], lrs: Array) -> Array:
+def _losses_after_one_step(
+    task: BuiltInTask, weights: Parameters, size: int, steps: int, seeds: tuple[int, ...], lrs: Array
+) -> Array:
     """Returns the loss after one step with each lr, [lr, seed x step]; for least squares the excess risk."""
     factors, losses = torch.from_numpy(lrs).to(task.data.x.dtype), []
     for index, seed in enumerate(seeds):
@@ -165,7 +168,7 @@ def _losses_after_one_step(task: Task, weights: Parameters, size: int, steps: in
     return np.array(losses).T
 
 
-def _loss(task: Task, weights: Parameters) -> Array:
+def _loss(task: BuiltInTask, weights: Parameters) -> Array:
     """Returns the loss at the weights [run, *shape], [run].
 
     For least squares it is the excess risk. For other tasks it is the mean over the first JUDGED training examples.
@@ -177,7 +180,7 @@ def _loss(task: Task, weights: Parameters) -> Array:
     return np.asarray(full_data_mean(task.model.losses, [w.unsqueeze(0) for w in weights], x, y, task.model.width)[0].numpy())
 
 
-def _scales(task: Task, weights: Parameters) -> list[tuple[float, theory.NoiseScales]]:
+def _scales(task: BuiltInTask, weights: Parameters) -> list[tuple[float, theory.NoiseScales]]:
     """Returns |G|^2 and the noise scales of theory at each seed's weights; an empty list where theory has none."""
     source = task.population
     if source is None:
@@ -190,13 +193,13 @@ def _scales(task: Task, weights: Parameters) -> list[tuple[float, theory.NoiseSc
     ]
 
 
-def _expected_b_simple(task: Task, weights: Parameters) -> float | None:
+def _expected_b_simple(task: BuiltInTask, weights: Parameters) -> float | None:
     """Returns B_simple of all seeds pooled: the sum of tr(Sigma) over the sum of |G|^2."""
     scales = _scales(task, weights)
     return math.fsum(g * s.b_simple for g, s in scales) / math.fsum(g for g, _ in scales) if scales else None
 
 
-def _greedy_lr(task: Task, weights: Parameters, size: int) -> float | None:
+def _greedy_lr(task: BuiltInTask, weights: Parameters, size: int) -> float | None:
     """Returns the one-step lr that theory expects for all seeds pooled: the sum of |G|^2 over the sum of G'HG (1 + B_noise/B)."""
     scales = _scales(task, weights)
     return math.fsum(g for g, _ in scales) / math.fsum(g / s.greedy_lr(size) for g, s in scales) if scales else None

@@ -22,9 +22,9 @@ from lrscale.probes import PROBES, Probe
 from lrscale.rules import FRACTION, integer
 from lrscale.spec import Choice, Option, Training
 from lrscale.streams import generator
+from lrscale.tasks.built_in import BuiltInTask, Population
 from lrscale.tasks.least_squares import draw_examples
 from lrscale.tasks.registry import TASKS
-from lrscale.tasks.task import Population, Task
 from lrscale.training.engine import train
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import step_gradient_scale
@@ -39,7 +39,7 @@ FACTORS = np.geomspace(0.8, 4, 33)
 """The lrs of the long runs, as multiples of the mean-square edge."""
 
 
-def measure(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
     """Measures the largest stable lr of plain SGD, and with momentum on the whole data. Lrs are in the training's reduction.
 
     - `mean_square_edge`: the lr at which E|e|^2 stops shrinking, measured in one step on fresh batches.
@@ -165,7 +165,7 @@ def _batches(source: Population, batch_size: int, chains: int) -> Iterator[Tenso
         yield draw_examples(source, chains * batch_size, "stability", "long", batch_size, step)[0].view(chains, batch_size, -1)
 
 
-def simulated_momentum_edge(training: Training, task: Task, momentum: float, near: float) -> Interval:
+def simulated_momentum_edge(training: Training, task: BuiltInTask, momentum: float, near: float) -> Interval:
     """Returns the smallest lr at which training with momentum does not end at a smaller loss than it started.
 
     Each step takes the whole data. The lr is in the training's reduction.

@@ -13,7 +13,7 @@ from lrscale.law.translation import Batch, translate
 from lrscale.probes import PROBES, Probe
 from lrscale.rules import one_of
 from lrscale.spec import Option, Training
-from lrscale.tasks.task import Task
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.training.quantity import Quantity
 from lrscale.training.reference_loop import make_module, trajectory, whole_batches
 
@@ -59,7 +59,7 @@ CLIPS = {"clip_value": 0.5, "clip_norm": 0.5}
 """The clips and their thresholds. Only one of them is used at a time. Rprop, which has no knobs, is not clipped."""
 
 
-def measure(training: Training, task: Task) -> list[Quantity]:
+def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
     """Compares trajectories of plain torch.optim loops over `TRAJECTORY_STEPS` steps.
 
     - `difference`: between mean, and sum with every knob translated. Gradients are clipped by value.
@@ -87,7 +87,7 @@ def measure(training: Training, task: Task) -> list[Quantity]:
     return quantities + [Quantity(f"{name} left alone", value) for name, value in untranslated.items()]
 
 
-def _run(task: Task, seed: int, case: Case, values: Mapping[str, float], batch: Batch) -> Tensor:
+def _run(task: BuiltInTask, seed: int, case: Case, values: Mapping[str, float], batch: Batch) -> Tensor:
     """Returns the trajectory of one run, [step, weight]. `values` are the values of lr and knobs."""
     module = make_module(task, seed)
     optimizer_values = {name: value for name, value in values.items() if name in ("lr", "weight_decay", "eps")}

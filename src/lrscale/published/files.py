@@ -29,6 +29,7 @@ from lrscale.rules import check
 from lrscale.study.answer import Answer, answer
 from lrscale.study.config import tunable
 from lrscale.study.document import document, read_document
+from lrscale.study.own_code import check_has_file
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.settings import rounds_of
@@ -64,12 +65,14 @@ def publish(study: str | None, uri: str) -> None:
       uri: the URI of the MLflow store.
 
     Raises:
-      Refusal: the store or the study does not exist, or the study has not finished; nothing has been written.
+      Refusal: the store or the study does not exist, or the study has not finished, or no file holds the code of its task;
+        nothing has been written.
     """
     store = Store.existing(uri)
     answer = finished(store, store.study(study))
     record, name = answer.study, answer.plan.study
-    read_document(_record_document(record))  # raises Refusal where lrscale reproduce would
+    read_document(_record_document(record))  # these two raise Refusal where lrscale reproduce would
+    check_has_file(cell.config for cell in record.plan.cells)
     folder = RESULTS / name
     if safe_name(name) != name or folder.is_symlink():
         raise Refusal(
@@ -155,7 +158,8 @@ def read_rounds(published: Published) -> dict[str, list[list[dict[str, float]]]]
     rows = list(csv.DictReader(io.StringIO(published.files.get("trials.csv", ""))))
     if not rows or "round" not in rows[0]:
         return None
-    plan, rules = published.study.plan, tunable()
+    plan = published.study.plan
+    rules = tunable(cell.config["optimizer"] for cell in plan.cells)
     found: dict[str, dict[str, dict[tuple[str, ...], dict[str, float]]]] = {cell.label: {} for cell in plan.cells}
     try:
         for row in rows:

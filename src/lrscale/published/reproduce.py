@@ -21,12 +21,13 @@ from lrscale.published import compare
 from lrscale.published.files import Published, finished, number_files, read, read_rounds
 from lrscale.run.job import Outcome, work, work_all
 from lrscale.run.setup import Setup
-from lrscale.run.study import run_study
+from lrscale.run.study import check_folder, run_study
 from lrscale.search.samplers import make_sampler
 from lrscale.search.twin_tuner import RecordedRounds
 from lrscale.study.claims import check_claims, in_count, require_held
 from lrscale.study.config import make_training
 from lrscale.study.document import check_maker
+from lrscale.study.own_code import trust_for
 from lrscale.study.plan import Plan, Share, with_values
 from lrscale.study.records import StudyRecord, TrialRecord, WorkRecord
 from lrscale.tasks.registry import check_files
@@ -37,27 +38,29 @@ SHOWN = 20
 """The largest number of differences that are printed."""
 
 
-def reproduce(study: str, strict: bool = False) -> None:
+def reproduce(study: str, strict: bool = False, trusted: Sequence[Path] = ()) -> None:
     """Runs a published study again, in new stores, and compares.
 
     Args:
       study: the name of the study.
       strict: whether every claim must hold here.
+      trusted: files of code that the study may run.
 
     Raises:
       Refusal: the study is not published, or its record cannot be used; nothing has been written.
       Failure: the study did not reproduce; or `strict`, and a claim fails or cannot be told.
     """
-    _reproduce(study, read(study), strict)
+    _reproduce(study, read(study), strict, trusted)
 
 
-def reproduce_from(run_id: str, uri: str, strict: bool = False) -> None:
+def reproduce_from(run_id: str, uri: str, strict: bool = False, trusted: Sequence[Path] = ()) -> None:
     """Runs a study, a trial or a single training from an MLflow store again, and compares.
 
     Args:
       run_id: the id of its MLflow run.
       uri: the URI of the MLflow store.
       strict: whether every claim of the study must hold here.
+      trusted: files of code that the study may run.
 
     Raises:
       Refusal: the store has no such run, or the run cannot be repeated; nothing has been written.
@@ -66,18 +69,23 @@ def reproduce_from(run_id: str, uri: str, strict: bool = False) -> None:
     store = Store.existing(uri)
     if store.kind(run_id) == "study":
         answer = finished(store, store.study_of(run_id))
-        _reproduce(answer.plan.study, Published(answer.study, number_files(answer)), strict)
+        _reproduce(answer.plan.study, Published(answer.study, number_files(answer)), strict, trusted)
     elif strict:
         raise Refusal(
             "`--strict` must be used with a study, as only studies make claims, got the run of a training. Leave it out."
         )
     else:
-        _reproduce_work(run_id, store.work(run_id))
+        _reproduce_work(run_id, store.work(run_id), trusted)
 
 
-def _reproduce(name: str, published: Published, strict: bool) -> None:
+def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[Path]) -> None:
     """Checks a published study, runs it again in `studies/reproduce/`, and compares."""
     folder = Path("studies") / "reproduce" / safe_name(name)
+    if published.study.plan.is_script:
+        raise Refusal(
+            f"`STUDY` must be a study that lrscale trains, got {name}, whose trainings a script runs. "
+            f"Run it again with its own command: {published.study.plan.command}"
+        )
     plan = published.study.plan.renewed()
     setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", published.study.compute)
     theirs = compare.numbers(published.files)
@@ -85,8 +93,10 @@ def _reproduce(name: str, published: Published, strict: bool) -> None:
     rounds = read_rounds(published)
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
+    trust_for([cell.config for cell in plan.cells], trusted)
     for cell in plan.cells:
         check_files(cell.training)
+    check_folder(folder)
     console = Console(highlight=False, markup=False)
     rounds_differently = _print_promise(console, published.study.made_by)
     shutil.rmtree(folder, ignore_errors=True)
@@ -126,11 +136,12 @@ def _conduct(plan: Plan, setup: Setup, rounds: RecordedRounds | None) -> dict[st
     return number_files(finished(store, store.study_of(study.run_id)))
 
 
-def _reproduce_work(run_id: str, record: WorkRecord) -> None:
+def _reproduce_work(run_id: str, record: WorkRecord, trusted: Sequence[Path]) -> None:
     """Trains the trials of one call together again, and compares the trial of the requested run."""
     check_maker(record.made_by)
     tuned = {name: [params[name] for params in record.together] for name in record.together[0]}
     config = with_values(record.config, tuned)
+    trust_for([config], trusted)
     check_files(make_training(config))
     console = Console(highlight=False, markup=False)
     rounds_differently = _print_promise(console, record.made_by, record.is_whole)

@@ -10,6 +10,7 @@ from lrscale.estimate.intervals import Interval
 from lrscale.files import write_whole
 from lrscale.published.compare import verdict_of
 from lrscale.published.markdown import in_code, in_markdown
+from lrscale.spec import is_own
 from lrscale.study.statements import SAME_RUNS, measured_in_words
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound
 
@@ -23,6 +24,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "The main result": ("quickstart", "headline"),
     "The ratio of sum to mean": ("adam", "eps", "digits", "fashion_mnist"),
     "How the best lr goes with B": ("epochs", "fixed_steps", "steps_to_target", "regimes"),
+    "Models of one's own": ("cnn", "chars"),
     "Stability and noise": ("stability", "noise_scale"),
     "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),
 }
@@ -115,8 +117,16 @@ def row(study: PublishedFiles) -> str:
     """Returns a study's row: its question, command and time; the law; the first claim's number; how many claims hold."""
     record = study.record
     question, law = in_markdown(record["question"] or record["study"]), in_markdown(record["law"] or "-")
-    command = f"{in_code(f'lrscale reproduce {study.folder}')}, {_time(record['seconds'])}"
+    words = ["lrscale", "reproduce", study.folder, *(word for file in own_files(record) for word in ("--trust", file))]
+    command = f"{in_code(' '.join(words))}, {_time(record['seconds'])}"
     return f"| {question}<br>{command} | {law} | {measured_cell(study)} | {_held(study)} |\n"
+
+
+def own_files(record: Mapping[str, Any]) -> list[str]:
+    """Returns the files of code that a published study runs, as its cells name them."""
+    configs = [cell["config"] for cell in record.get("cells", ())]
+    names = [str(config.get(group, {}).get("name")) for config in configs for group in ("task", "optimizer")]
+    return sorted({name.rpartition(":")[0] for name in names if is_own(name)})
 
 
 def _time(seconds: float) -> str:

@@ -18,12 +18,22 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
       label,lr_best,lr_best_low,lr_best_high
       sum b4,0.5,0.25,1.0
     """
-    flat_rows = [{name: _text(part) for key, value in row.items() for name, part in _columns(key, value)} for row in rows]
+    flat_rows = [{name: _text(part) for name, part in flat(row).items()} for row in rows]
     output = io.StringIO()
     writer = csv.DictWriter(output, list(dict.fromkeys(name for row in flat_rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat_rows)
     return output.getvalue()
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row in which an interval takes two columns.
+
+    Example:
+      >>> flat({"lr_best": 0.5, "lr_best_ci": [0.25, 1.0]})
+      {'lr_best': 0.5, 'lr_best_low': 0.25, 'lr_best_high': 1.0}
+    """
+    return {name: part for key, value in row.items() for name, part in _columns(key, value)}
 
 
 def _columns(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from lrscale.probes import PROBES
 from lrscale.spec import Compute
 from lrscale.study.config import make_training
 from lrscale.study.plan import Share
-from lrscale.tasks.registry import make_task
+from lrscale.tasks.registry import make_built_in, make_task
 from lrscale.training.engine import train, use_threads
 from lrscale.training.results import Result, probe_result, results
 
@@ -41,10 +41,9 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
     """
     training = make_training(config)
     use_threads(compute.threads)
-    task = make_task(training)
     if training.probe is not None:
-        return [probe_result(PROBES[training.probe.name].measure(training, task))]
-    return list(results(training, train(training, task, compute.memory_mb)))
+        return [probe_result(PROBES[training.probe.name].measure(training, make_built_in(training)))]
+    return list(results(training, train(training, make_task(training), compute.memory_mb)))
 
 
 def work_all(configs: Sequence[Mapping[str, Any]], compute: Compute) -> list[Outcome]:

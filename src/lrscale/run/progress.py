@@ -19,7 +19,7 @@ class Display:
         Args:
           console: where the display is shown.
           name: the name of the study.
-          cells: number of cells of the study.
+          cells: number of cells of the study; 0 for a sweep that has none.
           trials: number of trials of the study, over all cells.
           trials_done: number of trials that the store holds already.
         """
@@ -39,7 +39,8 @@ class Display:
 
     def __enter__(self) -> "Display":
         stored = f", {self.trials_done} of them in the store already" if self.trials_done else ""
-        self.console.print(f"{self.name}: {self.cells} cells, {self.trials} trials{stored}")
+        cells = f"{self.cells} cells, " if self.cells else ""
+        self.console.print(f"{self.name}: {cells}{self.trials} trials{stored}")
         self.progress.start()
         self._show("starting")
         return self
@@ -74,9 +75,11 @@ class Display:
     def counts(self) -> str:
         """Returns the counts in words, as in `4/10 cells, 96/160 trials, 850 trainings/s, 3 diverged`."""
         rate = self.trainings / max(time.monotonic() - self.started, 1e-9)
-        parts = [f"{self.cells_done}/{self.cells} cells", f"{self.trials_done}/{self.trials} trials"]
+        parts = [f"{self.cells_done}/{self.cells} cells"] if self.cells else []
+        parts += [f"{self.trials_done}/{self.trials} trials"]
         if self.trainings:
-            parts += [f"{rate:.0f} trainings/s", f"{self.diverged} diverged"]
+            speed = f"{rate:.0f} trainings/s" if rate >= 1 else f"{60 * rate:.2g} trainings/min"
+            parts += [speed, f"{self.diverged} diverged"]
         return ", ".join(parts + ([f"{self.failed} crashed"] if self.failed else []))
 
     def _show(self, label: str) -> None:

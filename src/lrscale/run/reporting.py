@@ -129,10 +129,11 @@ def _print_paths(console: Console, folder: Path, figures: Iterable[str]) -> None
 def best_curves(store: Store, answer: Answer) -> dict[str, Curve]:
     """Returns the loss curve of each cell's best trial, by the cell's id.
 
-    The curves count examples instead of steps. Where the store is damaged, a curve may be empty.
+    The curves count examples instead of steps. Where the store is damaged, a curve may be empty. There are none for a
+    script, because it does not tell how many examples a point of its curves has seen.
     """
     curves = {}
-    for cell in answer.cells:
+    for cell in () if answer.plan.is_script else answer.cells:
         trial = cell.best_trial()
         if trial is not None:
             curve = store.line(trial.run_id, loss_name(answer))

@@ -104,12 +104,12 @@ class Rounds:
         """Yields the rounds that must be trained so that all trials of some twins are recorded.
 
         A trial is always trained together with its whole round, even where other trials of the round are recorded
-        already. Products of other shapes would be rounded differently.
+        already. Products of other shapes would be rounded differently. A script trains each trial for itself.
         """
         for tuner in group.trained:
             recording = group.recording(tuner)
             wanted = {t.point(ask.params) for t in recording for ask in trials_to_record(t)}
-            for asks in tuner.rounds():
+            for asks in [[ask] for r in tuner.rounds() for ask in r] if self.plan.is_script else tuner.rounds():
                 if any(tuner.point(ask.params) in wanted for ask in asks):
                     wanted -= {tuner.point(ask.params) for ask in asks}
                     yield Work(tuner, asks, recording)

@@ -12,7 +12,8 @@ from lrscale.run.job import work
 from lrscale.signals import uninterrupted
 from lrscale.spec import Compute, Training
 from lrscale.study.config import make_training
-from lrscale.study.plan import short_number
+from lrscale.study.own_code import own_facts
+from lrscale.study.plan import short_number, with_values
 from lrscale.tasks.registry import check_files
 from lrscale.training.quantity import Quantity
 from lrscale.training.results import Result
@@ -33,6 +34,7 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
     from lrscale.tracking.client import check_uri
     from lrscale.tracking.store import Store
 
+    config = with_values(config, own_facts(config))
     training = make_training(config)
     if training.trials > 1:
         raise Refusal(

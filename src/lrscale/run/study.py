@@ -31,10 +31,18 @@ from lrscale.tracking.store import Store, Undelivered
 
 Report = Callable[[Store, StudyRecord, Console], None]
 """A function that reports on a finished study, from the records in its store."""
+AtStart = Callable[[Store, StudyRecord], None]
+"""A function that is told the store and the record of a study that begins."""
 
 
 def run_study(
-    plan: Plan, setup: Setup, launch: Launch, report: Report | None = None, rounds: RecordedRounds | None = None
+    plan: Plan,
+    setup: Setup,
+    launch: Launch,
+    report: Report | None = None,
+    rounds: RecordedRounds | None = None,
+    at_start: AtStart | None = None,
+    console: Console | None = None,
 ) -> None:
     """Carries out a plan and reports. Continues the study where the stores hold a part of it.
 
@@ -47,6 +55,8 @@ def run_study(
       launch: the function that runs jobs, through Hydra's launcher or in another way.
       report: the function that reports at the end; by default `write_report`.
       rounds: the rounds of trials that are trained; None to ask for the trials with the plan's sampler.
+      at_start: called when the stores are open, before the first job.
+      console: where progress and answer are printed; by default the standard output.
 
     Raises:
       Refusal: the plan or a store cannot be used, and nothing has been written; or another process runs the study.
@@ -56,9 +66,11 @@ def run_study(
     make_sampler(plan, plan.cells[0], 0)
     check_uri(setup.uri)
     check_storage(setup.storage)
-    check_folder(Path("studies"))
+    if report is None:
+        check_folder(Path("studies"))
+    console = console or Console(highlight=False, markup=False, emoji=False)
     with study_lock(plan.study, store_files(setup)):
-        _carry_out(plan, setup, launch, report, rounds, Stopwatch())
+        _carry_out(plan, setup, launch, report, rounds, at_start, console, Stopwatch())
 
 
 def store_files(setup: Setup) -> list[Path]:
@@ -71,7 +83,14 @@ def store_files(setup: Setup) -> list[Path]:
 
 
 def _carry_out(
-    plan: Plan, setup: Setup, launch: Launch, report: Report | None, rounds: RecordedRounds | None, watch: Stopwatch
+    plan: Plan,
+    setup: Setup,
+    launch: Launch,
+    report: Report | None,
+    rounds: RecordedRounds | None,
+    at_start: AtStart | None,
+    console: Console,
+    watch: Stopwatch,
 ) -> None:
     """Opens the stores, runs the rounds and reports; writes to the study's run how the study ended."""
     from lrscale.run.reporting import write_answer, write_report  # imports scipy and matplotlib: only after all checks
@@ -83,13 +102,14 @@ def _carry_out(
             store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study)
     with watch.phase("opening stores"), uninterrupted():
         study = store.start_study(StudyRecord(plan, made_by(), setup.compute, setup.storage))
-    console = Console(highlight=False, markup=False, emoji=False)
     start, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), uninterrupted():
             twins = twin_tuners(plan, storage, rounds)
         gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took an eighth of the recording
         loop = Rounds(setup, launch, store, study, twins, watch)
+        if at_start is not None:
+            at_start(store, study)
         for remark in loop.remarks:
             console.print(remark)
         with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), loop.trials_done()) as display:

@@ -32,7 +32,7 @@ class Given(BaseSampler):
         return self.point[param_name]
 
 
-class _Grid(optuna.samplers.GridSampler):
+class EvenGrid(optuna.samplers.GridSampler):
     """Optuna's grid sampler without its `after_trial`.
 
     That method stops the study when the grid is exhausted, which is an error outside of `optimize`.
@@ -47,7 +47,7 @@ SAMPLERS = {
     "gp": optuna.samplers.GPSampler,
     "qmc": optuna.samplers.QMCSampler,
     "random": optuna.samplers.RandomSampler,
-    "grid": _Grid,
+    "grid": EvenGrid,
 }
 AT_ONCE = ("qmc", "random", "grid")
 """Samplers that do not learn from objectives: all their trials are asked in one round."""
@@ -82,7 +82,7 @@ def make_sampler(plan: Plan, cell: Cell, index: int) -> BaseSampler:
         known = ", ".join(["ladder", *SAMPLERS])
         raise Refusal(f"`hydra.sweeper.sampler` must be one of {known}, got {name!r:.60}. Take hydra.sweeper.sampler=ladder.")
     if name == "grid":
-        return _Grid(_grid(plan, cell), seed=0, **options)
+        return EvenGrid(_grid(plan, cell), seed=0, **options)
     options.setdefault("seed", int(hashlib.sha256(f"{cell.id} {index}".encode()).hexdigest()[:8], 16))
     try:
         sampler: BaseSampler = SAMPLERS[name](**options)

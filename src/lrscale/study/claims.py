@@ -20,6 +20,7 @@ from lrscale.study.verdict import (
     FAILS,
     HOLDS,
     LAW_TOLERANCE,
+    NO_THEORY,
     NOTHING,
     TOO_FEW_CELLS,
     Bound,
@@ -190,16 +191,25 @@ def _narrowed(axes: set[str]) -> Judgement:
 
 
 def ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
-    """Returns whether a ratio of best lrs goes with c as theory says: as c^-p.
+    """Returns whether a ratio of best lrs goes with c as theory says: as c^-p. Where p is not known, it is `measured`.
 
     The tolerance is that of the family's claim on the same exponent, so that law and claim never differ; of several
     claims it is the smallest, and without one it is LAW_TOLERANCE.
     """
+    judgement = _ratio_judgement(plan, family, ratio)
+    return judgement._replace(way_out=plan.in_own_words(judgement.way_out))
+
+
+def _ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
+    """Returns the judgement of `ratio_judgement`, with a way out in lrscale's own words."""
     if ratio.slope is None:
         return missing_ratio(family, [name for name in (ratio.of, ratio.over) if name in REDUCTIONS])
     if (unsure := why_unsure(family.cells)) is not None:
         return unsure
     theory = ratio.expected
+    if theory is None:
+        judgement = judge(ratio.slope, Bound(), _apart("ratio_slope", Bound()), more_runs(family.cells))
+        return judgement._replace(verdict=NO_THEORY) if judgement.verdict == HOLDS else judgement
     bounds = [
         _bound(claim)
         for claim in plan.claims

@@ -9,10 +9,14 @@ from lrscale.errors import Refusal
 from lrscale.probes import PROBES
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, check_keys, integer, is_integer, one_of
-from lrscale.spec import Choice, Compute, Registry, Training
+from lrscale.spec import Choice, Compute, Registry, Training, is_own
+from lrscale.study.script import SCRIPT_KEYS, script_training
+from lrscale.tasks.named import OF_THE_RUN
 from lrscale.tasks.registry import TASKS
+from lrscale.training.named_optimizer import MEASURED_FACTS, own_options
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import REDUCTIONS
+from lrscale.training.schedules import SCHEDULES, is_constant
 
 BUDGETS: dict[str, dict[str, Rule]] = {
     "epochs": {"epochs": integer(1, 1_000_000)},
@@ -29,11 +33,11 @@ FIELDS: dict[str, Rule] = {
     "points": integer(2, 250),
     "data_seeds": one_of("shared", "own"),
 }
-GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "probe": PROBES}
-"""The groups whose choices (a task, an optimizer, a probe) are declared beside their code."""
+GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "probe": PROBES}
+"""The groups whose choices (a task, an optimizer, a schedule, a probe) are declared beside their code."""
 LATER = {"data_seeds": "shared"}
 """Keys that older records lack, with the values that stand for these records."""
-KEYS = ("task", "optimizer", "budget", "probe", "reduction", *FIELDS, "seeds")
+KEYS = ("task", "optimizer", "schedule", "budget", "probe", "reduction", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
 COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
 """The keys of `compute`. They describe the machine and not the training."""
@@ -47,7 +51,9 @@ def make_training(config: Mapping[str, Any]) -> Training:
     """Returns the training that a config describes.
 
     Args:
-      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `probe` and `data_seeds` may be left out.
+      config: plain values under exactly the keys of `KEYS`, as Hydra composes them; `schedule`, `probe` and `data_seeds` may be
+        left out.
+        Or, for a training script, under the keys `SCRIPT_KEYS`.
 
     Returns:
       A checked description of the training; equal configs give equal descriptions.
@@ -55,7 +61,9 @@ def make_training(config: Mapping[str, Any]) -> Training:
     Raises:
       Refusal: a value breaks its rule, a key is unknown or missing, or two values contradict each other.
     """
-    config = {"probe": None, **LATER, **config}
+    if "script" in config:
+        return script_training(config, seeds(config.get("seeds")))
+    config = {"schedule": None, "probe": None, **LATER, **config}
     check_keys("config", config, dict.fromkeys(KEYS))
     check("reduction", one_of(*REDUCTIONS), config["reduction"])
     for name, rule in FIELDS.items():
@@ -66,6 +74,7 @@ def make_training(config: Mapping[str, Any]) -> Training:
         optimizer=_optimizer(config["optimizer"]),
         budget=_budget(config["budget"]),
         probe=None if config["probe"] is None else _choice("probe", config["probe"]),
+        schedule=None if config["schedule"] is None else _schedule(config["schedule"]),
         seeds=seeds(config["seeds"]),
         reduction=config["reduction"],
         examples=TASKS[task.name].examples(task.options),
@@ -104,17 +113,26 @@ def seeds(value: object) -> tuple[int, ...]:
     return chosen
 
 
-def tunable() -> dict[str, Rule]:
-    """Returns the rule of each hyperparameter that can be tuned in an interval, by its dotted key."""
-    options = [pair for name in OPTIMIZERS.names() for pair in OPTIMIZERS[name].options.items()]
+def tunable(optimizers: Iterable[Mapping[str, Any]] = ()) -> dict[str, Rule]:
+    """Returns the rule of each hyperparameter that can be tuned in an interval, by its dotted key.
+
+    Args:
+      optimizers: values under `optimizer` of some configs; the options of a user's own optimizer among them are added.
+    """
+    own = [own_options(values) for values in optimizers if is_own(values.get("name"))]
+    known = [*own, *(OPTIMIZERS[name].options for name in OPTIMIZERS.names())]  # a rule of lrscale's own has precedence
+    options = [pair for some in known for pair in some.items()]
     return {f"optimizer.{key}": option.rule for key, option in options if option.tunable}
 
 
 def _choice(group: str, values: Any) -> Choice:
     registry = GROUPS[group]
+    registry.check_choice(values.get("name") if isinstance(values, Mapping) else values)
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str) or values["name"] not in registry:
         got = values.get("name") if isinstance(values, Mapping) else values
         raise Refusal(f"`{group}.name` must be one of {', '.join(registry.names())}, got {got!r:.60}. Take {group}=NAME.")
+    if registry.own is not None and is_own(values["name"]):
+        return Choice(values["name"], registry.own.check(values))
     name, known = values["name"], registry[values["name"]].options
     options = {key: value for key, value in values.items() if key != "name"}
     check_keys(group, options, known)
@@ -128,6 +146,8 @@ def _optimizer(values: Any) -> Choice:
     first = dict(values) if isinstance(values, Mapping) else values
     name = first.get("name") if isinstance(first, dict) else None
     known = OPTIMIZERS[name].options if isinstance(name, str) and name in OPTIMIZERS else {}
+    if isinstance(first, dict) and is_own(name):
+        known = own_options(first)
     lists: dict[str, tuple[float, ...]] = {}
     for key, option in known.items():
         value = first.get(key)
@@ -147,6 +167,12 @@ def _optimizer(values: Any) -> Choice:
     trials = max((len(values) for values in lists.values()), default=1)
     lrs = (float(chosen.options["lr"]),) * trials
     return Choice(chosen.name, {**chosen.options, "lr": lrs, **lists})
+
+
+def _schedule(values: Any) -> Choice | None:
+    """Returns the chosen schedule; None where it keeps the lr constant."""
+    chosen = _choice("schedule", values)
+    return None if is_constant(values) else chosen
 
 
 def _budget(values: Any) -> Choice:
@@ -194,6 +220,13 @@ def _check_together(training: Training) -> None:
             f"`objective` steps_to_target and budget=target belong together, got objective {training.objective} "
             f"with budget {training.budget.name}. Take both or neither."
         )
+    if training.schedule is not None:
+        SCHEDULES[training.schedule.name].check(training)
+    if training.probe is not None and training.schedule is not None:
+        raise Refusal(
+            f"`probe` {training.probe.name} measures at a constant lr, got schedule {training.schedule.name}. "
+            "Take schedule=constant without a warm-up."
+        )
     if training.probe is not None:
         PROBES[training.probe.name].check(training)
     OPTIMIZERS[training.optimizer.name].check(training)
@@ -203,13 +236,28 @@ def _check_together(training: Training) -> None:
 def identity(config: Mapping[str, Any], nuisance: Iterable[str] = ()) -> str:
     """Returns the id of a cell: 12 hexadecimal digits, a hash of its config without the tuned hyperparameters.
 
+    A constant lr is the same whether the config has a schedule or, as older ones, has none.
+
     Args:
       config: plain values, as `make_training` takes them.
       nuisance: dotted keys of the tuned hyperparameters, such as `optimizer.lr`.
     """
-    untuned = json.loads(json.dumps({key: config[key] for key in KEYS if config.get(key) is not None}))
+    is_script = "script" in config  # its numbers do not depend on the version of lrscale's
+    keys = SCRIPT_KEYS if is_script else KEYS
+    untuned = json.loads(json.dumps({key: config[key] for key in keys if config.get(key) is not None}))
+    if is_constant(untuned.get("schedule")):
+        del untuned["schedule"]
     for key in nuisance:
         group, _, name = key.partition(".")
         untuned[group].pop(name, None)
-    text = json.dumps({"config": untuned, "numbers": NUMBERS}, sort_keys=True)
+    for group, keys in (("task", OF_THE_RUN), ("optimizer", MEASURED_FACTS if is_own(untuned["optimizer"].get("name")) else ())):
+        for key in keys:
+            untuned[group].pop(key, None)
+    text = json.dumps({"config": untuned, "numbers": 0 if is_script else NUMBERS}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def job_id(config: Mapping[str, Any]) -> str:
+    """Returns a hash of the script's own config in the config of its cell: cells with equal hashes train the same."""
+    text = json.dumps([config["task"], config["script"]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

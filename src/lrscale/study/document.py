@@ -14,8 +14,9 @@ from lrscale.spec import Compute
 from lrscale.study.config import COMPUTE_RULES, KEYS, MOVED, OBJECTIVE, make_compute, tunable
 from lrscale.study.plan import Cell, Plan, TunedInterval, has_value
 from lrscale.study.records import StudyRecord
+from lrscale.study.script import SCRIPT_OBJECTIVE
 from lrscale.study.twins import COMPANIONS, with_twins
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.training.named_optimizer import optimizer_of
 
 CELL_KEYS = ("id", "label", "scientific", "config")
 LINE = Rule(
@@ -32,7 +33,7 @@ REQUIRED: dict[str, Rule] = {
     "study": TEXT,
     "question": Rule(f"{LINE.text}, or null", lambda v: v is None or LINE.holds(v)),
     "law": Rule(f"{LINE.text}, or null", lambda v: v is None or LINE.holds(v)),
-    "objective": OBJECTIVE,
+    "objective": Rule(f"{OBJECTIVE.text} or {SCRIPT_OBJECTIVE}", lambda v: OBJECTIVE.holds(v) or v == SCRIPT_OBJECTIVE),
     "n_trials": integer(1, 100_000),
     "sampler": OBJECT,
     "intervals": OBJECT,
@@ -97,9 +98,10 @@ def read_document(values: object, run_id: str = "", experiment_id: str = "", sta
     for field, rule in (*REQUIRED.items(), *((key, OPTIONAL[key]) for key in OPTIONAL if key in values)):
         check(f"record.{field}", rule, values[field])
     check("record.study", LINE, values["study"])
-    intervals = {name: _interval(name, ends) for name, ends in values["intervals"].items()}
     companions = values.get("companions", "as_given")  # as older versions did
     cells = tuple(_cell(f"record.cells[{i}]", cell, companions) for i, cell in enumerate(values["cells"]))
+    rules = tunable(cell.config["optimizer"] for cell in cells)
+    intervals = {name: _interval(name, ends, rules) for name, ends in values["intervals"].items()}
     if len({cell.id for cell in cells}) < len(cells) or len({cell.label for cell in cells}) < len(cells):
         raise Refusal("`record.cells` must differ from each other, but two of them have the same id or label.")
     plan = Plan(
@@ -151,9 +153,8 @@ def check_maker(maker: Mapping[str, Any]) -> None:
         )
 
 
-def _interval(name: str, ends: object) -> TunedInterval:
+def _interval(name: str, ends: object, rules: Mapping[str, Rule]) -> TunedInterval:
     """Returns a tuned interval; raises Refusal unless it is [low, high, log] of a hyperparameter that can be tuned."""
-    rules = tunable()
     if name not in rules:
         raise Refusal(f"`record.intervals` must name only {', '.join(rules)}, got {name!r:.60}.")
     if not (isinstance(ends, list) and len(ends) == 3 and is_number(ends[0]) and is_number(ends[1]) and ends[0] < ends[1]):
@@ -181,6 +182,10 @@ def _cell(field: str, values: object, companions: str) -> Cell:
     cell = Cell(values["id"], values["label"], scientific, config)
     _ = cell.training  # raises Refusal where the config cannot be used
     for key, value in scientific.items():
+        if cell.training.is_script:  # its axes have the script's own keys
+            check(f"{field}.scientific", LINE, key)
+            check(f"{field}.scientific.{key}", LINE, f"{value}")
+            continue
         if key in MOVED:
             raise OlderRecord(
                 f"a study that was swept over `{key}` must be read by the lrscale that made it, got {field}: "
@@ -191,7 +196,7 @@ def _cell(field: str, values: object, companions: str) -> Cell:
         check(f"{field}.scientific", IDENTIFIER, key)
         if has_value(config, key):
             group, _, name = key.partition(".")
-            may_differ = companions == "scaled" and name in OPTIMIZERS[cell.training.optimizer.name].companions
+            may_differ = companions == "scaled" and name in optimizer_of(cell.training.optimizer).companions
             if (config[group][name] if name else config[group]) != value and not may_differ:
                 raise Refusal(f"`{field}.scientific.{key}` must be what its config says, got {value!r:.60}.")
         else:

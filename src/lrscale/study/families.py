@@ -13,9 +13,9 @@ from lrscale.estimate.intervals import Interval
 from lrscale.spec import Training
 from lrscale.study.plan import Cell, Plan, in_words
 from lrscale.study.records import TrialRecord
+from lrscale.study.script import homogeneity
 from lrscale.study.theory import theory_of
-from lrscale.study.twins import has_short_step, shared_axes
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.study.twins import has_uneven_steps, shared_axes
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import REDUCTIONS, step_gradient_scale
 from lrscale.training.results import mean_objective
@@ -77,15 +77,16 @@ class Ratio(NamedTuple):
     """The law of the ratio of best lrs under two ways of computing a gradient, such as sum and mean.
 
     `of` and `over` name them. `slope` is the slope of the log of the ratio over the log of the ratio of their c; it is None
-    where it could not be estimated. `expected` is the slope in theory, -p. `same_runs` says whether all pairs of cells are
-    the same runs. Then the slope is not measured: it is -p by algebra, an interval of width zero. `is_uneven` says whether
-    some pair takes steps of fewer examples than others, which the two weight differently: then theory is not exact.
+    where it could not be estimated. `expected` is the slope in theory, -p; it is None where p is not known. `same_runs` says
+    whether all pairs of cells are the same runs. Then the slope is not measured: it is -p by algebra, an interval of width
+    zero. `is_uneven` says whether some pair takes steps of fewer examples than others, which the two weight differently:
+    then theory is not exact.
     """
 
     of: str
     over: str
     slope: Interval | None
-    expected: float
+    expected: float | None
     same_runs: bool
     is_uneven: bool
 
@@ -94,7 +95,8 @@ class Ratio(NamedTuple):
 class Family:
     """Cells that differ only in reduction and batch size.
 
-    `of` holds the axis values that they share, by name. `homogeneity` is the optimizer's p. `ratios` has the law of each
+    `of` holds the axis values that they share, by name. `homogeneity` is the optimizer's p, or None where it
+    is not known. `ratios` has the law of each
     ratio of best lrs that the study can tell, the most important first. `trade_off` is the trade-off of steps against
     examples; it exists where steps to a target are counted. `turn_over` and `trade_off` are None where they could not be
     estimated.
@@ -102,7 +104,7 @@ class Family:
 
     of: Mapping[str, Any]
     cells: tuple[CellAnswer, ...]
-    homogeneity: float
+    homogeneity: float | None
     ratios: tuple[Ratio, ...]
     turn_over: TurnOver | None
     trade_off: TradeOff | None
@@ -171,7 +173,7 @@ def answer_family(cells: Sequence[CellAnswer], base: Sequence[CellAnswer] = ()) 
       cells: the cells of one family; they differ only in reduction and batch size.
       base: the cells of the family that differs from it only in accumulating fewer micro-batches, if there is one.
     """
-    p = OPTIMIZERS[cells[0].training.optimizer.name].homogeneity
+    p = homogeneity(cells[0].training)
     family = Family(shared_axes(cells[0].cell), tuple(cells), p, (), None, None)
     by_sum = family.by_reduction("sum")
     turn = turn_over(np.array([c.step_examples for c in by_sum], dtype=float), [c.best for c in by_sum if c.best])
@@ -183,13 +185,14 @@ def answer_family(cells: Sequence[CellAnswer], base: Sequence[CellAnswer] = ()) 
 def _ratios(family: Family, base: Sequence[CellAnswer]) -> Iterator[Ratio]:
     """Yields the law of each ratio of best lrs in a family, and of the family to its base; see `answer_family`."""
     names = family.reductions()
+    expected = None if family.homogeneity is None else -family.homogeneity
     over = next((name for name in ("mean", "sum_over_nominal") if name in names), None)
     for name in sorted(names, key=lambda name: name != "sum"):
         if over is not None and name != over:
-            yield from _ratio(name, over, _cells_of(family.cells, name), _cells_of(family.cells, over), -family.homogeneity)
+            yield from _ratio(name, over, _cells_of(family.cells, name), _cells_of(family.cells, over), expected)
     for name in names if base else ():
         of, fewer = (f"{name}, accumulation {c[0].training.accumulation}" for c in (family.cells, base))
-        yield from _ratio(of, fewer, _cells_of(family.cells, name), _cells_of(base, name), -family.homogeneity)
+        yield from _ratio(of, fewer, _cells_of(family.cells, name), _cells_of(base, name), expected)
 
 
 def _cells_of(cells: Iterable[CellAnswer], reduction: str) -> dict[int, CellAnswer]:
@@ -197,7 +200,9 @@ def _cells_of(cells: Iterable[CellAnswer], reduction: str) -> dict[int, CellAnsw
     return {cell.step_examples: cell for cell in cells if cell.training.reduction == reduction}
 
 
-def _ratio(of: str, over: str, cells: dict[int, CellAnswer], others: dict[int, CellAnswer], expected: float) -> Iterator[Ratio]:
+def _ratio(
+    of: str, over: str, cells: dict[int, CellAnswer], others: dict[int, CellAnswer], expected: float | None
+) -> Iterator[Ratio]:
     """Yields the law of one ratio; nothing where no pair of cells differs in c."""
     pairs = [(cell, others[size]) for size, cell in sorted(cells.items()) if size in others]
     if all(cell.c == other.c for cell, other in pairs):
@@ -208,9 +213,9 @@ def _ratio(of: str, over: str, cells: dict[int, CellAnswer], others: dict[int, C
     if fitting:
         log_c = np.log([cell.c / other.c for cell, other in fitting])
         found = ratio_slope(log_c, [cell.best for cell, _ in fitting if cell.best], [o.best for _, o in fitting if o.best])
-    if found is not None and same:
+    if found is not None and same and expected is not None:
         found = Interval(expected, expected, expected)
-    yield Ratio(of, over, found, expected, same, any(has_short_step(cell.training) for cell, _ in pairs))
+    yield Ratio(of, over, found, expected, same, any(has_uneven_steps(cell.training) for cell, _ in pairs))
 
 
 def batch_ranges(plan: Plan) -> dict[str, tuple[float, float]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from lrscale.errors import Refusal
 from lrscale.spec import Training
 from lrscale.study.config import identity, make_training
+from lrscale.study.script import own_words
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,15 @@ class Plan:
     def objective(self) -> str:
         """The objective, which is minimised over the lr. All cells of a study have the same objective."""
         return str(self.cells[0].config["objective"])
+
+    @property
+    def is_script(self) -> bool:
+        """Whether a training script trains the cells: each run is a job of its own."""
+        return any("script" in cell.config for cell in self.cells[:1])
+
+    def in_own_words(self, text: str) -> str:
+        """Returns a text with a script's own keys in place of lrscale's; see `own_words`."""
+        return own_words(self.cells[0].config, text) if self.is_script else text
 
     @property
     def is_probed(self) -> bool:

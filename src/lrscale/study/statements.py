@@ -34,7 +34,7 @@ STATED = 4
 def laws(answer: Answer) -> list[str]:
     """Returns the answer in sentences: the law of each family, or a probe's claims with what was measured."""
     if answer.families:
-        return _family_laws(answer.plan, answer.families)
+        return [answer.plan.in_own_words(sentence) for sentence in _family_laws(answer.plan, answer.families)]
     checked = answer.verdicts
     claims = {claim["name"]: claim for claim in answer.plan.claims}
     statements = [
@@ -127,8 +127,11 @@ def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
     is_count = (ratio.of, ratio.over) == ("sum", "mean") and family.cells[0].training.accumulation == 1
     c = "c the number of summed terms" if is_count else "c the ratio of their gradient scales"
     ratio_of = f"{lr_name(ratio.of)} = {lr_name(ratio.over)} x c^"
-    if ratio.same_runs:
+    if ratio.same_runs and ratio.expected is not None:
         return f"{ratio_of}{ratio.expected:g} exactly{where}, {c}: they are the same runs, trained once and recorded twice."
+    if ratio.expected is None:
+        number = in_digits(ratio.slope)
+        return f"{ratio_of}{number}{where}, {c}. Theory expects no number, because the optimizer's p is not known."
     number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
     if judgement.verdict != HOLDS and ratio.is_uneven:
         says = f"theory says c^{ratio.expected:g} where all steps are full, and the last one of an epoch is short here"

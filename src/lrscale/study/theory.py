@@ -11,8 +11,8 @@ from typing import NamedTuple
 from lrscale.estimate.intervals import Array
 from lrscale.law import least_squares
 from lrscale.spec import Training
+from lrscale.tasks.built_in import Population
 from lrscale.tasks.registry import population
-from lrscale.tasks.task import Population
 
 NEGLIGIBLE = 0.01
 """The largest share of noise, in the risk at the start or in the target loss, at which theory leaves noise out."""
@@ -37,9 +37,13 @@ def theory_of(training: Training, c: float) -> Theory:
       training: the training of the cell.
       c: its gradient scale.
     """
+    if training.is_script:
+        return Theory(None, None, "it knows nothing of the data of a training script.")
     source, options = population(training), training.optimizer.options
     if source is None or training.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
         return Theory(None, None, "it is known for plain SGD on least squares only.")
+    if training.schedule is not None:
+        return Theory(None, None, f"it is known for a constant lr only, got schedule {training.schedule.name}.")
     spectrum, size = source.spectrum.numpy(), training.step_examples
     edge = least_squares.mean_square_edge(spectrum, source.bias, size) / c
     start = source.weights.numpy() ** 2

@@ -13,7 +13,8 @@ from typing import Any
 from lrscale.spec import Training
 from lrscale.study.config import identity
 from lrscale.study.plan import Cell, Twin, with_values
-from lrscale.training.optimizers import OPTIMIZERS
+from lrscale.study.script import homogeneity
+from lrscale.training.named_optimizer import optimizer_of
 from lrscale.training.reduction import step_gradient_scale
 
 LR_KEY = "optimizer.lr"
@@ -43,11 +44,11 @@ def with_twins(cells: Sequence[Cell], tuned: Iterable[str], companions: str) -> 
 
     Args:
       cells: the cells as they are trained.
-      tuned: dotted keys of the tuned hyperparameters; where the lr is not one of them, no cell has a twin.
+      tuned: dotted keys of the tuned hyperparameters; where the lr is not one of them, or p is not known, no cell has a twin.
       companions: `scaled` where tuned companions of the lr, such as a weight decay, are to be scaled too.
     """
     tuned = tuple(tuned)
-    if LR_KEY not in tuned or any(cell.config.get("probe") is not None for cell in cells):
+    if LR_KEY not in tuned or any(cell.config.get("probe") is not None or homogeneity(cell.training) is None for cell in cells):
         return tuple(cells)
     return tuple(
         cell if cell is reference else replace(cell, twin=_twin(cell, reference, r, tuned, companions))
@@ -100,9 +101,12 @@ def _knobs(cells: Sequence[Cell]) -> Iterator[tuple[str, float, bool]]:
 
 
 def _powers(cell: Cell) -> dict[str, float]:
-    """Returns the power of r for each companion of the lr, by its dotted key."""
-    companions = OPTIMIZERS[cell.training.optimizer.name].companions
-    return {f"optimizer.{name}": power for name, power in companions.items() if power}
+    """Returns the power of r for each companion of the lr, by its dotted key. Those of a script are not known."""
+    if cell.training.is_script:
+        return {}
+    optimizer = cell.training.optimizer
+    powers = optimizer_of(optimizer).powers(optimizer.options)
+    return {f"optimizer.{name}": power for name, power in powers.items() if power}
 
 
 def _option(cell: Cell, key: str) -> Any:
@@ -118,15 +122,19 @@ def _wanted(cell: Cell, reference: Cell, r: float) -> dict[str, Any]:
 def _twin(cell: Cell, reference: Cell, r: float, tuned: Sequence[str], companions: str) -> Twin:
     """Returns how a cell goes with its reference; see `with_twins`."""
     powers = _powers(cell) if companions == "scaled" else {}
-    powers = {**powers, LR_KEY: -OPTIMIZERS[cell.training.optimizer.name].homogeneity}
+    powers = {**powers, LR_KEY: -(homogeneity(cell.training) or 0.0)}
     wanted = _wanted(cell, reference, r)
     is_one_optimizer = all(
         key in powers if key in tuned else _option(cell, key) == wanted.get(key, _option(reference, key)) for key in _powers(cell)
     )
-    is_same_run = is_one_optimizer and math.log2(r).is_integer() and not has_short_step(cell.training)
+    can_be_same = not cell.training.is_script and optimizer_of(cell.training.optimizer).is_exact
+    is_one_run = can_be_same and is_one_optimizer and not has_uneven_steps(cell.training)
+    is_same_run = is_one_run and math.log2(r).is_integer()
     return Twin(reference.id, r, {key: r ** powers.get(key, 0.0) for key in tuned}, is_same_run)
 
 
-def has_short_step(training: Training) -> bool:
-    """Whether a training takes steps of fewer examples than a full step: there, the reductions weight examples differently."""
+def has_uneven_steps(training: Training) -> bool:
+    """Whether a training takes steps of fewer examples or terms than others: there, the reductions weight them differently."""
+    if not training.task.options.get("is_even", True):
+        return True
     return training.steps_per_epoch * training.step_examples > training.examples

@@ -14,6 +14,8 @@ from lrscale.estimate.intervals import Interval
 from lrscale.study.families import CellAnswer, Family
 
 HOLDS, FAILS, CANNOT_TELL = "holds", "fails", "cannot tell"
+NO_THEORY = "measured"
+"""What is said of a law for which theory expects no number: its interval is narrow enough to tell laws apart."""
 MOST_RESIDUAL = 0.2
 """The largest root-mean-square residual, in ln, with which a fitted form still counts as fitting."""
 LAW_TOLERANCE = 0.05

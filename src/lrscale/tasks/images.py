@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lrscale.errors import Refusal
 from lrscale.rules import TEXT, integer, one_of
 from lrscale.spec import Option, Training
+from lrscale.tasks.built_in import Arrays, BuiltInTask
 from lrscale.tasks.registry import TASKS, TaskKind
-from lrscale.tasks.task import Arrays, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,17 +31,17 @@ FASHION_FILES = (
 """The files of Fashion-MNIST: training images, training labels, validation images, validation labels."""
 
 
-def _make_digits(training: Training) -> Task:
+def _make_digits(training: Training) -> BuiltInTask:
     return _classification(training, _digits())
 
 
-def _make_fashion_mnist(training: Training) -> Task:
+def _make_fashion_mnist(training: Training) -> BuiltInTask:
     options = training.task.options
     check_fashion_mnist(options)
     return _classification(training, _fashion_mnist(Path(options["root"]), options["examples"]))
 
 
-def _classification(training: Training, pixels: Arrays) -> Task:
+def _classification(training: Training, pixels: Arrays) -> BuiltInTask:
     """Makes a task of images with pixels in [0, 1].
 
     `pixels` have the dtype of their file. They are cached, so the next job uses them again; the task has a copy in the
@@ -54,7 +54,7 @@ def _classification(training: Training, pixels: Arrays) -> Task:
     options, dtype = training.task.options, getattr(torch, training.dtype)
     data = Arrays(pixels.x.to(dtype), pixels.y, pixels.x_valid.to(dtype), pixels.y_valid)
     hidden = options["hidden"] if options["model"] == "mlp" else None
-    return Task(data, None, classifier(data.x.shape[1], IMAGE_CLASSES, hidden), None, None)
+    return BuiltInTask(data, None, classifier(data.x.shape[1], IMAGE_CLASSES, hidden), None, None)
 
 
 @lru_cache(maxsize=1)

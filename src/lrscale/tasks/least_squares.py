@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrscale.rules import BOOLEAN, NOT_NEGATIVE, POSITIVE, integer, one_of
 from lrscale.spec import Option, Training
+from lrscale.tasks.built_in import Arrays, BuiltInTask, Optimum, Population
 from lrscale.tasks.registry import TASKS, TaskKind
-from lrscale.tasks.task import Arrays, Optimum, Population, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ def draw_examples(source: Population, examples: int, *name: str | int) -> tuple[
     return x, x @ source.weights + source.noise * noise
 
 
-def _make(training: Training) -> Task:
+def _make(training: Training) -> BuiltInTask:
     """Makes a task of data from the population that the training's task declares: one draw for all seeds, or one for each."""
     import torch
 
@@ -89,13 +89,13 @@ def _make(training: Training) -> Task:
 
     if training.data_seeds == "shared":
         data = draw()
-        return Task(data, None, model, _optimum(data), source)
+        return BuiltInTask(data, None, model, _optimum(data), source)
     draws = [draw(seed) for seed in training.seeds]
     weights, grams, minima = zip(*map(_optimum, draws), strict=True)
     optimum = Optimum(
         torch.stack(weights).unsqueeze(1), torch.stack(grams), torch.tensor(minima, dtype=torch.float64).unsqueeze(1)
     )
-    return Task(Arrays(*map(torch.stack, zip(*draws, strict=True))), None, model, optimum, source, has_own_data=True)
+    return BuiltInTask(Arrays(*map(torch.stack, zip(*draws, strict=True))), None, model, optimum, source, has_own_data=True)
 
 
 def _optimum(data: Arrays) -> Optimum:

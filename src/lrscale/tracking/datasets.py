@@ -8,12 +8,19 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput
 
 from lrscale.study.plan import Plan
+from lrscale.training.schedules import schedule_in_words
 
 
 def own_data(config: Mapping[str, Any]) -> dict[str, str]:
     """Returns the parameter that says that each seed has a data draw of its own; nothing where all seeds share one."""
     draws = config.get("data_seeds", "shared")
     return {} if draws == "shared" else {"data_seeds": draws}
+
+
+def own_schedule(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the parameter that says how the lr changes from step to step; nothing where it is constant."""
+    words = schedule_in_words(config.get("schedule"))
+    return {"schedule": words} if words else {}
 
 
 def datasets(plan: Plan) -> list[DatasetInput]:

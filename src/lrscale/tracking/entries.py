@@ -53,11 +53,12 @@ def trial_entry(
         tags[QUANTITIES] = json.dumps([asdict(quantity) for quantity in result.quantities])
     now = now_ms()
     metrics = [(key, rounded(value), now, 0) for key, value in summary(params, result).items()]
-    metrics += [("steps", make_training(config).steps, now, 0)]
+    training = make_training(config)
+    metrics += [] if training.is_script else [("steps", training.steps, now, 0)]
     metrics += [("examples", *at) for at in zip(result.examples, itertools.repeat(now), result.steps, strict=False)]
     metrics += [("trial", int(tags[NUMBER]), now, 0)] if NUMBER in tags else []
     metrics += [("objective_by_seed", o, now, i) for i, o in enumerate(result.objectives) if math.isfinite(o)]
-    for key in LOSS_CURVES:
+    for key in result.curves if training.is_script else LOSS_CURVES:
         points = zip(result.steps, result.curves.get(key, ()), strict=False)
         metrics += [(key, value, now, step) for step, value in points if math.isfinite(value)]
     tuned = {key.rpartition(".")[2]: f"{value:.4g}" for key, value in params.items()}
@@ -105,14 +106,14 @@ def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
     if result.quantities:
         expected = {f"{q.name}.expected": q.expected for q in result.quantities if q.expected is not None}
         return {q.name: q.value for q in result.quantities} | expected
-    worst = math.log10(max(10 * abs(result.curves["train_loss"][0]), 1e-300))
-    objective = result.objective
+    start, objective = result.curves.get("train_loss", ()), result.objective
+    worst = math.log10(max(10 * abs(start[0]), 1e-300)) if start else math.inf
     shown = {f"log10_{key.rpartition('.')[2]}": math.log10(value) for key, value in params.items() if value > 0}
     shown |= {"diverged": float(sum(result.diverged)), "seeds": float(len(result.objectives))}
     if math.isfinite(objective):
         shown["objective"] = objective
         shown["log10_objective"] = min(math.log10(max(objective, 1e-300)), worst)
-    else:
+    elif start:
         shown["log10_objective"] = worst
     return shown | {f"final/{name}": value for name, value in result.ends.items()}
 

@@ -23,7 +23,7 @@ from lrscale.study.plan import Cell, trial_label, with_values
 from lrscale.study.records import StudyRecord
 from lrscale.study.settings import settings_of
 from lrscale.tracking.client import answers, deliver, failure
-from lrscale.tracking.datasets import datasets, own_data
+from lrscale.tracking.datasets import datasets, own_data, own_schedule
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
 from lrscale.tracking.outbox import Courier, Outbox, outbox_path
 from lrscale.tracking.reader import Reader
@@ -224,7 +224,7 @@ class Store(Reader):
         }
         if same_as:
             tags[SAME_RUN] = same_as
-        always = {key: cell.config[key] for key in ALWAYS_SHOWN} | own_data(cell.config)
+        always = {key: cell.config[key] for key in ALWAYS_SHOWN} | own_data(cell.config) | own_schedule(cell.config)
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
         config = with_values(cell.config, params)
@@ -273,7 +273,7 @@ class Store(Reader):
         """
         groups = {group: config[group]["name"] for group in ("task", "optimizer")}
         settings = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
-        settings |= own_data(config)
+        settings |= own_data(config) | own_schedule(config)
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
         tags[COMPUTE] = json.dumps(compute._asdict())
         record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)

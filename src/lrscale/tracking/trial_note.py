@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from lrscale.files import as_yaml
 from lrscale.study.plan import Cell, Plan, trial_label, with_values
+from lrscale.study.twins import LR_KEY
 from lrscale.training.results import Result
 
 DASHBOARD = "http://127.0.0.1:8080/dashboard/"
@@ -25,7 +26,7 @@ def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float],
     """
     outcome = f"objective {result.objective:.4g}" if math.isfinite(result.objective) else "objective infinite"
     seeds = f"{sum(result.diverged)} of {len(result.diverged)} seeds diverged"
-    overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **params}.items())]
+    overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **_own(cell, params)}.items())]
     exact = [*(f"{key}={float(value)!r}" for key, value in params.items()), f"objective={result.objective!r}"]
     lines = [
         f"{escape_markdown(trial_label(cell.label, params))}: {outcome}, {seeds}",
@@ -38,6 +39,12 @@ def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float],
         f"```yaml\n{as_yaml(with_values(cell.config, params))}\n```",
     ]
     return "\n\n".join(line for line in lines if line)
+
+
+def _own(cell: Cell, params: Mapping[str, float]) -> dict[str, float]:
+    """Returns the tuned hyperparameters by the keys of an override: those of a script are the script's own."""
+    lr = cell.config.get("roles", {}).get("lr")
+    return {lr if lr and key == LR_KEY else key: value for key, value in params.items()}
 
 
 def escape_markdown(text: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrscale.spec import Choice, Training
 from lrscale.streams import generator
-from lrscale.tasks.task import Arrays
+from lrscale.tasks.built_in import Arrays
 from lrscale.training.minibatches import batch_order
 
 BATCH_SIZE, LR, EPOCHS, SEED = 10, 0.03, 3, 0

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lrscale.spec import Training
 from lrscale.streams import generator
+from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.models import Weights
-from lrscale.tasks.task import Task
 from lrscale.training.multistep import STRIDE, Stride, couplings
 from lrscale.training.reduction import example_weights
 
@@ -33,13 +33,13 @@ def batch_order(seed: int, epoch: int, examples: int) -> Tensor:
     return torch.randperm(examples, generator=generator("order", seed, epoch))
 
 
-def minibatches(training: Training, task: Task) -> Iterator[Minibatch]:
+def minibatches(training: Training, task: BuiltInTask) -> Iterator[Minibatch]:
     """Yields one minibatch per step, epoch after epoch, without end."""
     for x, y, indices in _blocks(training, task):
         yield from _split_block(training, task, x, y, indices)
 
 
-def strides(training: Training, task: Task, alone: AbstractSet[int]) -> Iterator[Minibatch | Stride]:
+def strides(training: Training, task: BuiltInTask, alone: AbstractSet[int]) -> Iterator[Minibatch | Stride]:
     """Yields the same steps as `minibatches`, but joins STRIDE steps to one `Stride` where this is possible.
 
     Args:
@@ -63,7 +63,7 @@ def strides(training: Training, task: Task, alone: AbstractSet[int]) -> Iterator
                     step += 1
 
 
-def _blocks(training: Training, task: Task, extra_numbers: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _blocks(training: Training, task: BuiltInTask, extra_numbers: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields the examples of many steps at once: features, targets, and the examples' indices in the data.
 
     All three are [seed, example, ...]. The indices are those in the seed's own data, where it has such. No block holds
@@ -88,7 +88,7 @@ def _blocks(training: Training, task: Task, extra_numbers: int = 0) -> Iterator[
         epoch += 1
 
 
-def _split_block(training: Training, task: Task, x: Tensor, y: Tensor, indices: Tensor) -> Iterator[Minibatch]:
+def _split_block(training: Training, task: BuiltInTask, x: Tensor, y: Tensor, indices: Tensor) -> Iterator[Minibatch]:
     """Yields the minibatches of a block: `x`, `y` and `indices` are those that `_blocks` yields."""
     count, terms, reduction = training.step_examples, task.terms, (training.reduction, training.batch_size)
     xs, ys = x.split(count, 1), y.split(count, 1)

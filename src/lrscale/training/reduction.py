@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lrscale.spec import Training
+from lrscale.spec import Training, is_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,13 @@ def gradient_scale(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
 
 
 def step_gradient_scale(training: Training) -> float:
-    """Returns the gradient scale c of a full step of a training in which every example counts 1."""
+    """Returns the gradient scale c of a full step of a training, of which every example has the mean number of terms.
+
+    In a task of the user's own, `mean` is over the terms of the whole step, however many micro-batches it has.
+    """
+    if is_own(training.task.name):
+        scales = {"mean": 1.0, "sum": training.step_examples, "sum_over_nominal": training.accumulation}
+        return scales[training.reduction] * (training.task.options["n_terms"] if training.reduction != "mean" else 1)
     import torch
 
     terms = torch.ones(training.step_examples, dtype=torch.float64)

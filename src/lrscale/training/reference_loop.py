@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from lrscale.law.translation import Batch
 from lrscale.streams import generator
-from lrscale.tasks.task import Arrays, Task
+from lrscale.tasks.built_in import Arrays, BuiltInTask
 from lrscale.training.minibatches import batch_order
 
 TermLosses = Callable[[Tensor, Tensor], Tensor]
 """A function of outputs and targets that returns the losses, one per term."""
 
 
-def make_module(task: Task, seed: int) -> nn.Module:
+def make_module(task: BuiltInTask, seed: int) -> nn.Module:
     """Makes a module with the initial weights of a seed. The task must be least squares, or have 10 classes."""
     return module_of(task.model.initial(generator("init", seed))).to(task.data.x.dtype)
 
@@ -54,7 +54,7 @@ def whole_batches(data: Arrays, seed: int, size: int, steps: int) -> Iterator[tu
     """Yields the minibatches of a seed, epoch after epoch. A short last minibatch of an epoch is dropped.
 
     Args:
-      data: the data of the seed, without an axis of seeds; `Task.data_of` returns it.
+      data: the data of the seed, without an axis of seeds; `BuiltInTask.data_of` returns it.
       seed: the seed, which decides the order of the examples.
       size: number of examples in a minibatch.
       steps: number of minibatches.

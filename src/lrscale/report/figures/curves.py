@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("agg")
-
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -124,7 +121,7 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
             _set_log_ticks(axes.xaxis)
             _set_log_ticks(axes.yaxis)
-        all_axes[0].set_ylabel(OBJECTIVE_NAMES[answer.plan.objective])
+        all_axes[0].set_ylabel(OBJECTIVE_NAMES.get(answer.plan.objective, answer.plan.objective))
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
             matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
@@ -210,7 +207,8 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         else:
             law = f"lr* under {', '.join(reductions)}"
         axes.set_title(f"{law}{_title_end(family)}", loc="left")  # a long title may extend over the legend
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if axes.has_data():
+            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 

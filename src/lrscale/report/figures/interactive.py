@@ -61,7 +61,7 @@ def figure(answer: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 size = cell.training.batch_size
                 data += _curve(cell, palette[size], panel, top, in_legend=size not in sizes_in_legend)
                 sizes_in_legend.add(size)
-            y_title = OBJECTIVE_NAMES[answer.plan.objective] if column == 0 else ""
+            y_title = OBJECTIVE_NAMES.get(answer.plan.objective, answer.plan.objective) if column == 0 else ""
             _set_axes(layout, panel, f"learning rate, {reduction}{title}", y_title)
             if column:
                 layout[f"yaxis{panel}"]["matches"] = _axes_of(panel - column)["yaxis"]

@@ -78,7 +78,7 @@ class Population:
         return torch.cat([self.spectrum, torch.ones(int(self.bias), dtype=torch.float64)])
 
 
-class Task(NamedTuple):
+class BuiltInTask(NamedTuple):
     """The data and the model of a task, and for least squares the optimum and the population.
 
     `terms` [example] says how much the loss of each training example counts. It is None where each counts 1.

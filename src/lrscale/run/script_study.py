@@ -1,0 +1,180 @@
+"""Runs a study whose cells a training script trains: each trial and seed is a job, and a trial is the mean over its seeds."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lrscale.files import write_whole
+from lrscale.run.job import Outcome
+from lrscale.run.reporting import write_report
+from lrscale.run.script_jobs import Job, LaunchScripts, ScriptJobs
+from lrscale.run.setup import Setup
+from lrscale.run.study import run_study
+from lrscale.study.config import job_id
+from lrscale.study.plan import Cell, Plan, Share, trial_label
+from lrscale.study.records import StudyRecord
+from lrscale.study.script import Returned, mean_curves
+from lrscale.study.settings import sort_trials
+from lrscale.study.space import flat_keys
+from lrscale.study.twins import LR_KEY
+from lrscale.tracking.schema import SWEEP_DIR
+from lrscale.tracking.store import Store
+from lrscale.training.results import Result, mean_objective
+
+FindFolder = Callable[[str | None], str]
+"""A function from the recorded folder of a sweep, or None, to the folder that it continues in."""
+MakeLaunch = Callable[[str], LaunchScripts]
+"""A function that sets up the launcher to write into a folder."""
+RESULTS_FILE = "optimization_results.yaml"
+"""The file with the best parameters in the folder of a sweep, as Hydra's Optuna sweeper writes it."""
+
+
+@dataclass(frozen=True)
+class ScriptSetup:
+    """How the jobs of a study of a script are run and recorded.
+
+    `lr_key` and `seed_key` are the keys of the overrides that set the lr and the seed; `seed_key` is None without a seed.
+    The other fields are those of `Setup`, and `retries` is how often a failed job is run again.
+    """
+
+    uri: str
+    storage: str
+    n_jobs: int
+    max_failure_rate: float
+    retries: int
+    lr_key: str
+    seed_key: str | None
+
+
+def run_script_study(plan: Plan, setup: ScriptSetup, find_folder: FindFolder, make_launch: MakeLaunch) -> None:
+    """Carries out the plan of a study of a script, and reports; see `run_study`.
+
+    Args:
+      plan: the plan of the study.
+      setup: how its jobs are run and recorded.
+      find_folder: returns Hydra's folder of the sweep.
+      make_launch: sets up Hydra's launcher.
+    """
+    study = _ScriptStudy(plan, setup, find_folder, make_launch)
+    stores = Setup(setup.uri, setup.storage, n_jobs=setup.n_jobs, max_failure_rate=setup.max_failure_rate)
+    run_study(plan, stores, study.launch, study.report, at_start=study.open)
+
+
+def open_jobs(
+    store: Store, experiment: str, parent: str, find_folder: FindFolder, make_launch: MakeLaunch, n_jobs: int, retries: int
+) -> ScriptJobs:
+    """Returns the jobs of a sweep, with those that are recorded. The sweep continues in the folder that it began in.
+
+    Args:
+      store: the MLflow store.
+      experiment: the id of the sweep's experiment.
+      parent: the id of the run of the study or sweep.
+      find_folder: returns Hydra's folder of the sweep.
+      make_launch: sets up Hydra's launcher.
+      n_jobs: the number of jobs in a batch.
+      retries: how often a job that failed is run again.
+    """
+    folder = find_folder(store.experiment_tags(experiment).get(SWEEP_DIR))
+    store.tag_experiment(experiment, {SWEEP_DIR: folder})
+    jobs = ScriptJobs(make_launch(folder), Path(folder), n_jobs, retries)
+    jobs.open(store, experiment, parent)
+    return jobs
+
+
+class _ScriptStudy:
+    """The jobs of one study of a script."""
+
+    def __init__(self, plan: Plan, setup: ScriptSetup, find_folder: FindFolder, make_launch: MakeLaunch) -> None:
+        self.plan, self.setup, self.find_folder, self.make_launch = plan, setup, find_folder, make_launch
+        self.jobs: ScriptJobs | None = None
+
+    def open(self, store: Store, study: StudyRecord) -> None:
+        """Reads the jobs that are recorded, when the stores of the study are open."""
+        ways = (self.find_folder, self.make_launch, self.setup.n_jobs, self.setup.retries)
+        self.jobs = open_jobs(store, study.experiment_id, study.run_id, *ways)
+
+    def launch(self, jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:
+        """Runs the jobs of all trials and seeds of some shares; see `lrscale.run.job.Launch`. A share has one trial."""
+        assert self.jobs is not None
+        wanted = {
+            (cell.id, params[LR_KEY]): self._jobs_of(cell, params[LR_KEY])
+            for job in jobs
+            for cell, all_params in job
+            for params in all_params
+        }
+        start = time.perf_counter()
+        flat_jobs = list({job.key: job for of_trial in wanted.values() for job in of_trial}.values())
+        results = dict(zip((job.key for job in flat_jobs), self.jobs.run(flat_jobs), strict=True))
+        seconds = (time.perf_counter() - start) / max(1, sum(map(len, jobs)))
+        return [
+            [
+                _outcome([[results[job.key] for job in wanted[cell.id, params[LR_KEY]]] for params in all_params], seconds)
+                for cell, all_params in job
+            ]
+            for job in jobs
+        ]
+
+    def _jobs_of(self, cell: Cell, lr: float) -> list[Job]:
+        """Returns the jobs of a trial, one for each seed."""
+        jobs = []
+        for seed in cell.training.seeds:
+            tuned: dict[str, Any] = {self.setup.lr_key: lr}
+            if self.setup.seed_key is not None:
+                tuned[self.setup.seed_key] = seed
+            key = f"{job_id(cell.config)} lr {lr!r} seed {seed}"
+            name = f"{trial_label(cell.label, {LR_KEY: lr})} seed {seed}"
+            overrides = (*cell.overrides, *(f"{name}={value!r}" for name, value in tuned.items()))
+            jobs.append(Job(key, name, {**own_values(cell), **tuned}, overrides))
+        return jobs
+
+    def report(self, store: Store, study: StudyRecord, console: Console) -> None:
+        """Writes the report of the study, and the best parameters into the folder of the sweep."""
+        write_report(store, study, console)
+        trials = sort_trials(self.plan, store.trials(study.experiment_id)).used
+        best = min(trials, key=lambda trial: (mean_objective(trial.objectives), trial.number), default=None)
+        if best is not None and self.jobs is not None:
+            cell = next(cell for cell in self.plan.cells if cell.id == best.cell)
+            params = {**own_values(cell), self.setup.lr_key.lstrip("+"): best.params[LR_KEY]}
+            write_results(self.jobs.folder, params, mean_objective(best.objectives))
+
+
+def own_values(cell: Cell) -> dict[str, Any]:
+    """Returns the values of a cell on the axes of its study, by the script's own keys."""
+    values, roles = flat_keys(cell.config["script"]), cell.config["roles"]
+    keys = {key: roles.get(key, key) for key in cell.scientific}
+    return {own: values.get(own, cell.scientific[key]) for key, own in keys.items()}
+
+
+def write_results(folder: Path, params: dict[str, Any], value: float) -> None:
+    """Writes the best parameters and the best objective into the folder of a sweep, as Hydra's Optuna sweeper does."""
+    import yaml
+
+    values = {"name": "optuna", "best_params": params, "best_value": value}
+    write_whole(folder / RESULTS_FILE, yaml.safe_dump(values, sort_keys=False))
+
+
+def _outcome(trials: Sequence[Sequence[Returned | str]], seconds: float) -> Outcome:
+    """Returns the outcome of a share, from what the jobs of each of its trials returned."""
+    failed = [result for results in trials for result in results if isinstance(result, str)]
+    if failed:
+        return Outcome([], failed[0], seconds)
+    return Outcome([_result([r for r in results if isinstance(r, Returned)]) for results in trials], None, seconds)
+
+
+def _result(seeds: Sequence[Returned]) -> Result:
+    """Returns the result of a trial, from what the job of each seed returned. An objective that is not finite has diverged."""
+    curves = mean_curves([result.curves for result in seeds])
+    points = max(map(len, curves.values()), default=0)
+    return Result(
+        objectives=tuple(r.objective if math.isfinite(r.objective) else math.inf for r in seeds),
+        diverged=tuple(not math.isfinite(r.objective) for r in seeds),
+        steps=tuple(range(points)),
+        examples=(),
+        curves=curves,
+        ends={name: line[-1] for name, line in curves.items() if line},
+    )

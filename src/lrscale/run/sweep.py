@@ -1,0 +1,172 @@
+"""Runs a sweep without roles: asks Optuna, runs jobs, records them in MLflow, tells Optuna, until all trials are complete."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from lrscale.errors import Failure
+from lrscale.locks import study_lock
+from lrscale.run.progress import Display
+from lrscale.run.script_jobs import Job, ScriptJobs
+from lrscale.run.script_study import FindFolder, MakeLaunch, open_jobs, write_results
+from lrscale.search.storage import check_storage, open_storage, storage_file
+from lrscale.search.sweep import Sweep, SweepTrial
+from lrscale.signals import uninterrupted
+from lrscale.study.script import Returned
+from lrscale.study.space import Space, space_in_words
+from lrscale.tracking.client import check_uri, sqlite_file
+from lrscale.tracking.job_runs import sweep_run
+from lrscale.tracking.store import Store
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep without roles asks, and how it is run.
+
+    `space` has what is swept, by the keys of overrides. `fixed` holds the overrides with one value, and `fixed_values` the
+    same by their keys. `fixed_config` is all of the app's config that is not swept, by dotted keys. `override_of` makes the
+    override that sets a key to a value. `extend` is a user's function that draws further parameters of an Optuna trial.
+    """
+
+    name: str
+    space: Space
+    fixed: tuple[str, ...]
+    fixed_values: Mapping[str, str]
+    fixed_config: Mapping[str, Any]
+    direction: Literal["minimize", "maximize"]
+    sampler: Mapping[str, Any]
+    n_trials: int
+    n_jobs: int
+    max_failure_rate: float
+    retries: int
+    uri: str
+    storage: str
+    override_of: Callable[[str, Any], str]
+    extend: Callable[[Any], None] | None = None
+
+
+def run_sweep(plan: SweepPlan, find_folder: FindFolder, make_launch: MakeLaunch) -> None:
+    """Carries out a sweep; continues it where the stores hold a part of it.
+
+    Args:
+      plan: what is asked.
+      find_folder: returns Hydra's folder of the sweep.
+      make_launch: sets up Hydra's launcher.
+
+    Raises:
+      Refusal: the plan or a store cannot be used, or another process runs the sweep.
+      Failure: more trials failed than `max_failure_rate` allows.
+    """
+    check_uri(plan.uri)
+    check_storage(plan.storage)
+    files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
+    with study_lock(plan.name, files or [Path("optuna.journal")]):
+        with uninterrupted():
+            sweep = Sweep(
+                plan.name, open_storage(plan.storage), plan.space, plan.direction, plan.sampler, plan.fixed_config,
+                plan.fixed_values, plan.extend,
+            )  # fmt: skip
+            store = Store(plan.uri)
+            experiment = store.experiment(plan.name)
+            run_id = sweep_run(store, experiment, plan.name, _asked(plan))
+        status = "FAILED"
+        try:
+            jobs = open_jobs(store, experiment, run_id, find_folder, make_launch, plan.n_jobs, plan.retries)
+            _Loop(plan, sweep, jobs).run(Console(highlight=False, markup=False, emoji=False))
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            with uninterrupted():
+                store.finish_study(run_id, status)
+
+
+def _asked(plan: SweepPlan) -> dict[str, Any]:
+    """Returns what a sweep asks, as plain values."""
+    numbers = {"n_trials": plan.n_trials, "direction": plan.direction, "sampler": dict(plan.sampler)}
+    return {"sweep": plan.name, **numbers, "space": space_in_words(plan.space), "fixed": dict(plan.fixed_config)}
+
+
+class _Loop:
+    """The loop of one sweep."""
+
+    def __init__(self, plan: SweepPlan, sweep: Sweep, jobs: ScriptJobs) -> None:
+        self.plan, self.sweep, self.jobs = plan, sweep, jobs
+        self.n_trials = int(min(plan.n_trials, sweep.most()))
+
+    def run(self, console: Console) -> None:
+        """Runs batches of `n_jobs` trials until all are complete, and writes the best parameters after each.
+
+        Raises:
+          Failure: more trials failed than `max_failure_rate` allows.
+        """
+        for remark in self.sweep.remarks:
+            console.print(remark)
+        if self.n_trials < self.plan.n_trials:
+            console.print(f"The grid has {self.n_trials} points, so n_trials is {self.n_trials}.")
+        done = min(self.sweep.held(), self.n_trials)
+        with Display(console, self.plan.name, 0, self.n_trials, done) as display:
+            while batch := self._next_batch():
+                display.round(0)
+                for trial, result in zip(batch, self.jobs.run([self._job(trial) for trial in batch]), strict=True):
+                    self._tell(trial, result, display)
+                self._write_best()
+        self._write_best()
+        self._show_best(console)
+
+    def _next_batch(self) -> list[SweepTrial]:
+        """Returns the trials that are run next: those that a killed execution left, then new ones."""
+        left = self.sweep.running()[: self.plan.n_jobs]
+        missing = min(self.n_trials - self.sweep.held() - len(left), self.plan.n_jobs - len(left))
+        with uninterrupted():
+            return [*left, *self.sweep.ask(max(0, missing))]
+
+    def _job(self, trial: SweepTrial) -> Job:
+        """Returns the job of a trial."""
+        overrides = (*self.plan.fixed, *(self.plan.override_of(key, value) for key, value in trial.params.items()))
+        values = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in trial.params.items())
+        text = json.dumps([self.plan.name, trial.number, overrides, dict(self.plan.fixed_config)], sort_keys=True, default=str)
+        key = f"trial {trial.number} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return Job(key, values, trial.params, overrides)
+
+    def _tell(self, trial: SweepTrial, result: Returned | str, display: Display) -> None:
+        """Tells Optuna what a job returned, after MLflow; raises Failure once too many trials failed."""
+        with uninterrupted():
+            if isinstance(result, Returned):
+                self.sweep.tell(trial.number, result.objective)
+            else:
+                self.sweep.fail(trial.number)
+        failed = isinstance(result, str)
+        diverged = isinstance(result, Returned) and not math.isfinite(result.objective)
+        display.job(f"trial {trial.number}", int(not failed), int(diverged), int(not failed), int(failed))
+        if isinstance(result, str) and self.sweep.failed() > self.plan.max_failure_rate * self.n_trials:
+            self._write_best()
+            raise Failure(
+                f"{self.sweep.failed()} of {self.n_trials} trials failed, more than "
+                f"hydra.sweeper.max_failure_rate={self.plan.max_failure_rate} allows. The same command runs them again. "
+                f"The last was trial {trial.number}:\n{result}"
+            )
+
+    def _write_best(self) -> None:
+        best = self.sweep.best()
+        if best is not None:
+            write_results(self.jobs.folder, dict(best.params), float(best.value or 0.0))
+
+    def _show_best(self, console: Console) -> None:
+        best = self.sweep.best()
+        if best is None:
+            return
+        values = ", ".join(f"{key}={value}" for key, value in best.params.items())
+        console.print(f"best     {best.value:.6g} in trial {best.number}: {values}", soft_wrap=True)
+        console.print(f"records  {self.jobs.folder}, MLflow experiment {self.plan.name} in {self.plan.uri}", soft_wrap=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,141 @@
+"""The examples of a user's task: inputs and targets as tensors, or as tuples or dicts of tensors, or a map-style Dataset."""
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from lrscale.errors import Refusal
+
+Tree = Any
+"""A tensor, or a tuple or a dict of tensors; all have the examples along the same axis."""
+LOADED_BYTES = 2**30
+"""A Dataset of at most this size, in bytes, is loaded once. Items of a larger one are read at each step."""
+
+
+def mapped(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """Returns a tree whose tensors are those of another tree after a function."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {key: mapped(function, part) for key, part in tree.items()}
+    return tuple(mapped(function, part) for part in tree)
+
+
+def leaves(tree: Tree) -> Iterator[Tensor]:
+    """Yields the tensors of a tree."""
+    if isinstance(tree, Tensor):
+        yield tree
+    else:
+        for part in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from leaves(part)
+
+
+class Rows:
+    """Some examples, by index. Their inputs and targets are trees with the examples along the first axis.
+
+    Floating-point tensors have the dtype that `to` was called with; whole numbers stay as they are.
+    """
+
+    def __init__(self, name: str, source: Any) -> None:
+        """Takes the examples of a user.
+
+        Args:
+          name: `train` or `valid`, for messages.
+          source: a pair of inputs and targets, or a map-style Dataset whose items are such pairs.
+
+        Raises:
+          Refusal: it is neither, or the tensors do not have the same number of examples.
+        """
+        self.name, self.dtype = name, torch.float32
+        self.dataset: Sequence[Any] | None = None
+        self.source: tuple[Tree, Tree] | None = None
+        if isinstance(source, Dataset) or not isinstance(source, tuple | list):
+            self.dataset = _checked_dataset(name, source)
+            self.count = len(self.dataset)
+            if _fits(self.dataset):
+                self.source, self.dataset = self._read(range(self.count)), None
+        else:
+            self.source = _checked_pair(name, source)
+            self.count = len(next(leaves(self.source[0])))
+        self.x: Tree
+        self.y: Tree
+        self.x, self.y = self.source or (None, None)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def to(self, dtype: torch.dtype) -> None:
+        """Gives floating-point inputs and targets a dtype: that of the source, cast once."""
+        self.dtype = dtype
+        if self.source is not None:
+            self.x, self.y = (mapped(self._cast, tree) for tree in self.source)
+
+    def take(self, indices: Tensor) -> tuple[Tree, Tree]:
+        """Returns the inputs and the targets of some examples.
+
+        Args:
+          indices: their indices, of any shape.
+
+        Returns:
+          Trees of tensors [*shape of the indices, ...].
+        """
+        if self.dataset is None:
+            x, y = (mapped(lambda t: t.index_select(0, indices.flatten()), tree) for tree in (self.x, self.y))
+        else:
+            x, y = (mapped(self._cast, tree) for tree in self._read(indices.flatten().tolist()))
+        shape = indices.shape
+        return mapped(lambda t: t.unflatten(0, shape), x), mapped(lambda t: t.unflatten(0, shape), y)
+
+    def _read(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
+        """Reads items of the Dataset, and puts them together as torch's DataLoader does."""
+        assert self.dataset is not None
+        x, y = default_collate([self.dataset[i] for i in indices])
+        return x, y
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+def _checked_pair(name: str, source: Sequence[Any]) -> tuple[Tree, Tree]:
+    """Returns inputs and targets; raises Refusal unless all their tensors have the same number of examples."""
+    if len(source) != 2:
+        raise Refusal(f"`{name}` must be a pair (inputs, targets) or a Dataset of such pairs, got {len(source)} parts.")
+    try:
+        tensors = [*leaves(source[0]), *leaves(source[1])]
+    except TypeError:
+        tensors = []
+    if not tensors or any(tensor.ndim == 0 for tensor in tensors):
+        raise Refusal(
+            f"`{name}` must hold tensors, or tuples or dicts of tensors, with examples along the first axis, "
+            f"got {type(source[0]).__name__} and {type(source[1]).__name__}. Make tensors with torch.as_tensor."
+        )
+    counts = sorted({len(tensor) for tensor in tensors})
+    if len(counts) > 1 or counts[0] < 1:
+        raise Refusal(f"`{name}` must have the same number of examples in each tensor, at least 1, got {counts}.")
+    return source[0], source[1]
+
+
+def _checked_dataset(name: str, source: Any) -> Sequence[Any]:
+    """Returns a Dataset; raises Refusal unless it is of the map style, with items that are pairs."""
+    if not (hasattr(source, "__getitem__") and hasattr(source, "__len__")) or operator.length_hint(source) < 1:
+        raise Refusal(
+            f"`{name}` must be a pair (inputs, targets) or a map-style Dataset that is not empty, got {type(source).__name__}. "
+            "An iterable dataset has no examples to choose from: make a list of its items."
+        )
+    item = source[0]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise Refusal(f"`{name}` must have items that are pairs (input, target), got {type(item).__name__}.")
+    sequence: Sequence[Any] = source
+    return sequence
+
+
+def _fits(dataset: Sequence[Any]) -> bool:
+    """Whether a Dataset can be loaded once: it is small, and gives the same item twice."""
+    first, again = (default_collate([dataset[0]]) for _ in range(2))
+    one, other = list(leaves(first)), list(leaves(again))
+    same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return same and len(dataset) * sum(tensor.nbytes for tensor in one) <= LOADED_BYTES

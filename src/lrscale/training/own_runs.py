@@ -1,0 +1,173 @@
+"""The runs of a user's task: many copies of a module, each with weights, buffers and optimizer state of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from functools import partial
+from operator import itemgetter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lrscale.spec import Training
+from lrscale.streams import generator
+from lrscale.tasks.own import PIECE_BYTES, Task
+from lrscale.tasks.rows import Rows, Tree, leaves, mapped
+from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
+from lrscale.training.minibatches import batch_order
+from lrscale.training.updates import make_updates
+
+
+class OwnMinibatch(NamedTuple):
+    """The data of one step: inputs and targets [seed, example, ...], and the sum of the terms of each seed, [seed, 1]."""
+
+    x: Tree
+    y: Tree
+    terms: Tensor
+
+
+def own_minibatches(training: Training, task: Task) -> Iterator[OwnMinibatch]:
+    """Yields one minibatch per step, epoch after epoch, without end."""
+    epoch, size = 0, training.step_examples
+    while True:
+        orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
+        for indices in orders[:, : training.steps_per_epoch * size].split(size, 1):
+            yield OwnMinibatch(*task.train.take(indices), task.terms[indices].sum(1, keepdim=True))
+        epoch += 1
+
+
+def choose_form(training: Training, task: Task) -> tuple[str, str]:
+    """Returns the name of the form that is fastest for a step of a training, and why other forms cannot be taken.
+
+    The second one is empty where all can.
+    """
+    runs = OwnRuns(training, task, slice(None), "loop")
+    with torch.random.fork_rng(devices=[]), quiet():
+        return runs.fastest_form(next(own_minibatches(training, task)))
+
+
+class OwnRuns:
+    """The state of one chunk of runs of a user's task: parameters and buffers [seed, trial, *shape], and optimizer state."""
+
+    def __init__(self, training: Training, task: Task, chunk: slice, form: str) -> None:
+        """Makes the runs.
+
+        Args:
+          training: the description of the runs.
+          task: its task.
+          chunk: the trials.
+          form: the form in which gradients are computed: a name of `FORMS`.
+        """
+        self.training, self.task = training, task
+        self.dtype = getattr(torch, training.dtype)
+        for rows in (task.train, task.valid):
+            rows.to(self.dtype)
+        trials = len(training.optimizer.options["lr"][chunk])
+        modules = [task.fresh(generator("init", seed)) for seed in training.seeds]
+        parameters = [[p.detach() for p in module.parameters() if p.requires_grad] for module in modules]
+        self.parameters = [self._stacked(values, trials) for values in zip(*parameters, strict=True)]
+        self.buffers = [self._stacked(values, trials) for values in zip(*(m.buffers() for m in modules), strict=True)]
+        self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.updates = make_updates(training, chunk, self.parameters, task.factors)
+        self.loop = Loop(task)
+        self.form: Form = self.loop if form == "loop" else FORMS[form](task)
+        for used in (self.loop, self.form):
+            self._cast(used)
+
+    def _stacked(self, values: tuple[Tensor, ...], trials: int) -> Tensor:
+        """Returns the tensors of each seed's module as one tensor of all runs."""
+        stacked = torch.stack(values).unsqueeze(1).repeat(1, trials, *[1] * values[0].ndim)
+        return stacked.to(self.dtype) if stacked.is_floating_point() else stacked
+
+    def _cast(self, form: Form) -> Form:
+        _ = form.module.to(self.dtype)
+        return form
+
+    def minibatches(self, alone: AbstractSet[int] | None) -> Iterator[OwnMinibatch]:
+        """Yields one minibatch per step, without end; each is a step of its own."""
+        return own_minibatches(self.training, self.task)
+
+    def step(self, minibatch: OwnMinibatch, step: int) -> Tensor:
+        """Takes one step. Leaves the gradients in `gradients`, and returns the mean loss of its terms, [seed, trial]."""
+        sums = self._backward(minibatch, step)
+        self.updates.update(self.parameters, self.gradients, step)
+        return sums / minibatch.terms
+
+    def step_unrecorded(self, minibatch: OwnMinibatch, step: int) -> None:
+        """Takes one step whose gradients are not recorded."""
+        self._backward(minibatch, step)
+        self.updates.update(self.parameters, self.gradients, step)
+
+    def _backward(self, minibatch: OwnMinibatch, step: int) -> Tensor:
+        """Computes the gradients of a step as the reduction makes them, and returns the sums of losses, [seed, trial]."""
+        sums = self._sums(self.form, minibatch, step)
+        scale = self._scale(minibatch.terms)
+        for gradient in self.gradients:
+            _ = gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if isinstance(scale, Tensor) else scale)
+        return sums
+
+    def _scale(self, terms: Tensor) -> Tensor | float:
+        """Returns by what the sum of a step's losses is multiplied. A step whose terms all count 0 has no gradient."""
+        if self.training.reduction == "mean":
+            return torch.where(terms > 0, 1 / terms, 0).to(self.dtype)
+        return 1.0 if self.training.reduction == "sum" else 1 / self.training.batch_size
+
+    def _sums(self, form: Form, minibatch: OwnMinibatch, step: int) -> Tensor:
+        """Adds up the gradients of the sums of losses over the micro-batches, which are passed through the module apart."""
+        for gradient in self.gradients:
+            _ = gradient.zero_()
+        total = torch.zeros(self.parameters[0].shape[:2], dtype=torch.float64)
+        parts = zip(*(self._micro_batches(tree) for tree in (minibatch.x, minibatch.y)), strict=True)
+        for micro, (x, y) in enumerate(parts):
+            total += form.gradients(self.parameters, self.buffers, x, y, self.gradients, partial(self._seed, step, micro))
+        return total
+
+    def _micro_batches(self, tree: Tree) -> Iterator[Tree]:
+        """Yields the micro-batches of a step's inputs or targets, each [seed, example, ...]."""
+        size, count = self.training.batch_size, next(leaves(tree)).shape[1]
+        for start in range(0, count, size):
+            yield mapped(itemgetter((slice(None), slice(start, start + size))), tree)
+
+    def _seed(self, step: int, micro: int, index: int) -> None:
+        """Seeds torch's generator for the draws of the seed at an index in a micro-batch: dropout's masks."""
+        name = ("draws", self.training.seeds[index], step, micro)
+        _ = torch.default_generator.manual_seed(generator(*name).initial_seed())
+
+    def fastest_form(self, minibatch: OwnMinibatch) -> tuple[str, str]:
+        """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
+        buffers = [buffer.clone() for buffer in self.buffers]
+
+        def take_step(form: Form) -> list[Tensor]:
+            for buffer, before in zip(self.buffers, buffers, strict=True):
+                _ = buffer.copy_(before)
+            _ = self._sums(form, minibatch, 1)
+            return self.gradients
+
+        return fastest([self._cast(form) for form in make_forms(self.task)], take_step)
+
+    def risks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns training loss, excess risk and population risk (both nan), [seed, trial] each."""
+        loss = self.evaluate(self.task.train)[0]
+        unknown = torch.full_like(loss, math.nan)
+        return loss, unknown, unknown
+
+    def train_loss(self) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss over the training data, and its excess over the minimum (nan), [seed, trial] each."""
+        loss, unknown, _ = self.risks()
+        return loss, unknown
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Returns validation loss and validation error (nan without `wrong`), [seed, trial] each."""
+        return self.evaluate(self.task.valid)
+
+    def evaluate(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode."""
+        size = max(1, PIECE_BYTES // (self.task.width * self.parameters[0].element_size()))
+        sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64)
+        for indices in torch.arange(len(rows)).split(size):
+            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices))
+        losses, weights, wrong, counts = sums
+        return losses / weights, wrong / counts
