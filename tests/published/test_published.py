@@ -22,6 +22,8 @@ FAILING: dict[str, set[str]] = {
 }
 """Claims that are published as failing, by study."""
 UNTOLD: dict[str, set[str]] = {
+    "chars": {"lr_sum*/lr_mean* falls as 1/c (momentum)", "lr_sum*/lr_mean* is 1 at every c (adamw)"},
+    "cnn": {"lr_mean* grows with B, and not faster (sgd)"},
     "digits": {
         "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)",
         "B_c is within a factor of 5 of B_simple = 141 (digits, sgd)",

@@ -63,7 +63,7 @@ def in_code(text: str) -> str:
       >>> in_code("lrscale reproduce adam"), in_code("a`b")
       ('`lrscale reproduce adam`', 'a\\\\`b')
     """
-    return f"`{text}`" if re.fullmatch(r"[\w. -]+", text, re.A) else _escaped(text)
+    return f"`{text}`" if re.fullmatch(r"[\w. /-]+", text, re.A) else _escaped(text)
 
 
 def _escaped(text: str) -> str:
