@@ -15,7 +15,7 @@ from lrscale.tasks.named import OF_THE_RUN
 from lrscale.tasks.registry import TASKS
 from lrscale.training.named_optimizer import MEASURED_FACTS, own_options
 from lrscale.training.optimizers import OPTIMIZERS
-from lrscale.training.reduction import REDUCTIONS
+from lrscale.training.reduction import REDUCTIONS, STEP_DIVISORS
 from lrscale.training.schedules import SCHEDULES, is_constant
 
 BUDGETS: dict[str, dict[str, Rule]] = {
@@ -192,6 +192,11 @@ def _budget(values: Any) -> Choice:
 def _check_together(training: Training) -> None:
     """Raises Refusal where two values contradict each other. Tasks, optimizers and probes declare checks of their own."""
     task = training.task.name
+    if is_own(task) and training.reduction not in STEP_DIVISORS:
+        raise Refusal(
+            f"`reduction` must be one of {', '.join(STEP_DIVISORS)} with a task of your own, got {training.reduction!r:.60}. "
+            "Take reduction=sum."
+        )
     if training.step_examples > training.examples:
         micro_batches = f" x accumulation={training.accumulation}" if training.accumulation > 1 else ""
         raise Refusal(

@@ -18,6 +18,7 @@ from lrscale.tasks.own import PIECE_BYTES, Task
 from lrscale.tasks.rows import Rows, Tree, leaves, mapped
 from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
+from lrscale.training.reduction import STEP_DIVISORS
 from lrscale.training.updates import make_updates
 
 
@@ -111,9 +112,8 @@ class OwnRuns:
 
     def _scale(self, terms: Tensor) -> Tensor | float:
         """Returns by what the sum of a step's losses is multiplied. A step whose terms all count 0 has no gradient."""
-        if self.training.reduction == "mean":
-            return torch.where(terms > 0, 1 / terms, 0).to(self.dtype)
-        return 1.0 if self.training.reduction == "sum" else 1 / self.training.batch_size
+        divisor = STEP_DIVISORS[self.training.reduction](terms, self.training.batch_size)
+        return torch.where(divisor > 0, 1 / divisor, 0).to(self.dtype) if isinstance(divisor, Tensor) else 1 / divisor
 
     def _sums(self, form: Form, minibatch: OwnMinibatch, step: int) -> Tensor:
         """Adds up the gradients of the sums of losses over the micro-batches, which are passed through the module apart."""

@@ -6,7 +6,7 @@ A reduction is declared in `REDUCTIONS`, as a function of the terms of the examp
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrscale.spec import Training, is_own
 
@@ -29,6 +29,15 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 """Each reduction's function, by name. It returns the weight of each example, [.., example], from the terms [.., example] and
 the nominal size of a micro-batch."""
+
+
+STEP_DIVISORS: dict[str, Callable[[Any, int], Any]] = {
+    "mean": lambda terms, batch_size: terms,
+    "sum": lambda terms, batch_size: 1.0,
+    "sum_over_nominal": lambda terms, batch_size: float(batch_size),
+}
+"""By what the summed loss of a step is divided in a task of the user's own: a function of the sum of weights of the step's
+terms, over all its micro-batches, and of the nominal size of a micro-batch."""
 
 
 def example_weights(reduction: str, terms: Tensor, batch_size: int) -> Tensor:
@@ -85,8 +94,8 @@ def step_gradient_scale(training: Training) -> float:
     In a task of the user's own, `mean` is over the terms of the whole step, however many micro-batches it has.
     """
     if is_own(training.task.name):
-        scales = {"mean": 1.0, "sum": training.step_examples, "sum_over_nominal": training.accumulation}
-        return scales[training.reduction] * (training.task.options["n_terms"] if training.reduction != "mean" else 1)
+        terms = training.task.options["n_terms"] * training.step_examples
+        return float(terms / STEP_DIVISORS[training.reduction](terms, training.batch_size))
     import torch
 
     terms = torch.ones(training.step_examples, dtype=torch.float64)
