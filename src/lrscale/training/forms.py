@@ -10,6 +10,7 @@ What torch.func cannot run is computed in a loop. `fastest` times the forms and 
 
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
@@ -31,7 +32,7 @@ TIMED_STEPS = 2
 """How often each form is timed, after one step that is not timed."""
 
 
-class Form:
+class Form(ABC):
     """One way to compute the sums of losses of many runs, and their gradients.
 
     Parameters and buffers are lists of tensors [seed, trial, ...]; inputs and targets are [seed, example, ...].
@@ -45,12 +46,12 @@ class Form:
         self.module = task.fresh(torch.Generator().manual_seed(0))
         self.buffer_names = [name for name, _ in self.module.named_buffers()]
 
+    @abstractmethod
     def gradients(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree, out: Tensors, seeding: Seeding) -> Tensor:
         """Adds the gradients of each run's sum of losses to `out`, and returns these sums, [seed, trial].
 
         Buffers are changed in place, as batch norm does in train mode.
         """
-        raise NotImplementedError
 
 
 class Loop(Form):
