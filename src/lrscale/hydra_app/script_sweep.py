@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
@@ -77,21 +77,24 @@ def _sweep(
         return functools.partial(launch_scripts, task, hydra_launcher)
 
     find_folder = functools.partial(sweep_folder, config)
-    if settings.roles:
-        _study(settings, config, loader, arguments, find_folder, launcher)
-    else:
-        _plain_sweep(settings, config, loader, arguments, find_folder, launcher)
+    multirun = _Multirun(settings, config, loader, arguments, find_folder, launcher)
+    (_study if settings.roles else _plain_sweep)(multirun)
 
 
-def _study(
-    settings: Settings,
-    config: DictConfig,
-    loader: ConfigLoader,
-    arguments: Sequence[str],
-    find_folder: Callable[[str | None], str],
-    launcher: Callable[[str], LaunchScripts],
-) -> None:
+class _Multirun(NamedTuple):
+    """A multirun of an app. `launcher` sets up Hydra's launcher for a folder, which `find_folder` finds."""
+
+    settings: Settings
+    config: DictConfig
+    loader: ConfigLoader
+    arguments: Sequence[str]
+    find_folder: Callable[[str | None], str]
+    launcher: Callable[[str], LaunchScripts]
+
+
+def _study(multirun: _Multirun) -> None:
     """Runs a study of a script."""
+    settings, config, loader, arguments, find_folder, launcher = multirun
     plan = script_plan(settings, config, loader, arguments)
     from lrscale.run.script_study import ScriptSetup, run_script_study
 
@@ -109,15 +112,9 @@ def _study(
     run_script_study(plan, setup, find_folder, launcher)
 
 
-def _plain_sweep(
-    settings: Settings,
-    config: DictConfig,
-    loader: ConfigLoader,
-    arguments: Sequence[str],
-    find_folder: Callable[[str | None], str],
-    launcher: Callable[[str], LaunchScripts],
-) -> None:
+def _plain_sweep(multirun: _Multirun) -> None:
     """Runs a sweep without roles."""
+    settings, config, loader, arguments, find_folder, launcher = multirun
     wanted = asked(loader, settings.params, arguments)
     space = {key: parameter(override) for key, override in wanted.swept.items()}
     extend = None
