@@ -39,7 +39,10 @@ def main() -> None:
     made = make(batch_size=10, budget__epochs=3, optimizer__lr=np.geomspace(1e-3, 0.3, RUNS).tolist())
     task, points = make_task(made), frozenset(recording_steps(made))
     data = task.data
-    linear = lambda: nn.Linear(data.x.shape[1], 1, bias=False)  # noqa: E731
+
+    def linear() -> nn.Module:
+        return nn.Linear(data.x.shape[1], 1, bias=False)
+
     generic = Task(linear, half_square, (data.x, data.y), (data.x_valid, data.y_valid))
     actions = {
         "plain loop": lambda: train_plainly(made, task, seed=0, trial=256, points=points),

@@ -140,7 +140,6 @@ def test_a_job_is_found_again_where_only_mlflow_is_left(done: Path, folder: Path
 
 
 def test_lightning_and_its_autologging_land_in_the_runs_of_the_jobs(folder: Path) -> None:
-    pytest.importorskip("lightning")
     install("lit", folder)
     sweep_apart(folder, "hydra.sweeper.n_trials=5", "model.lr=tag(log,interval(1e-2,1))")
     jobs = runs(folder, "job")

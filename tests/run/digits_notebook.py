@@ -28,7 +28,7 @@ print(curves.valid_loss)
 
 # %% The question
 answer = lrscale.study(task, batch_size=(32, 128), lr=(0.03, 10), seeds=2, n_trials=12, epochs=1)
-answer  # noqa: B018
+page = answer._repr_html_()  # a notebook shows this where a cell ends with `answer`
 
 # %% The answer in a sentence
 print(answer.law[0])
