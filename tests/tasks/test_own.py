@@ -55,6 +55,17 @@ class Unused(nn.Module):
         return out
 
 
+class Learned(nn.Module):
+    """A loss with a weight that nobody would train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.scale * out, y, reduction="none")
+
+
 ONE = net()
 
 
@@ -99,6 +110,7 @@ REFUSED: dict[str, tuple[Callable[[], Task], str]] = {
     "lists": (lambda: Task(net, F.cross_entropy, ([[1.0]], Y), PAIR), "`train` must hold tensors"),
     "iterable": (lambda: Task(net, F.cross_entropy, Endless(), PAIR), "map-style Dataset that is not empty, got Endless"),
     "not wrong": (lambda: Task(net, F.cross_entropy, PAIR, PAIR, lambda out, y: out), "`wrong` must return 1 where"),
+    "a loss with weights": (lambda: Task(net, Learned(), PAIR, PAIR), "`loss` must have no weights that are trained.* got scale"),
     "groups": (
         lambda: Task(net, F.cross_entropy, PAIR, PAIR, groups=lambda name, p: {"lr": -1.0}),
         "`groups` must return factors >= 0",
@@ -112,6 +124,15 @@ def test_what_cannot_be_a_task_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(Refusal, match=says) as error:
         _ = make()
     assert "\n" not in str(error.value)
+
+
+class Focal(nn.CrossEntropyLoss):
+    """A class made from a loss of torch is another loss."""
+
+    def forward(self, out: Tensor, y: Tensor) -> Tensor:
+        losses = F.cross_entropy(out, y, reduction="none")
+        losses = (1 - torch.exp(-losses)) ** 2 * losses
+        return losses if self.reduction == "none" else losses.mean()
 
 
 CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 0.5, 3.0])
@@ -128,6 +149,7 @@ CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 0.5, 3.0])
         ),
         (nn.CrossEntropyLoss(CLASS_WEIGHTS, ignore_index=2), nn.CrossEntropyLoss(CLASS_WEIGHTS, ignore_index=2)),
         (partial(F.multi_margin_loss), nn.MultiMarginLoss()),
+        (Focal(), Focal()),
     ],
 )
 def test_the_mean_over_terms_is_torchs_mean(loss: Callable[..., Any], as_module: nn.Module) -> None:

@@ -272,6 +272,21 @@ def test_evaluation_does_not_depend_on_its_pieces(monkeypatch: pytest.MonkeyPatc
     )  # a share of the labels that count
 
 
+@pytest.mark.parametrize(
+    ("loss", "y", "count"),
+    [
+        (lambda out, y: (1 - out[:, 0] * y).clamp(min=0), torch.where(LABELS == 0, 1, -1), 9),
+        (nn.CrossEntropyLoss(ignore_index=2), LABELS, int((LABELS[:9] != 2).sum())),
+    ],
+)
+def test_a_prediction_counts_where_its_term_does(loss: Callable[..., Any], y: Tensor, count: int) -> None:
+    data = ((WIDE, y), (WIDE[:9], y[:9]))
+    task = Task(lambda: nn.Linear(3, 4), loss, *data, wrong=lambda out, y: torch.ones_like(out[:, 0]))
+    runs = OwnRuns(training(), task, slice(None), "loop")
+    _, _, wrong, counts = runs.loop.evaluate(runs.parameters, runs.buffers, *task.valid.take(torch.arange(9)))
+    assert (wrong == count).all() and (counts == count).all()
+
+
 def test_sum_at_lr_over_c_is_mean_at_lr_bit_for_bit_where_c_is_a_power_of_two() -> None:
     task = task_of(CASES["batch norm and dropout"])
     by_mean = runs_of(training(drop_last=True), task, "vmap_forward")

@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lrscale.errors import Refusal
 from lrscale.tasks.rows import Rows, Tree, leaves
-from lrscale.tasks.terms import TermsOf, terms_of
+from lrscale.tasks.terms import Terms, TermsOf, each_term_of, summed
 
 Groups = Callable[[str, nn.Parameter], Mapping[str, float]]
 """A function of a parameter's name and of the parameter that returns factors for options of the optimizer."""
@@ -74,8 +74,13 @@ class Task:
                 raise Refusal(f"`{name}` must be a function, got {type(function).__name__}.")
         if isinstance(model, nn.Module):
             raise Refusal("`model` must make a new module at each call, got a module. Take lambda: nn.Linear(4, 1).")
+        if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
+            raise Refusal(
+                "`loss` must have no weights that are trained, as only those of `model` are, "
+                f"got {next(name for name, _ in loss.named_parameters())}. Make them part of the model and of its output."
+            )
         self.make, self.wrong = model, wrong
-        self.terms_of: TermsOf = terms_of(loss)
+        self.each_term_of: TermsOf = each_term_of(loss)
         self.train, self.valid = Rows("train", train), Rows("valid", valid)
         self.module = self.fresh(torch.Generator().manual_seed(0))
         if self.fresh(torch.Generator().manual_seed(0)) is self.module:
@@ -92,6 +97,10 @@ class Task:
         self.terms = self._count_terms()
         if not self.terms.sum() > 0:
             raise Refusal("`loss` must have terms that count, got weights that are all 0 on the training data.")
+
+    def terms_of(self, out: Any, y: Any) -> Terms:
+        """Returns the terms of a module's output, summed over each example's terms, [example]."""
+        return summed(self.each_term_of(out, y))
 
     def fresh(self, generator: torch.Generator) -> nn.Module:
         """Makes a module from the seed of a generator, in train mode. torch's own generator is the same after the call."""

@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lrscale.tasks.own import Task, called
 from lrscale.tasks.rows import Tree, mapped
+from lrscale.tasks.terms import summed
 
 Tensors = Sequence[Tensor]
 Seeding = Callable[[int], None]
@@ -101,12 +102,13 @@ class Loop(Form):
     def sums(self, out: Any, y: Tree) -> Tensor:
         """Returns sums over the terms of some examples: of losses, of weights, of wrong predictions, of predictions, [4].
 
-        A prediction whose target is negative does not count, as with labels of -100.
+        A prediction counts unless the weight of its term is 0, as with labels of -100.
         """
-        losses, weights = self.task.terms_of(out, y)
+        each = self.task.each_term_of(out, y)
+        losses, weights = summed(each)
         wrong = torch.full_like(losses, torch.nan) if self.task.wrong is None else self.task.wrong(out, y)
-        is_label = isinstance(y, Tensor) and not y.is_floating_point() and y.shape == wrong.shape
-        counts = (y >= 0) if is_label else torch.ones_like(wrong)
+        its_own = next((w for w in (each.weights, weights) if w.shape == wrong.shape), None)
+        counts = torch.ones_like(wrong) if its_own is None else its_own != 0
         return torch.stack([part.sum(dtype=torch.float64) for part in (losses, weights, wrong * counts, counts)])
 
     def _point(self, parameters: Tensors, buffers: Tensors, seed: int, trial: int) -> None:
