@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,43 @@ class Learned(nn.Module):
         return F.cross_entropy(self.scale * out, y, reduction="none")
 
 
+class Scaled(nn.Module):
+    """Changes its inputs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(x.mul_(0.5))
+        return out
+
+
+class Counting(Scaled):
+    """Keeps in an attribute what changes at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += 1
+        out: Tensor = self.out(self.steps * x)
+        return out
+
+
+def drawn_by_numpy() -> nn.Module:
+    module = net()
+    assert isinstance(module, nn.Linear)
+    module.weight.data = torch.as_tensor(np.random.default_rng().normal(size=(4, 3)), dtype=torch.float32)
+    return module
+
+
+def at_random(out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses of which a random part counts."""
+    return F.cross_entropy(out, y, reduction="none"), torch.rand(len(y))
+
+
 ONE = net()
 
 
@@ -110,6 +148,28 @@ REFUSED: dict[str, tuple[Callable[[], Task], str]] = {
     "lists": (lambda: Task(net, F.cross_entropy, ([[1.0]], Y), PAIR), "`train` must hold tensors"),
     "iterable": (lambda: Task(net, F.cross_entropy, Endless(), PAIR), "map-style Dataset that is not empty, got Endless"),
     "not wrong": (lambda: Task(net, F.cross_entropy, PAIR, PAIR, lambda out, y: out), "`wrong` must return 1 where"),
+    "in place": (lambda: Task(Scaled, F.cross_entropy, PAIR, PAIR), "must leave inputs and targets as they are"),
+    "a counter": (lambda: Task(Counting, F.cross_entropy, PAIR, PAIR), "must give the same losses for the same weights"),
+    "numpy's draws": (
+        lambda: Task(drawn_by_numpy, F.cross_entropy, PAIR, PAIR),
+        "must draw its weights with torch, got another weight",
+    ),
+    "lazy": (lambda: Task(lambda: nn.LazyLinear(4), F.cross_entropy, PAIR, PAIR), "got weight, bias of a lazy layer"),
+    "shapes that broadcast": (
+        lambda: Task(lambda: nn.Linear(3, 1), lambda out, y: (out - y) ** 2, (X, X[:, 0]), (X, X[:, 0])),
+        r"must weigh the terms of an example by its targets alone.* got weights \[2.0, 2.0\] and then \[3.0, 3.0\]",
+    ),
+    "random terms": (lambda: Task(net, at_random, PAIR, PAIR), "must weigh the terms of an example by its targets alone"),
+    "a late label": (
+        lambda: Task(net, F.cross_entropy, (X, torch.arange(12) // 2), PAIR),
+        "must take examples 0 to 11 of `train` in eval mode, got IndexError",
+    ),
+    "a late nan": (
+        lambda: Task(net, F.cross_entropy, (X.where(Y[:, None] != 3, torch.nan), Y), PAIR),
+        "must be finite for fresh weights, got nan or inf for example 3 of `train`",
+    ),
+    "other valid": (lambda: Task(net, F.cross_entropy, PAIR, (X[:, :2], Y)), "must take examples 0 to 11 of `valid`"),
+    "no valid term": (lambda: Task(net, F.cross_entropy, PAIR, (X, Y * 0 - 100)), "must have terms that count.*`valid`"),
     "a loss with weights": (lambda: Task(net, Learned(), PAIR, PAIR), "`loss` must have no weights that are trained.* got scale"),
     "groups": (
         lambda: Task(net, F.cross_entropy, PAIR, PAIR, groups=lambda name, p: {"lr": -1.0}),

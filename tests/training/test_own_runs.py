@@ -65,6 +65,48 @@ class Named(nn.Module):
         return out
 
 
+class Centred(nn.Module):
+    """Puts a new tensor in the place of its buffer at each step."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(0)
+        out: Tensor = self.out(x - self.mean)
+        return out
+
+
+class Drawn(nn.Module):
+    """What the seed decides is more than weights that are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.order, self.shift = nn.Linear(3, 6).requires_grad_(False), torch.randperm(6), torch.rand(()).item()
+        self.out = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out((self.frozen(x)[:, self.order[:5]] + self.shift).relu())
+        return out
+
+
+class Sampled(nn.Module):
+    """Draws in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(x + torch.randn_like(x))
+        return out
+
+
 class Jumpy(nn.Module):
     """What torch.func cannot run: a branch that depends on the data."""
 
@@ -115,6 +157,7 @@ REFUSED = {
     "attention with dropout": {"vmap_grad", "vmap_forward"},  # draws the masks in another way than a plain loop
     "gru": {"vmap_forward"},  # torch.func has no rule for it outside of grad
     "lstm": {"vmap_forward"},
+    "replaced buffer": {"vmap_grad", "vmap_forward"},  # torch.func drops it
 }
 """The forms that cannot be taken."""
 
@@ -137,6 +180,8 @@ CASES = {
     "weight norm": Case(weight_normed, F.cross_entropy, WIDE, LABELS),
     "batch norm": Case(cnn, F.cross_entropy, IMAGES, LABELS),
     "batch norm and dropout": Case(lambda: cnn(0.4), F.cross_entropy, IMAGES, LABELS),
+    "replaced buffer": Case(Centred, F.cross_entropy, WIDE, LABELS),
+    "drawn beside weights": Case(Drawn, F.cross_entropy, WIDE, LABELS),
     "attention": Case(Tokens, token_losses, IDS, PADDED),
     "attention with dropout": Case(lambda: Tokens(0.3), token_losses, IDS, PADDED),
     "gru": Case(lambda: Recurrent(nn.GRU), token_losses, IDS, PADDED),
@@ -254,6 +299,23 @@ def test_masks_are_those_of_the_seed_for_every_lr_and_whoever_is_trained_beside(
     assert (same[1:, 0] != same[1:, 1]).all()
 
 
+def test_evaluation_draws_are_those_of_the_seed_whoever_is_trained_beside() -> None:
+    case = Case(Sampled, F.cross_entropy, WIDE, LABELS)
+    both = runs_of(training(), task_of(case), "vmap_forward")
+    alone = runs_of(replace(training(), seeds=(3,)), task_of(case), "loop")
+    assert_allclose(both.train_loss[:, 1::2], alone.train_loss, rtol=PLAIN)
+    assert_allclose(both.valid_loss[1::2], alone.valid_loss, rtol=PLAIN)
+
+
+def test_parts_that_all_modules_share_start_anew_in_each_training() -> None:
+    backbone = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
+    before = [tensor.clone() for tensor in backbone.state_dict().values()]
+    task = task_of(Case(lambda: nn.Sequential(backbone, nn.Linear(5, 4)), F.cross_entropy, WIDE, LABELS))
+    first, again = (runs_of(training(), task, form).train_loss for form in ("loop", "vmap_forward"))
+    assert_allclose(again, first, rtol=PLAIN)
+    assert all(map(torch.equal, backbone.state_dict().values(), before))
+
+
 def test_torch_s_own_generator_is_left_as_it_was() -> None:
     before = torch.get_rng_state()
     _ = runs_of(training(), task_of(CASES["batch norm and dropout"]), "loop")
@@ -283,7 +345,7 @@ def test_a_prediction_counts_where_its_term_does(loss: Callable[..., Any], y: Te
     data = ((WIDE, y), (WIDE[:9], y[:9]))
     task = Task(lambda: nn.Linear(3, 4), loss, *data, wrong=lambda out, y: torch.ones_like(out[:, 0]))
     runs = OwnRuns(training(), task, slice(None), "loop")
-    _, _, wrong, counts = runs.loop.evaluate(runs.parameters, runs.buffers, *task.valid.take(torch.arange(9)))
+    _, _, wrong, counts = runs.loop.evaluate(runs.parameters, runs.buffers, *task.valid.take(torch.arange(9)), print)
     assert (wrong == count).all() and (counts == count).all()
 
 

@@ -73,8 +73,8 @@ class OwnRuns:
         self.buffers = [self._stacked(values, trials) for values in zip(*(m.buffers() for m in modules), strict=True)]
         self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.updates = make_updates(training, chunk, self.parameters, task.factors)
-        self.loop = Loop(task)
-        self.form: Form = self.loop if form == "loop" else FORMS[form](task)
+        self.loop = Loop(task, training.seeds)
+        self.form: Form = self.loop if form == "loop" else FORMS[form](task, training.seeds)
         for used in (self.loop, self.form):
             self._cast(used)
 
@@ -84,7 +84,8 @@ class OwnRuns:
         return stacked.to(self.dtype) if stacked.is_floating_point() else stacked
 
     def _cast(self, form: Form) -> Form:
-        _ = form.module.to(self.dtype)
+        for module in form.modules:
+            _ = module.to(self.dtype)
         return form
 
     def minibatches(self, alone: AbstractSet[int] | None) -> Iterator[OwnMinibatch]:
@@ -132,7 +133,10 @@ class OwnRuns:
             yield mapped(itemgetter((slice(None), slice(start, start + size))), tree)
 
     def _seed(self, step: int, micro: int, index: int) -> None:
-        """Seeds torch's generator for the draws of the seed at an index in a micro-batch: dropout's masks."""
+        """Seeds torch's generator for the draws of the seed at an index in a micro-batch: dropout's masks.
+
+        Step 0 is that of evaluations, whose pieces are its micro-batches.
+        """
         name = ("draws", self.training.seeds[index], step, micro)
         _ = torch.default_generator.manual_seed(generator(*name).initial_seed())
 
@@ -140,13 +144,16 @@ class OwnRuns:
         """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
         buffers = [buffer.clone() for buffer in self.buffers]
 
-        def take_step(form: Form) -> list[Tensor]:
+        def take_step(form: Form) -> tuple[list[Tensor], ...]:
             for buffer, before in zip(self.buffers, buffers, strict=True):
                 _ = buffer.copy_(before)
             _ = self._sums(form, minibatch, 1)
-            return self.gradients
+            pairs = list(zip(self.buffers, buffers, strict=True))
+            changes = [after - before for after, before in pairs if before.is_floating_point()]
+            counts = [after.double() - before for after, before in pairs if not before.is_floating_point()]
+            return self.gradients, changes, counts
 
-        return fastest([self._cast(form) for form in make_forms(self.task)], take_step)
+        return fastest([self._cast(form) for form in make_forms(self.task, self.training.seeds)], take_step)
 
     def risks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns training loss, excess risk and population risk (both nan), [seed, trial] each."""
@@ -167,7 +174,7 @@ class OwnRuns:
         """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode."""
         size = max(1, PIECE_BYTES // (self.task.width * self.parameters[0].element_size()))
         sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64)
-        for indices in torch.arange(len(rows)).split(size):
-            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices))
+        for piece, indices in enumerate(torch.arange(len(rows)).split(size)):
+            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices), partial(self._seed, 0, piece))
         losses, weights, wrong, counts = sums
         return losses / weights, wrong / counts
