@@ -41,6 +41,13 @@ class Items(Dataset[tuple[Tensor, Tensor]]):
         return X[index] + self.noise * torch.randn(3), Y[index]
 
 
+class ByNumpy(Items):
+    """Items with noise of numpy."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return X[index] + np.random.default_rng().normal(), Y[index]
+
+
 class Endless(IterableDataset[tuple[Tensor, Tensor]]):
     def __iter__(self) -> Any:
         yield X[0], Y[0]
@@ -144,6 +151,10 @@ REFUSED: dict[str, tuple[Callable[[], Task], str]] = {
         lambda: Task(net, F.cross_entropy, (X, Y[:5]), PAIR),
         r"the same number of examples in each tensor, at least 1, got \[5",
     ),
+    "texts": (lambda: Task(net, F.cross_entropy, ("abc", Y), PAIR), "`train` must hold tensors.* got str and Tensor"),
+    "items with texts": (lambda: Task(net, F.cross_entropy, [(X[0], "cat")] * 12, PAIR), "got TypeError: no tensor: str"),
+    "ragged items": (lambda: Task(net, F.cross_entropy, [(X[0, :k], Y[0]) for k in (1, 2, 3)], PAIR), "got RuntimeError: stack"),
+    "items that numpy draws": (lambda: Task(net, F.cross_entropy, ByNumpy(), PAIR), "the same for the same seed of torch"),
     "three parts": (lambda: Task(net, F.cross_entropy, (X, Y, Y), PAIR), r"`train` must be a pair \(inputs, targets\)"),
     "lists": (lambda: Task(net, F.cross_entropy, ([[1.0]], Y), PAIR), "`train` must hold tensors"),
     "iterable": (lambda: Task(net, F.cross_entropy, Endless(), PAIR), "map-style Dataset that is not empty, got Endless"),
@@ -250,12 +261,18 @@ def test_terms_are_counted_once_for_all_training_examples() -> None:
 def test_a_dataset_that_is_small_and_not_random_is_loaded_once() -> None:
     items, noisy = Items(), Items(noise=1.0)
     loaded, streamed = Rows("train", items), Rows("train", noisy)
+    listed = Rows("train", [items[i] for i in range(12)])
+    assert_close(listed.take(torch.arange(12)), PAIR)
     read = items.read
     indices = torch.tensor([[3, 1], [0, 3]])
     assert_close(loaded.take(indices), (X[indices], Y[indices]))
     assert items.read == read and streamed.dataset is noisy
     x, y = streamed.take(torch.tensor([[3, 1]]))
     assert x.shape == (1, 2, 3) and y.tolist() == [[3, 1]] and not torch.equal(x[0], X[[3, 1]])
+    assert streamed.is_random and not loaded.is_random
+    assert torch.equal(streamed.take(torch.tensor([[3, 1]]))[0], x) and not torch.equal(
+        streamed.take(torch.tensor([[3, 1]]), 5)[0], x
+    )
 
 
 def test_trees_of_tensors_are_taken_together() -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from lrscale.spec import Training
 from lrscale.streams import generator
@@ -305,6 +306,23 @@ def test_evaluation_draws_are_those_of_the_seed_whoever_is_trained_beside() -> N
     alone = runs_of(replace(training(), seeds=(3,)), task_of(case), "loop")
     assert_allclose(both.train_loss[:, 1::2], alone.train_loss, rtol=PLAIN)
     assert_allclose(both.valid_loss[1::2], alone.valid_loss, rtol=PLAIN)
+
+
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
+    """Examples with noise that is drawn at each reading."""
+
+    def __len__(self) -> int:
+        return 22
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return WIDE[index] + torch.randn(3), LABELS[index]
+
+
+def test_random_examples_are_those_of_the_seed_whoever_is_trained_beside() -> None:
+    task = Task(lambda: nn.Linear(3, 4), F.cross_entropy, Augmented(), (WIDE, LABELS))
+    both = runs_of(training(), task, "vmap_forward").train_loss
+    alone = runs_of(replace(training(), seeds=(3,)), task, "loop").train_loss
+    assert_allclose(both[:, 1::2], alone, rtol=PLAIN)
 
 
 def test_parts_that_all_modules_share_start_anew_in_each_training() -> None:

@@ -39,7 +39,8 @@ class Task:
         their weights.
       train: a pair of inputs and targets, or a map-style Dataset of such pairs. Inputs and targets are tensors, or tuples
         or dicts of tensors, with the examples along the first axis. The module gets a tuple as its arguments, and a dict as
-        keyword arguments. A Dataset that is small and not random is loaded once.
+        keyword arguments. A Dataset that is small and not random is loaded once. A list of more than two pairs is a Dataset
+        too. Items may be random where torch draws them.
       valid: the validation data, likewise.
       wrong: a function of output and targets that returns 1 where the prediction is wrong and 0 elsewhere, one number a
         term; see `top1`. None where there are no classes.
@@ -175,7 +176,7 @@ class Task:
         module = self.fresh(torch.Generator().manual_seed(1)).train(False)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(1)
-            x, y = self.train.take(torch.arange(min(3, len(self.train))))
+            x, y = self.train.take(torch.arange(min(3, len(self.train))), seed=1)
             others = self._terms(module, x, y, "three training examples").weights[: len(weights)]
         if not torch.allclose(weights, others):
             raise Refusal(

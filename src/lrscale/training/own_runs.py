@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from lrscale.spec import Training
 from lrscale.streams import generator
@@ -32,12 +33,22 @@ class OwnMinibatch(NamedTuple):
 
 def own_minibatches(training: Training, task: Task) -> Iterator[OwnMinibatch]:
     """Yields one minibatch per step, epoch after epoch, without end."""
-    epoch, size = 0, training.step_examples
+    epoch, step, size = 0, 0, training.step_examples
     while True:
         orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
         for indices in orders[:, : training.steps_per_epoch * size].split(size, 1):
-            yield OwnMinibatch(*task.train.take(indices), task.terms[indices].sum(1, keepdim=True))
+            step += 1
+            yield OwnMinibatch(*_taken(training, task, indices, step), task.terms[indices].sum(1, keepdim=True))
         epoch += 1
+
+
+def _taken(training: Training, task: Task, indices: Tensor, step: int) -> tuple[Tree, Tree]:
+    """Returns the examples of a step, [seed, example, ...]. The draws of random ones depend on the seed and the step alone."""
+    if not task.train.is_random:
+        return task.train.take(indices)
+    draws = [generator("data", seed, step).initial_seed() for seed in training.seeds]
+    x, y = default_collate([task.train.take(*pair) for pair in zip(indices, draws, strict=True)])
+    return mapped(torch.clone, x), mapped(torch.clone, y)
 
 
 def choose_form(training: Training, task: Task) -> tuple[str, str]:
@@ -175,6 +186,6 @@ class OwnRuns:
         size = max(1, PIECE_BYTES // (self.task.width * self.parameters[0].element_size()))
         sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64)
         for piece, indices in enumerate(torch.arange(len(rows)).split(size)):
-            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices), partial(self._seed, 0, piece))
+            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices, piece), partial(self._seed, 0, piece))
         losses, weights, wrong, counts = sums
         return losses / weights, wrong / counts
