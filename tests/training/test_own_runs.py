@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lrscale.errors import Refusal
 from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.own import Task, called
@@ -372,6 +373,29 @@ def test_sum_at_lr_over_c_is_mean_at_lr_bit_for_bit_where_c_is_a_power_of_two() 
     by_mean = runs_of(training(drop_last=True), task, "vmap_forward")
     by_sum = runs_of(with_lrs(training(drop_last=True, reduction="sum"), *(lr / 4 for lr in LRS)), task, "vmap_forward")
     assert (by_mean.train_loss == by_sum.train_loss).all()
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups", "says"),
+    [
+        ({"batch_size": 1}, None, "micro-batches of 1, which the model.* ValueError: Expected more.* Take larger batches"),
+        ({"batch_size": 3, "drop_last": False}, None, "`batch_size` 3 gives micro-batches of 1, which.* Take drop_last=true"),
+        ({"batch_size": 3, "accumulation": 7, "drop_last": False}, None, "`batch_size` 3 gives micro-batches of 1"),
+        ({}, {"weight_decoy": 0.0}, "`groups` must return factors of lr, .*, the numbers of sgd, got 'weight_decoy'"),
+        ({}, {"nesterov": 0.0}, "`groups` must return factors of"),
+    ],
+)
+def test_what_no_step_can_take_is_refused_before_a_study(changes: dict[str, Any], groups: Any, says: str) -> None:
+    task = task_of(Case(normed, F.cross_entropy, WIDE, LABELS), groups=groups and (lambda name, p: groups))
+    made = replace(training(), **{"drop_last": True, **changes})
+    with pytest.raises(Refusal, match=says):
+        _ = choose_form(made, task)
+    if groups is None:
+        assert choose_form(replace(made, drop_last=True, batch_size=2), task)[0] in FORMS
 
 
 def test_chunks_and_memory() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 
 
 class Maker:
@@ -60,10 +60,8 @@ class Maker:
             try:
                 module = copy.deepcopy(module)
             except Exception as error:
-                first = str(error).partition("\n")[0]
                 raise Refusal(
-                    "`model` must make all its parts anew, as some lie outside of it and cannot be copied, "
-                    f"got {type(error).__name__}: {first:.200}."
+                    f"`model` must make all its parts anew, as some lie outside of it and cannot be copied, got {said(error)}."
                 ) from error
         return module.train()
 

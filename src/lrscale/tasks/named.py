@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, integer, one_of
 from lrscale.spec import OwnCode, Training
 from lrscale.tasks.held import held, is_held
@@ -110,9 +110,8 @@ def _make(name: str, sha256: str, options: str) -> Task:
         task = function(**json.loads(options))
     except Refusal as error:
         raise Refusal(f"`task` {name:.200}: {error}") from None
-    except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise Refusal(f"`task` {name:.200} must make a task, got {type(error).__name__}: {first:.200}.") from error
+    except (Exception, SystemExit) as error:
+        raise Refusal(f"`task` {name:.200} must make a task, got {said(error)}.") from error
     if not isinstance(task, Task):
         raise Refusal(f"`task` {name:.200} must return a lrscale.Task, got {type(task).__name__}.")
     return task

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 from lrscale.tasks.fresh import Maker
 from lrscale.tasks.rows import Rows, Tree, leaves
 from lrscale.tasks.terms import Terms, TermsOf, each_term_of, summed
@@ -192,9 +192,8 @@ class Task:
         except Refusal:
             raise
         except Exception as error:
-            first = str(error).partition("\n")[0]
             raise Refusal(
-                f"`model` and `loss` must take {what}, got {type(error).__name__}: {first:.200}. "
+                f"`model` and `loss` must take {what}, got {said(error)}. "
                 "The module gets the inputs with examples along the first axis, and the loss its output and the targets."
             ) from error
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 
 Tree = Any
 """A tensor, or a tuple or a dict of tensors; all have the examples along the same axis."""
@@ -119,10 +119,9 @@ class Rows:
                 x, y = default_collate([self.dataset[i] for i in indices])
             _ = [*leaves(x), *leaves(y)]
         except Exception as error:
-            first = str(error).partition("\n")[0]
             raise Refusal(
                 f"`{self.name}` must have items that torch's default_collate puts together to tensors, "
-                f"got {type(error).__name__}: {first:.150}. Let items be tensors or numbers of one shape."
+                f"got {said(error)}. Let items be tensors or numbers of one shape."
             ) from error
         return x, y
 

@@ -10,7 +10,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 from lrscale.rules import BOOLEAN, TEXT, Rule, is_integer, is_number
 from lrscale.tasks.held import is_held, no_file
 
@@ -188,9 +188,8 @@ def load(group: str, name: str, sha256: str) -> Any:
         return getattr(module, wanted)
     except Refusal:
         raise
-    except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise Refusal(f"`{group}` {name:.200} must run, got {type(error).__name__}: {first:.300}.") from error
+    except (Exception, SystemExit) as error:
+        raise Refusal(f"`{group}` {name:.200} must run, got {said(error)}.") from error
 
 
 def _module_name(sha256: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lrscale.errors import Refusal, said
 from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.own import PIECE_BYTES, Task
 from lrscale.tasks.rows import Rows, Tree, leaves, mapped
+from lrscale.training.fit import check_fit
 from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
 from lrscale.training.reduction import STEP_DIVISORS
@@ -55,10 +58,32 @@ def choose_form(training: Training, task: Task) -> tuple[str, str]:
     """Returns the name of the form that is fastest for a step of a training, and why other forms cannot be taken.
 
     The second one is empty where all can.
+
+    Raises:
+      Refusal: the task does not fit the training, or cannot take its smallest micro-batch.
     """
+    check_fit(training, task)
     runs = OwnRuns(training, task, slice(None), "loop")
+    minibatch = next(own_minibatches(training, task))
     with torch.random.fork_rng(devices=[]), quiet():
-        return runs.fastest_form(next(own_minibatches(training, task)))
+        check_smallest(training, task, minibatch)
+        return runs.fastest_form(minibatch)
+
+
+def check_smallest(training: Training, task: Task, minibatch: OwnMinibatch) -> None:
+    """Raises Refusal where a task cannot take as few examples at once as the smallest micro-batch has: with batch norm, one."""
+    short = 0 if training.drop_last else training.examples % training.step_examples
+    size = min(training.batch_size, short % training.batch_size or short or training.batch_size)
+    runs = OwnRuns(replace(training, seeds=training.seeds[:1]), task, slice(0, 1), "loop")
+    x, y = (mapped(lambda t: t[:1, :size], tree) for tree in (minibatch.x, minibatch.y))
+    try:
+        _ = runs.step(OwnMinibatch(x, y, minibatch.terms[:1]), 1)
+    except Exception as error:
+        way_out = "Take larger batches." if size == training.batch_size else "Take drop_last=true."
+        raise Refusal(
+            f"`batch_size` {training.batch_size} gives micro-batches of {size}, which the model or the loss cannot take in train "
+            f"mode, got {said(error)}. {way_out}"
+        ) from error
 
 
 class OwnRuns:
