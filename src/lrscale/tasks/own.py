@@ -33,17 +33,18 @@ class Task:
     the whole data.
 
     Args:
-      model: makes a module with fresh weights. It is called for each seed, after torch's generator was seeded.
+      model: makes a module with fresh weights. It is called for each seed, after torch's generator was seeded. A part that it
+        hands out at each call, such as a pretrained backbone, is copied. What changes from step to step is kept in buffers.
       loss: a loss of torch, which is called with `reduction="none"`, or a function of the module's output and the targets.
         The function returns one loss an example, [example], or one a term, [example, term], or a pair of such losses and
-        their weights.
+        their weights, which follow from the targets.
       train: a pair of inputs and targets, or a map-style Dataset of such pairs. Inputs and targets are tensors, or tuples
         or dicts of tensors, with the examples along the first axis. The module gets a tuple as its arguments, and a dict as
         keyword arguments. A Dataset that is small and not random is loaded once. A list of more than two pairs is a Dataset
         too. Items may be random where torch draws them.
       valid: the validation data, likewise.
       wrong: a function of output and targets that returns 1 where the prediction is wrong and 0 elsewhere, one number a
-        term; see `top1`. None where there are no classes.
+        term; see `top1`. It counts unless the weight of its term is 0. None where there are no classes.
       groups: a function of a parameter's name and of the parameter that returns factors for options of the optimizer, as in
         `lambda name, p: {"weight_decay": 0} if p.ndim < 2 else {}`. None where all parameters have the same options.
 

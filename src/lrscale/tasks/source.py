@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from lrscale.errors import Refusal, said
 from lrscale.rules import BOOLEAN, TEXT, Rule, is_integer, is_number
 from lrscale.tasks.held import is_held, no_file
+from lrscale.tasks.neighbours import hash_of
 
 TYPES: dict[str, Rule] = {
     "bool": BOOLEAN,
@@ -28,7 +29,8 @@ ADVICE = "Write FILE.py:NAME, or package.module:NAME for installed code."
 class Source(NamedTuple):
     """A function or a class of a user, as its file says it.
 
-    `file` is its file, and `sha256` the hash of the file's bytes. `defaults` holds the default of each parameter that has
+    `file` is its file, and `sha256` the hash of the file and of the neighbours that it
+    imports, see `hash_of`. `defaults` holds the default of each parameter that has
     one, and `rules` the rule of its type. `required` names the parameters without a default. `about` is the first line of
     the docstring.
     """
@@ -55,8 +57,7 @@ def read_source(group: str, name: str) -> Source:
         raise no_file(name)
     file = _file(group, name)
     try:
-        content = file.read_bytes()
-        tree = ast.parse(content)
+        tree, sha256 = ast.parse(file.read_bytes()), hash_of(file)
     except (OSError, SyntaxError, ValueError) as error:
         raise Refusal(f"`{group}` must name a Python file, got {name!r:.200}: {error!s:.200}. {ADVICE}") from None
     wanted = name.rpartition(":")[2]
@@ -74,7 +75,7 @@ def read_source(group: str, name: str) -> Source:
     classes = {part.name: part for part in tree.body if isinstance(part, ast.ClassDef)}
     defaults, rules, required = _signature(group, name, _init(node, classes) if isinstance(node, ast.ClassDef) else node)
     about = (ast.get_docstring(node) or "").partition("\n")[0]
-    return Source(file, hashlib.sha256(content).hexdigest(), defaults, rules, required, about)
+    return Source(file, sha256, defaults, rules, required, about)
 
 
 def _file(group: str, name: str) -> Path:
@@ -187,7 +188,7 @@ def trust(file: Path) -> str:
       Refusal: there is no such file.
     """
     try:
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        sha256 = hash_of(file)
     except OSError as error:
         raise Refusal(f"`--trust` must name a file, got {str(file)!r:.200}: {error.strerror}.") from None
     _TRUSTED.setdefault(sha256, []).append(file)
@@ -213,7 +214,7 @@ def load(group: str, name: str, sha256: str) -> Any:
     place, _, wanted = name.rpartition(":")
     trusted = _TRUSTED[sha256]
     file = next((file for file in trusted if file.resolve() == Path(place).resolve()), trusted[-1])
-    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+    if hash_of(file) != sha256:
         raise Refusal(f"`{group}` {file} must stay as it is while it is used, and has changed. Run the command again.")
     try:
         module = _run(file, sha256) if place.endswith(".py") else importlib.import_module(place)
