@@ -26,7 +26,7 @@ def said(error: BaseException) -> str:
       "KeyError: 'wd'"
     """
     first = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {first:.200}"
+    return f"{type(error).__name__}: {first:.200}".rstrip(".: ")
 
 
 def printable(text: str) -> str:
