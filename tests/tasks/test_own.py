@@ -248,6 +248,15 @@ def test_squared_errors_and_others_have_a_term_an_entry() -> None:
         assert_close(losses.sum() / weights.sum(), whole)
 
 
+def test_an_example_is_a_term_of_a_batchmean() -> None:
+    out = torch.randn(12, 3, generator=torch.Generator().manual_seed(1)).log_softmax(1)
+    y = X.softmax(1)
+    for loss in (nn.KLDivLoss(reduction="batchmean"), partial(F.kl_div, reduction="batchmean")):
+        losses, weights = terms_of(loss)(out, y)
+        assert weights.tolist() == [1.0] * 12
+        assert_close(losses.sum() / weights.sum(), loss(out, y))
+
+
 def test_terms_are_counted_once_for_all_training_examples() -> None:
     task = Task(
         lambda: nn.Embedding(7, 7),

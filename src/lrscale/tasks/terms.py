@@ -41,7 +41,8 @@ def each_term_of(loss: Callable[..., Any]) -> TermsOf:
     """Returns the function that computes the terms of a loss one by one: losses and weights, [example, ...] each.
 
     A loss of torch is called with `reduction="none"`. For cross-entropy and the negative log-likelihood, the weights are
-    those that torch's mean divides by: 0 where the target is `ignore_index`, the class weight elsewhere.
+    those that torch's mean divides by: 0 where the target is `ignore_index`, the class weight elsewhere. With the reduction
+    `batchmean`, as of the KL divergence, an example is one term.
 
     Args:
       loss: a loss of torch, as a function or as a module, or a function of output and targets of the user.
@@ -49,7 +50,7 @@ def each_term_of(loss: Callable[..., Any]) -> TermsOf:
     known = _known(loss)
     if known is not None:
         return known
-    plain = _without_reduction(loss)
+    plain, is_batchmean = _without_reduction(loss), _reduction(loss) == "batchmean"
 
     def function(out: Any, y: Any) -> Terms:
         result = plain(out, y)
@@ -66,9 +67,16 @@ def each_term_of(loss: Callable[..., Any]) -> TermsOf:
             raise Refusal(f"`loss` must return a tensor, got {type(result).__name__}. {RETURN}")
         if result.ndim == 0:
             raise Refusal(f"`loss` must not reduce, got a single number. {RETURN}")
+        if is_batchmean:
+            result = result.flatten(1).sum(1)
         return Terms(result, torch.ones_like(result))
 
     return function
+
+
+def _reduction(loss: Callable[..., Any]) -> object:
+    """Returns the reduction that a loss was made with; None where it has none."""
+    return loss.keywords.get("reduction") if isinstance(loss, partial) else getattr(loss, "reduction", None)
 
 
 def _without_reduction(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
