@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -53,7 +54,7 @@ def read_source(group: str, name: str) -> Source:
     """
     if is_held(name):
         raise no_file(name)
-    file = _file(group, name)
+    file = find_file(group, name)
     try:
         content = file.read_bytes()
         tree = ast.parse(content)
@@ -76,8 +77,16 @@ def read_source(group: str, name: str) -> Source:
     return Source(file, hashlib.sha256(content).hexdigest(), defaults, rules, required, about)
 
 
-def _file(group: str, name: str) -> Path:
-    """Returns the file of a user's code. A package is searched for without importing it."""
+def find_file(group: str, name: str) -> Path:
+    """Returns the file of a user's code. A package is searched for without importing it.
+
+    Args:
+      group: what the user calls it, for messages.
+      name: its name, `FILE.py:NAME` or `package.module:NAME`.
+
+    Raises:
+      Refusal: there is no such file.
+    """
     place = name.rpartition(":")[0]
     if place.endswith(".py"):
         if not Path(place).is_file():
@@ -174,6 +183,15 @@ def load(group: str, name: str, sha256: str) -> Any:
     Raises:
       Refusal: the file is not trusted, has changed, or fails when it is run.
     """
+    module = load_module(group, name, sha256)
+    try:
+        return getattr(module, name.rpartition(":")[2])
+    except AttributeError as error:
+        raise Refusal(f"`{group}` {name:.200} must run, got {told(error, _TRUSTED[sha256])}.") from error
+
+
+def load_module(group: str, name: str, sha256: str) -> Any:
+    """Runs the file of a user's code, once, and returns it as a module. Takes and raises what `load` does."""
     if sha256 not in _TRUSTED:
         raise Refusal(
             f"`{group}` {name:.200} is code, which a sweep file or a record cannot run. "
@@ -182,15 +200,21 @@ def load(group: str, name: str, sha256: str) -> Any:
     file = _TRUSTED[sha256]
     if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
         raise Refusal(f"`{group}` {file} must stay as it is while it is used, and has changed. Run the command again.")
-    place, _, wanted = name.rpartition(":")
+    place = name.rpartition(":")[0]
     try:
-        module = _run(file, sha256) if place.endswith(".py") else importlib.import_module(place)
-        return getattr(module, wanted)
+        return _run(file, sha256) if place.endswith(".py") else importlib.import_module(place)
     except Refusal:
         raise
-    except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise Refusal(f"`{group}` {name:.200} must run, got {type(error).__name__}: {first:.300}.") from error
+    except (Exception, SystemExit) as error:
+        raise Refusal(f"`{group}` {name:.200} must run, got {told(error, file)}.") from error
+
+
+def told(error: BaseException, file: Path) -> str:
+    """Returns an error of a user's code in one line: its type, its first line, and the last line of the file on its way."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == file.resolve()]
+    place = f" ({file.name}, line {lines[-1].lineno})" if lines else ""
+    first = str(error).partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {first:.300}{place}"
 
 
 def _module_name(sha256: str) -> str:
