@@ -45,7 +45,8 @@ def load_step(name: str) -> AuditedStep:
         return _beside(function, module, name)
     if required:
         raise Refusal(
-            f"`STEP` {name:.200} must have no required parameter or one, got {len(required)}: {', '.join(required)}. {HOW_TO_WRITE}"
+            f"`STEP` {name:.200} must have no required parameter or one, got {len(required)}: {', '.join(required):.200}. "
+            f"{HOW_TO_WRITE}"
         )
     try:
         made = function()

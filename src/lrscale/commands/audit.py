@@ -177,7 +177,7 @@ def _keep(audit: "Audit", audited: "AuditedStep", name: str, options: argparse.N
         settings = {"reduction": options.reduction, "ranks": options.ranks, "accumulation": audited.options.get("accumulation")}
         sha256 = trust(find_file("STEP", name))
         run_id = record_audit(options.tracking_uri, name, sha256, settings, audit, files)
-        print(f"recorded in {options.tracking_uri}, experiment audits, run {run_id}", file=out)
+        print(f"recorded in {options.tracking_uri}, experiment audits, run {run_id}; see it with lrscale ui audits", file=out)
 
 
 COMMAND = Command(9, "tell what your training step really does to the gradient", _add, _run)

@@ -111,7 +111,7 @@ def show_audit(audit: Audit, console: Console) -> None:
         say("")
         say(f"{place}. {KIND_TITLES.get(finding.kind, finding.kind)}", "bold red" if finding.is_mistake else "bold yellow")
         say(_wrapped(finding.sentence, width, "   ", "   "))
-        for title, lines in (("right:", _fix(finding, width)), ("lr then:", _commands(finding, width))):
+        for title, lines in (("fix:", _fix(finding, width)), ("then the lr:", _commands(finding, width))):
             if lines:
                 say(f"   {title}", "dim")
                 say("\n".join(lines), "cyan")

@@ -11,12 +11,14 @@ from lrscale.errors import printable
 from lrscale.provenance import source_tags
 from lrscale.tracking.client import deliver
 from lrscale.tracking.entries import entry, now_ms, rounded
-from lrscale.tracking.schema import AUDIT_KINDS, AUDIT_SOURCE, AUDIT_VERDICT, AUDITS, KIND, NOTE
+from lrscale.tracking.schema import AUDIT_KINDS, AUDIT_SOURCE, AUDIT_VERDICT, AUDITS, COLOUR, KIND, NOTE
 from lrscale.tracking.store import Store
 from lrscale.tracking.trial_note import escape_markdown
 
 VERDICT_TAGS = {True: "invariant", False: "not invariant", None: "not audited"}
 """The verdict's tag, by `Audit.ok`."""
+VERDICT_PAINT = {True: "#009e73", False: "#d55e00", None: "#e69f00"}
+"""The colour of a run in MLflow, by `Audit.ok`."""
 AUDIT_METRICS = {
     "growth": "growth",
     "accumulation factor": "accumulation_factor",
@@ -52,7 +54,7 @@ def record_audit(uri: str, name: str, sha256: str, settings: Mapping[str, Any], 
         AUDIT_KINDS: ", ".join(sorted(audit.kinds)),
         AUDIT_SOURCE: sha256,
     }
-    tags |= {NOTE: _note(audit), **source_tags(), "mlflow.source.name": "lrscale audit"}
+    tags |= {NOTE: _note(audit), COLOUR: VERDICT_PAINT[audit.ok], **source_tags(), "mlflow.source.name": "lrscale audit"}
     groups = audit.numbers.get("groups") or [{}]
     known = {
         "optimizer": audit.numbers.get("optimizer"),
