@@ -37,8 +37,7 @@ def load_step(name: str) -> AuditedStep:
     Raises:
       Refusal: there is no such file or name, its code fails, or it gives something else.
     """
-    file = find_file("STEP", name)
-    module = load_module("STEP", name, trust(file))
+    module = _module(name)
     function = _function(module, name)
     required = _required(function, name)
     if len(required) == 1:
@@ -48,12 +47,47 @@ def load_step(name: str) -> AuditedStep:
             f"`STEP` {name:.200} must have no required parameter or one, got {len(required)}: {', '.join(required):.200}. "
             f"{HOW_TO_WRITE}"
         )
+    return _made(function, name)
+
+
+def load_maker(name: str) -> AuditedStep:
+    """Runs a user's file, and returns a function that makes a step, in place of the step, with no batch and no model.
+
+    `lrscale.audit` calls it in each process where it compares several.
+
+    Args:
+      name: as for `load_step`; a function without required parameters.
+
+    Raises:
+      Refusal: as for `load_step`, or the function has required parameters.
+    """
+    function = _function(_module(name), name)
+    if required := _required(function, name):
+        raise Refusal(
+            f"`STEP` {name:.200} must have no required parameter where --ranks is given, got {', '.join(required):.200}. "
+            "Write a function that returns (step, batch, model): it is called in each process."
+        )
+
+    def make() -> tuple[Any, ...]:
+        return tuple(_made(function, name))
+
+    return AuditedStep(make, None, None, {})
+
+
+def _module(name: str) -> Any:
+    """Runs a user's file, and returns it as a module."""
+    return load_module("STEP", name, trust(find_file("STEP", name)))
+
+
+def _made(function: Callable[[], Any], name: str) -> AuditedStep:
+    """Calls a function that makes a step; raises Refusal where it fails or returns something else."""
     try:
         made = function()
     except Refusal as error:
         raise Refusal(f"`STEP` {name:.200}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise Refusal(f"`STEP` {name:.200} must return (step, batch, model), got {told(error, file)}.") from error
+        said = told(error, find_file("STEP", name))
+        raise Refusal(f"`STEP` {name:.200} must return (step, batch, model), got {said}.") from error
     return _returned(made, name)
 
 

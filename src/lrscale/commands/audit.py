@@ -31,6 +31,7 @@ exit status: 0 where the update is invariant to how examples are grouped, 1 wher
 examples:
   lrscale audit mine.py:step                                 audit a step
   lrscale audit mine.py:step --accumulation 4                with 4 micro-batches an update
+  lrscale audit mine.py:make --ranks 2                       against 2 processes; make() returns (step, batch, model)
   lrscale audit mine.py:step --format json                   print one JSON document
   lrscale audit mine.py:step --figure audit.png --record     draw |g| against examples, and keep an MLflow run
   lrscale audit --task mine.py:cnn --reduction sum --option width=8
@@ -76,6 +77,10 @@ def _check(options: argparse.Namespace) -> str:
     for field, value in (("--reduction", options.reduction), ("--option", options.option)):
         if options.task is None and value:
             raise Refusal(f"`{field}` goes with --task, got it with a step. Set it in your file.")
+    if options.task is not None and options.ranks != 1:
+        raise Refusal(
+            f"`--ranks` goes with a step, got {options.ranks} with --task. Write a function that makes a step with DDP."
+        )
     if options.figure is not None:
         file = Path(options.figure)
         if file.suffix not in PICTURES or not file.parent.is_dir():
@@ -89,9 +94,10 @@ def _check(options: argparse.Namespace) -> str:
 
 def _load(name: str, options: argparse.Namespace) -> "AuditedStep":
     """Returns the step of a file or of a task, with the options of the command line."""
-    from lrscale.audit.named import load_step
+    from lrscale.audit.named import load_maker, load_step
 
-    audited = load_step(name) if options.task is None else _task_step(name, options)
+    load = load_step if options.ranks == 1 else load_maker
+    audited = load(name) if options.task is None else _task_step(name, options)
     given = {} if options.accumulation is None else {"accumulation": options.accumulation}
     return audited._replace(options={**audited.options, **given})
 

@@ -23,7 +23,7 @@ JSON_NAMES = {
 """The keys in JSON of numbers whose names are formulas. Of other names the words are joined by `_`."""
 KIND_TITLES = {"c": "not the reference's c"}
 """The titles of kinds whose name alone does not speak."""
-NARROWEST, WIDEST = 40, 80
+NARROWEST, WIDEST = 60, 80
 """The least and the most columns of the text."""
 
 
