@@ -46,7 +46,9 @@ READS = {
     "training/forms": {"time"},
     "training/process_group": IMPURE,
     "audit/state": {"pathlib", "random", "sys"},
-    "audit/bench": {"random"},
+    "audit/draws": {"random"},
+    "audit/processes": IMPURE,
+    "audit/watch": {"sys"},
 }
 """Images and a user's code are read from files; forms of gradients are timed; process groups start processes; an audit puts
 Python's random state back, and tells the user's code from that of packages."""
