@@ -1,6 +1,8 @@
 """`lrscale audit`: which code it runs and how, its exit status, and what it refuses."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from lrscale.commands.audit import AUDIT_ABOUT, AUDIT_EXAMPLES
 from lrscale.commands.cli import main
 from lrscale.training.reduction import REDUCTIONS
+from tests.configs import ROOT
 from tests.program import here
 
 MINE = """
@@ -233,3 +236,34 @@ def test_the_weights_of_a_task_are_put_back(mine: Path) -> None:
     step, batch, model, options = task_step(task, "sum")
     audit(step, batch, model, **options)
     assert all(torch.equal(a, b) for a, b in zip(before, task.module.parameters(), strict=True))
+
+
+README = (ROOT / "src" / "lrscale" / "audit" / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M)
+TINY = re.compile(r"(\d+e-\d+|0 %) of it")
+"""Rounding, which differs from machine to machine."""
+
+
+def test_the_readme_shows_what_the_command_prints(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    (folder / "mine.py").write_text(next(text for language, text in BLOCKS if language == "python"))
+    shown = [text for language, text in BLOCKS if language == "console"]
+    assert shown
+    for text in shown:
+        command, _, output = text.partition("\n")
+        printed = here(folder, *shlex.split(command)[2:], status=1)
+        assert TINY.sub("#", printed) == TINY.sub("#", output)
+
+
+def test_the_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from lrscale.audit.check import assert_batch_invariant
+
+    scope: dict[str, Any] = {}
+    for language, text in BLOCKS:
+        if language == "python":
+            exec(text, scope)
+    assert {finding.kind for finding in scope["result"].findings if finding.is_mistake} == {"not divided"}
+    assert "The update is invariant" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="The update depends on"):
+        assert_batch_invariant(scope["step"], scope["batch"], scope["model"], accumulation=4)
+    scope["test_the_step_averages"](assert_batch_invariant)

@@ -20,6 +20,7 @@ DOCUMENTS = (
     "tests/README.md",
     "tests/benchmarks/README.md",
     "src/lrscale/README.md",
+    "src/lrscale/audit/README.md",
     "src/lrscale/hydra_app/README.md",
 )
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}

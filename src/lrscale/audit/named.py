@@ -19,7 +19,7 @@ HOW_TO_WRITE = (
 class AuditedStep(NamedTuple):
     """What `lrscale.audit` is called with: `step(micro_batches)` makes one update, and `options` holds the keywords."""
 
-    step: Callable[[list[Any]], Any]
+    step: Callable[..., Any]
     batch: Any
     model: Any
     options: Mapping[str, Any]

@@ -19,6 +19,7 @@ JSON_NAMES = {
     "given / raw": "given_over_raw",
     "window of j / whole": "window_of_j_over_whole",
     "still part / growing part": "still_part_over_growing_part",
+    "ranks / one process": "ranks_over_one_process",
 }
 """The keys in JSON of numbers whose names are formulas. Of other names the words are joined by `_`."""
 KIND_TITLES = {"c": "not the reference's c"}
@@ -211,9 +212,9 @@ def _windows(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "lost between two backwards", _share(numbers["changed between backwards"])
     if "unlike micro-batches apart from their whole" in numbers:
         yield "unlike micro-batches, off by", _share(numbers["unlike micro-batches apart from their whole"])
-    for key, value in numbers.items():
-        if key.startswith("rank") and isinstance(value, int | float):
-            yield key, _digits(value)
+    if "ranks" in numbers:
+        yield "processes against one", f"{numbers['ranks']} processes / one = {_digits(numbers['ranks / one process'])}"
+        yield "unlike processes, off by", _share(numbers["ranks apart from one process"])
 
 
 def _update(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
