@@ -267,3 +267,33 @@ def test_the_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(AssertionError, match="The update depends on"):
         assert_batch_invariant(scope["step"], scope["batch"], scope["model"], accumulation=4)
     scope["test_the_step_averages"](assert_batch_invariant)
+
+
+RANKS = """
+import torch
+import torch.distributed as group
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def make():
+    torch.manual_seed(0)
+    model = net = nn.Linear(3, 1)
+    if group.get_world_size() > 1:
+        model = DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def step(micro_batches):
+        optimizer.zero_grad()
+        for x in micro_batches:
+            model(x).square().mean().backward()
+        optimizer.step()
+
+    return step, torch.randn(6, 3), net
+"""
+
+
+def test_a_function_is_called_in_each_process(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "ddp.py").write_text(RANKS)
+    numbers = document(capsys, "ddp.py:make", "--ranks", "2", status=0)["numbers"]
+    assert numbers["ranks"] == 2 and numbers["ranks_over_one_process"] == pytest.approx(1.0, abs=1e-4)
