@@ -42,7 +42,7 @@ def accelerate_case(loss: Callable[..., torch.Tensor], batch: Batch, whole_windo
             with accelerator.accumulate(model):
                 accelerator.backward(loss(model, micro_batch, micro_batches, accelerator))
                 if clip == "every" or (clip == "last" and accelerator.sync_gradients):
-                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                    accelerator.clip_grad_norm_(model.parameters(), 0.5)
                 optimizer.step()
                 optimizer.zero_grad()
 

@@ -67,3 +67,9 @@ def total(model: nn.Module, batch: Batch) -> torch.Tensor:
 def labels(batch: Batch) -> int:
     """How many labels of `batch` count."""
     return int((batch["y"] != -100).sum())
+
+
+def with_reference(case: Case) -> Case:
+    """The same case, with the mean over the labels of a batch as its reference. A module of Lightning keeps its network in `net`."""
+    net = getattr(case.model, "net", case.model)
+    return case._replace(options={**case.options, "reference": lambda batch: mean(net, batch)})

@@ -19,15 +19,15 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tests.audit.framework_data import WINDOW, Batch, Case, labels, mean, network, total
+from tests.audit.framework_data import WINDOW, Batch, Case, labels, mean, network
 
-type_of_loss = Callable[[nn.Module, Batch], torch.Tensor]
+Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 
 class Module(lightning.LightningModule):
     """Automatic optimization of `loss(net, batch)` by SGD. Lightning divides."""
 
-    def __init__(self, loss: type_of_loss = mean) -> None:
+    def __init__(self, loss: Loss = mean) -> None:
         super().__init__()
         self.net, self.loss = network(), loss
 
@@ -41,7 +41,7 @@ class Module(lightning.LightningModule):
 class Manual(Module):
     """Manual optimization: `divisor(module)` is what each loss is divided by; the update comes after the last micro-batch."""
 
-    def __init__(self, divisor: Callable[["Manual"], float] = lambda module: 1.0, loss: type_of_loss = mean) -> None:
+    def __init__(self, divisor: Callable[["Manual"], float] = lambda _: 1.0, loss: Loss = mean) -> None:
         super().__init__(loss)
         self.divisor, self.automatic_optimization = divisor, False
         self.window: list[Batch] = []  # what `step_of` feeds

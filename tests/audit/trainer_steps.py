@@ -4,7 +4,7 @@ Read in transformers 5.24 (src/transformers):
   trainer.py, `_get_num_items_in_batch`: counts the labels of a whole window that are not -100, from `labels[..., 1:]` for causal
     language models, where the model's forward takes `**kwargs` or a `compute_loss_func` is given.
   trainer.py, `training_step`: divides the loss by the number of micro-batches in this window (a short last window has fewer),
-    unless the model takes `**kwargs` and there is a count, or a `compute_loss_func` is given; `loss_is_scaled_for_ga` overrules both.
+    unless the model takes `**kwargs` and there is a count, or a `compute_loss_func` is given. `loss_is_scaled_for_ga` overrules it.
   trainer.py, `create_accelerator_and_postprocess`: gives Accelerate a window of 1, so that `accelerator.backward` divides by 1.
   trainer.py, `_run_epoch`: clips once an update, at `max_grad_norm`, which is 1.0 unless it is set.
   loss/loss_utils.py, `fixed_cross_entropy`: the sum over tokens by `num_items_in_batch`; the mean where it is not given.
@@ -57,6 +57,13 @@ def local_mean(model: nn.Module, inputs: Batch) -> torch.Tensor:
     return loss
 
 
+class DropsCount(LlamaForCausalLM):
+    """A model whose forward takes `**kwargs`, so that the Trainer leaves the division to it, and drops them."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **_: Any) -> Any:
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+
+
 class LocalMean(Trainer):
     """Overrides `compute_loss` with the mean over one micro-batch. The Trainer trusts it to have divided by the count."""
 
@@ -101,7 +108,24 @@ def step_of(trainer: Trainer) -> Callable[[list[Batch]], object]:
     return step
 
 
-def trainer_case(folder: Path, model: nn.Module, kind: type[Trainer] = Trainer, batch: Batch | None = None, **settings: Any) -> Case:
+def sum_over_count(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """A right `compute_loss_func`: the sum over the tokens of a micro-batch, divided by the tokens of the window."""
+    return cross_entropy(outputs, labels, "sum") / num_items_in_batch
+
+
+def mean_over_micro_batch(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """A wrong one, which ignores the count. The Trainer trusts it to have divided."""
+    return cross_entropy(outputs, labels, "mean")
+
+
+def cross_entropy(outputs: Any, labels: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Cross-entropy of each token with the next one."""
+    return nn.functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction=reduction)
+
+
+def trainer_case(
+    folder: Path, model: nn.Module, kind: type[Trainer] = Trainer, batch: Batch | None = None, **settings: Any
+) -> Case:
     """A case of `kind`, in a window of four micro-batches. `settings` go to TrainingArguments, `compute_loss_func` to Trainer."""
     loss = settings.pop("compute_loss_func", None)
     options = {"max_steps": 1, "gradient_accumulation_steps": WINDOW, "max_grad_norm": 0.0, "optim": "sgd", **settings}
@@ -111,24 +135,20 @@ def trainer_case(folder: Path, model: nn.Module, kind: type[Trainer] = Trainer, 
     return Case(step_of(trainer), batch or prompts(), model, {"accumulation": WINDOW})
 
 
-def with_reference(case: Case) -> Case:
-    """The same case, with the mean over the tokens of a batch as its reference."""
+def with_own_loss(case: Case) -> Case:
+    """The same case, with the model's own loss as its reference: the mean over the tokens of a batch."""
     return case._replace(options={**case.options, "reference": lambda batch: local_mean(case.model, batch)})
 
 
-def divided_twice(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """A `compute_loss_func` that takes the mean over one micro-batch and divides it by nothing else."""
-    raise NotImplementedError
-
-
-def sequence_classifier() -> LlamaForSequenceClassification:
-    """A Llama of one layer that tells four classes apart."""
+def classifier_case(folder: Path) -> Case:
+    """Transformers' own Llama with a head for four classes, which drops the count in some versions."""
     torch.manual_seed(0)
-    return LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=CLASSES))
+    model = LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=CLASSES))
+    return trainer_case(folder, model, batch={**prompts(), "labels": torch.tensor([0, 1, 2, 3, 0, 1])})
 
 
 def mixture(router_loss: bool) -> MixtralForCausalLM:
-    """A Mixtral of one layer and two experts, both always used; with or without its loss on the router."""
+    """A Mixtral of one layer and four experts, two for each token; with or without its loss on the router."""
     torch.manual_seed(0)
-    experts = {"num_local_experts": 2, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.1, "output_router_logits": router_loss}
-    return MixtralForCausalLM(MixtralConfig(**SIZES, **experts))
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.1, "output_router_logits": router_loss}
+    return MixtralForCausalLM(MixtralConfig(**SIZES, **experts, experts_implementation="eager"))
