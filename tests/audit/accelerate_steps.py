@@ -2,8 +2,8 @@
 
 Read in accelerate 1.15 (src/accelerate):
   accelerator.py, `backward`: divides every loss by `gradient_accumulation_steps`, also in a last window that is shorter.
-  accelerator.py, `_do_sync`: a window also ends with the data; `AcceleratedOptimizer.step` and `.zero_grad` (optimizer.py) do nothing
-    before it ends.
+  accelerator.py, `_do_sync`: a window also ends with the data.
+  optimizer.py, `AcceleratedOptimizer.step` and `zero_grad`: do nothing before a window ends.
   accelerator.py, `clip_grad_norm_`: clips at every call, whether or not a window ends; `sync_gradients` tells.
 """
 
@@ -28,8 +28,11 @@ def accelerator_of(window: int = WINDOW) -> Accelerator:
 def accelerate_case(loss: Callable[..., torch.Tensor], batch: Batch, whole_windows: bool = True, clip: str = "") -> Case:
     """A case of the loop from Accelerate's documentation, in a window of four micro-batches.
 
-    `loss(model, micro_batch, micro_batches, accelerator)`. `whole_windows`: the setting is the number of micro-batches of each update;
-    else it stays four, as in a run whose last window is short. `clip`: "every" backward, or the "last" of a window.
+    Args:
+      loss: of `(model, micro_batch, micro_batches, accelerator)`.
+      batch: the examples.
+      whole_windows: sets the window to the number of micro-batches of each update; else it stays four, and the last is short.
+      clip: clips at "every" backward, or at the "last" of a window.
     """
     accelerator = accelerator_of()
     net = network()

@@ -70,6 +70,6 @@ def labels(batch: Batch) -> int:
 
 
 def with_reference(case: Case) -> Case:
-    """The same case, with the mean over the labels of a batch as its reference. A module of Lightning keeps its network in `net`."""
-    net = getattr(case.model, "net", case.model)
+    """The same case, with the mean over the labels of a batch as its reference."""
+    net = getattr(case.model, "net", case.model)  # of a module of Lightning
     return case._replace(options={**case.options, "reference": lambda batch: mean(net, batch)})

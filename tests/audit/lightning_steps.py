@@ -1,12 +1,12 @@
 """Steps of Lightning: each makes one update by `Trainer.fit` over a list of micro-batches.
 
 Read in lightning 2.6.6 (src/lightning/pytorch):
-  loops/optimization/automatic.py, `ClosureResult.from_training_step_output`: divides every loss by `accumulate_grad_batches`, also in
-    a last window that is shorter.
+  loops/optimization/automatic.py, `ClosureResult.from_training_step_output`: divides every loss by `accumulate_grad_batches`,
+    also in a last window that is shorter.
   loops/optimization/automatic.py, `_AutomaticOptimization._optimizer_step`: hands `optimizer.step` a closure, which the optimizer
     calls once; forward, `zero_grad`, backward and clipping of the last micro-batch happen inside.
   loops/optimization/manual.py: divides nothing; the module decides when to step.
-  plugins/precision/amp.py, `MixedPrecision.optimizer_step`: unscales in `optimizer.step()`, just before `on_before_optimizer_step`.
+  plugins/precision/amp.py, `MixedPrecision.optimizer_step`: unscales in `optimizer.step()`, before `on_before_optimizer_step`.
     So `self.clip_gradients` in a manual `training_step` still meets scaled gradients.
 """
 

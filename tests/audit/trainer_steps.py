@@ -4,7 +4,8 @@ Read in transformers 5.24 (src/transformers):
   trainer.py, `_get_num_items_in_batch`: counts the labels of a whole window that are not -100, from `labels[..., 1:]` for causal
     language models, where the model's forward takes `**kwargs` or a `compute_loss_func` is given.
   trainer.py, `training_step`: divides the loss by the number of micro-batches in this window (a short last window has fewer),
-    unless the model takes `**kwargs` and there is a count, or a `compute_loss_func` is given. `loss_is_scaled_for_ga` overrules it.
+    unless the model takes `**kwargs` and there is a count, or a `compute_loss_func` is given.
+    `loss_is_scaled_for_ga` overrules that.
   trainer.py, `create_accelerator_and_postprocess`: gives Accelerate a window of 1, so that `accelerator.backward` divides by 1.
   trainer.py, `_run_epoch`: clips once an update, at `max_grad_norm`, which is 1.0 unless it is set.
   loss/loss_utils.py, `fixed_cross_entropy`: the sum over tokens by `num_items_in_batch`; the mean where it is not given.
