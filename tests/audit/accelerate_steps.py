@@ -7,15 +7,17 @@ Read in accelerate 1.15 (src/accelerate):
   accelerator.py, `clip_grad_norm_`: clips at every call, whether or not a window ends; `sync_gradients` tells.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from torch import distributed, nn
 from torch.utils.data import DataLoader
 
-from tests.audit.framework_data import WINDOW, Batch, Case, labels, mean, network, total
+from tests.audit.framework_data import WINDOW, Batch, Case, labels, mean, network, sequences, total
 
 
 def accelerator_of(window: int = WINDOW) -> Accelerator:
@@ -70,3 +72,32 @@ def over_the_window(model: Any, micro_batch: Batch, window: list[Batch], acceler
 def over_the_window_divided(model: Any, micro_batch: Batch, window: list[Batch], accelerator: Accelerator) -> torch.Tensor:
     """The sum over the window's count, which `backward` then divides once more."""
     return total(model, micro_batch) / sum(map(labels, window))
+
+
+def makes_rank(gathers: bool) -> Callable[[], tuple[Callable[[list[Batch]], object], Batch, nn.Module]]:
+    """Makes a step of one of several processes, where DDP averages gradients.
+
+    Args:
+      gathers: divides by the labels of all processes, times their number; else by those of its own.
+    """
+
+    def make() -> tuple[Callable[[list[Batch]], object], Batch, nn.Module]:
+        if distributed.is_initialized() and distributed.get_world_size() > 1:  # what a launcher tells Accelerate
+            rank, size = str(distributed.get_rank()), str(distributed.get_world_size())
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "OMP_NUM_THREADS": "1"}
+        accelerator = accelerator_of(1)
+        net = network()
+        model, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
+
+        def step(micro_batches: list[Batch]) -> None:
+            optimizer.zero_grad()
+            for micro_batch in micro_batches:
+                count = torch.tensor(labels(micro_batch))
+                if gathers:
+                    count = accelerator.gather(count).sum() / accelerator.num_processes
+                accelerator.backward(total(model, micro_batch) / count)
+            optimizer.step()
+
+        return step, sequences(), net
+
+    return make

@@ -26,6 +26,7 @@ from tests.audit.accelerate_steps import (
     accelerator_of,
     divided_again,
     local_mean,
+    makes_rank,
     over_the_window,
     over_the_window_divided,
 )
@@ -90,6 +91,7 @@ TRAINER = {
     ),
     "right: label smoothing": says(lambda f: trainer_case(f, language_model(), label_smoothing_factor=0.1)),
     "right: clipped at 1, as by default": says(lambda f: trainer_case(f, language_model(), max_grad_norm=1.0), clip_threshold=1),
+    "right: a classifier that is told to be divided": says(lambda f: classifier_case(f, is_told=True), accumulation_factor=1),
     "right: experts without a loss on the router": says(lambda f: trainer_case(f, mixture(router_loss=False))),
     # transformers#34191: token means, averaged over micro-batches
     "a model that takes no count": says(lambda f: trainer_case(f, WithoutCount(language_model().config)), "mean of means"),
@@ -215,6 +217,14 @@ def test_the_audit_says_what_a_step_does(name: str, tmp_path: Path) -> None:
     assert ("clip before unscale" in audit.kinds) is ("before unscaling" in name)
     assert audit.runs <= 60
     assert not list(tmp_path.iterdir()), "a step of one update writes nothing"
+
+
+@pytest.mark.parametrize("gathers", [True, False])
+def test_counts_of_several_processes_must_be_gathered(gathers: bool) -> None:
+    """transformers#34373: each process divides by its own tokens, and DDP averages."""
+    audit = lrscale.audit(makes_rank(gathers), ranks=2)
+    assert {finding.kind for finding in audit.findings if finding.is_mistake} == (set() if gathers else {"mean of ranks' means"})
+    assert audit.numbers["ranks / one process"] == pytest.approx(1, rel=CLOSE)
 
 
 def test_transformers_own_classifier_is_judged_as_a_plain_comparison_judges_it(tmp_path: Path) -> None:

@@ -141,10 +141,12 @@ def with_own_loss(case: Case) -> Case:
     return case._replace(options={**case.options, "reference": lambda batch: local_mean(case.model, batch)})
 
 
-def classifier_case(folder: Path) -> Case:
-    """Transformers' own Llama with a head for four classes, which drops the count in some versions."""
+def classifier_case(folder: Path, is_told: bool = False) -> Case:
+    """Transformers' own Llama with a head for four classes, which drops the count in some versions. `is_told`: says so."""
     torch.manual_seed(0)
     model = LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=CLASSES))
+    if is_told:
+        model.accepts_loss_kwargs = False
     return trainer_case(folder, model, batch={**prompts(), "labels": torch.tensor([0, 1, 2, 3, 0, 1])})
 
 
