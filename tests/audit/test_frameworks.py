@@ -60,7 +60,7 @@ from tests.audit.trainer_steps import (
 from tests.configs import ROOT
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),  # Lightning, of a list of batches
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),  # Lightning, with many cores
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),  # Lightning, of torch
 ]
 DOCUMENT = ROOT / "src" / "lrscale" / "audit" / "FRAMEWORKS.md"
