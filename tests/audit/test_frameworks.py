@@ -91,6 +91,7 @@ TRAINER = {
     ),
     "right: label smoothing": says(lambda f: trainer_case(f, language_model(), label_smoothing_factor=0.1)),
     "right: clipped at 1, as by default": says(lambda f: trainer_case(f, language_model(), max_grad_norm=1.0), clip_threshold=1),
+    "right: bf16 autocast": says(lambda f: trainer_case(f, language_model(), bf16=True), accumulation_factor=1, growth=0),
     "right: a classifier that is told to be divided": says(lambda f: classifier_case(f, is_told=True), accumulation_factor=1),
     "right: experts without a loss on the router": says(lambda f: trainer_case(f, mixture(router_loss=False))),
     # transformers#34191: token means, averaged over micro-batches
@@ -129,6 +130,7 @@ TRAINER = {
 }
 LIGHTNING = {
     "right: automatic": says(lambda _: lightning_case(Module(), points()), accumulation_factor=1, growth=0),
+    "right: bf16 autocast": says(lambda _: lightning_case(Module(), points(), precision="bf16-mixed"), accumulation_factor=1),
     "right: automatic, clipped": says(lambda _: lightning_case(Module(), points(), gradient_clip_val=0.5), clip_threshold=0.5),
     "right: manual, by the window": says(
         lambda _: with_reference(lightning_case(Manual(batches), points())), c=1, accumulation_factor=1
