@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any
 
-COLUMNS = 80
+TEXT_COLUMNS = 80
 """The width of the text of an audit, in columns."""
 
-REFUSALS = frozenset({"no gradient", "closure", "weights move", "ignores the batch"})
+REFUSALS = frozenset({"no gradient", "closure", "weights move", "ignores the batch", "too random"})
 """The kinds of finding after which nothing else can be measured."""
 MISTAKES = frozenset(
     {
@@ -83,11 +83,14 @@ class Audit:
     def __str__(self) -> str:
         lines = [self.verdict]
         for finding in self.findings:
-            lines += ["", *wrap(f"{finding.kind.upper() if finding.is_mistake else finding.kind}: {finding.sentence}", COLUMNS)]
+            lines += [
+                "",
+                *wrap(f"{finding.kind.upper() if finding.is_mistake else finding.kind}: {finding.sentence}", TEXT_COLUMNS),
+            ]
             lines += [f"    right: {finding.fix}"] if finding.fix else []
             lines += [f"    lr:    {finding.translate}"] if finding.translate else []
         if self.unknown:
             lines += ["", "Cannot be told:"]
             for sentence in self.unknown:
-                lines += wrap(sentence, COLUMNS, initial_indent="- ", subsequent_indent="  ")
+                lines += wrap(sentence, TEXT_COLUMNS, initial_indent="- ", subsequent_indent="  ")
         return "\n".join([*lines, "", f"The step was run {self.runs} times."])

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,7 +38,7 @@ def in_processes(function: Callable[[int], Any], ranks: int, seconds: float = LO
       Refusal: the function refused something.
       Failure: a process failed, or the time ran out.
     """
-
+    import_module("torch._dynamo")  # else each process imports it when it makes its first optimizer, which takes seconds
     context = get_context("fork")
     with tempfile.TemporaryDirectory(prefix="lrscale-audit-") as folder:
         ends: list[Connection] = []
