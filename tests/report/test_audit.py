@@ -37,6 +37,7 @@ NUMBERS: dict[str, Any] = {
     "window of j / whole": {1: 1.0, 4: 4.0},
     "accumulation factor": 4.0,
     "c": math.inf,
+    "c at examples": 12,
     "rounding": 2e-16,
 }
 SUM = Finding("sum", "The gradient grows in proportion to the number of examples.", {"growth": 1.0}, LINE, FIX, True)
@@ -127,6 +128,7 @@ def test_numbers_are_shown_in_words() -> None:
     assert rows["clip threshold"] == "norm 1; acts here, at norm 3.25"
     assert rows["loss scale"].startswith("the loss times 1024,")
     assert rows["p of AdamW, group 0"].startswith("0.00 ") and "not measured" in rows["p of AdamW, group 1"]
+    assert rows["c, against the reference"] == "inf at n = 12; in another direction: 0 % of it"
     assert rows["weight decay"] == "0.01" and rows["rounding of a gradient"] == "2e-16 of it"
     right = dict(measured_rows(RIGHT))
     assert right["growth of c with n examples"] == "n^0.00: as a mean" and right["the mean is over"] == "examples"

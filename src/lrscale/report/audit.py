@@ -200,7 +200,8 @@ def _gradient(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "not made of the parts' gradients", _share(numbers["not from parts"])
     if "c" in numbers:
         apart = numbers.get("apart from reference", 0.0)
-        yield "c, against the reference", f"{_digits(numbers['c'])}; in another direction: {_share(apart)}"
+        at = f" at n = {numbers['c at examples']}" if "c at examples" in numbers else ""
+        yield "c, against the reference", f"{_digits(numbers['c'])}{at}; in another direction: {_share(apart)}"
 
 
 def _windows(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
