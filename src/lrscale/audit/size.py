@@ -15,7 +15,7 @@ def measure_size(m: Auditing) -> None:
     """Compares the gradient of all examples with that of the reference."""
     if m.reference is None:
         m.unknown.append(
-            "The size of the gradient, such as 1/K of a loss over K outputs: Pass reference=, the loss for which c is 1."
+            "The size of the gradient, such as 1/K of a loss over K outputs. Pass reference=, the loss for which c is 1."
         )
         return
     if m.bench.is_by_hand:
