@@ -7,7 +7,7 @@ real audits: python -m tests.cases
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,16 @@ Step = Callable[[Sequence[Any]], None]
 Loss = Callable[[Batch, Sequence[Batch]], Tensor]
 """The scalar loss of one micro-batch; it also sees all micro-batches of the window."""
 
+Model = TypeVar("Model", bound=nn.Module)
+
 EXAMPLES, FEATURES, LENGTH = 6, 5, 6
 """Sizes of the small batches: examples, numbers per input, and tokens per sentence."""
 IGNORED = -100
 """The target of a token that does not count, as in torch's cross entropy."""
+
+
+VERDICTS: dict[str | None, bool | None] = {None: True, "clip before unscale": True, "closure": None, "weights move": None}
+"""Verdicts other than False: right steps, a mistake that is none of grouping, and steps that an audit refuses."""
 
 
 class Case(NamedTuple):
@@ -36,7 +42,6 @@ class Case(NamedTuple):
       options: further arguments of `lrscale.audit`.
       kind: the kind of finding that the audit must name; None where the step is right.
       numbers: numbers that the audit must measure, by their keys in `Audit.numbers`.
-      ok: the verdict that the audit must reach.
     """
 
     step: Step
@@ -45,15 +50,18 @@ class Case(NamedTuple):
     options: Mapping[str, Any] = {}
     kind: str | None = None
     numbers: Mapping[str, Any] = {}
-    ok: bool | None = True
+
+    @property
+    def ok(self) -> bool | None:
+        """The verdict that the audit must reach: True for a right step, None for one that it refuses."""
+        return VERDICTS.get(self.kind, False)
 
 
 class Expected(NamedTuple):
-    """What an audit over several ranks must find: as in Case."""
+    """What an audit over several ranks must find; see Case."""
 
     kind: str | None = None
     numbers: Mapping[str, Any] = {}
-    ok: bool | None = True
 
 
 def generator(seed: int) -> torch.Generator:
@@ -81,16 +89,16 @@ def sentences(seed: int, dtype: torch.dtype, classes: int = 4) -> Batch:
     return {"x": x.to(dtype), "y": y}
 
 
-def seeded(seed: int, dtype: torch.dtype, *layers: Callable[[], nn.Module]) -> nn.Sequential:
-    """A chain of layers whose weights come from the seed; torch's own random state is left as it was."""
+def seeded(seed: int, dtype: torch.dtype, build: Callable[[], Model]) -> Model:
+    """The model that `build` returns, with weights that come from the seed; torch's own random state is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(*[layer() for layer in layers]).to(dtype)
+        return build().to(dtype)
 
 
 def net(seed: int, dtype: torch.dtype, outputs: int = 3) -> nn.Sequential:
     """A small network of one hidden layer."""
-    return seeded(seed, dtype, lambda: nn.Linear(FEATURES, 8), nn.Tanh, lambda: nn.Linear(8, outputs))
+    return seeded(seed, dtype, lambda: nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, outputs)))
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:

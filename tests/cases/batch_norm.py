@@ -12,16 +12,14 @@ from tests.cases import Case, class_loss, loop, points, seeded
 
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch = points(seed, dtype)
-    model = seeded(seed, dtype, lambda: nn.Linear(5, 8), lambda: nn.BatchNorm1d(8), nn.ReLU, lambda: nn.Linear(8, 3))
+    model = seeded(seed, dtype, lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
     step = loop(model, lambda micro, window: class_loss(model, micro) / len(window))
-    return Case(
-        step, batch, model, {"accumulation": 2}, kind="batch norm", numbers={"growth": 0, "accumulation factor": 1}, ok=False
-    )
+    return Case(step, batch, model, {"accumulation": 2}, "batch norm", {"growth": 0, "accumulation factor": 1})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch = points(seed, dtype)
-    model = seeded(seed, dtype, lambda: nn.Linear(5, 8), lambda: nn.GroupNorm(2, 8), nn.ReLU, lambda: nn.Linear(8, 3))
+    model = seeded(seed, dtype, lambda: nn.Sequential(nn.Linear(5, 8), nn.GroupNorm(2, 8), nn.ReLU(), nn.Linear(8, 3)))
     step = loop(model, lambda micro, window: class_loss(model, micro) / len(window))
     return Case(step, batch, model, {"accumulation": 2}, numbers={"growth": 0, "accumulation factor": 1})
 

@@ -20,9 +20,7 @@ def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
         return F.cross_entropy(model(micro["x"]), micro["y"], weights.to(micro["x"])) / len(window)
 
     step = loop(model, loss)
-    return Case(
-        step, batch, model, {"accumulation": 4}, kind="mean of means", numbers={"growth": 0, "accumulation factor": 1}, ok=False
-    )
+    return Case(step, batch, model, {"accumulation": 4}, "mean of means", {"growth": 0, "accumulation factor": 1})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:

@@ -30,11 +30,11 @@ def scaled(model: nn.Module, *, unscale: bool) -> Step:
 
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = points(seed, dtype), net(seed, dtype)
-    return Case(
-        scaled(model, unscale=False), batch, model, kind="clip before unscale", numbers={"growth": 0, "clip threshold": 2.0**-16}
-    )
+    step = scaled(model, unscale=False)
+    return Case(step, batch, model, kind="clip before unscale", numbers={"growth": 0, "clip threshold": 2.0**-16})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = points(seed, dtype), net(seed, dtype)
-    return Case(scaled(model, unscale=True), batch, model, {"accumulation": 4}, numbers={"growth": 0, "clip threshold": 1})
+    step = scaled(model, unscale=True)
+    return Case(step, batch, model, {"accumulation": 4}, numbers={"growth": 0, "clip threshold": 1})

@@ -20,7 +20,7 @@ def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
         return F.cross_entropy(one @ other.T / 0.2, torch.arange(len(one))) / len(window)
 
     step = loop(model, loss)
-    return Case(step, batch, model, {"accumulation": 4}, kind="coupled loss", numbers={}, ok=False)
+    return Case(step, batch, model, {"accumulation": 4}, "coupled loss", {})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:

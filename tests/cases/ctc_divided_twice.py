@@ -4,6 +4,8 @@ Met in: meijieru/crnn.pytorch#232.
 Right: the mean has divided by the batch size already.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,12 +27,12 @@ def ctc(model: nn.Module, micro: Batch, reduction: str) -> Tensor:
 
 
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
-    batch, model = speech(seed, dtype), seeded(seed, dtype, lambda: nn.Linear(5, 4))
+    batch, model = speech(seed, dtype), seeded(seed, dtype, partial(nn.Linear, 5, 4))
     step = loop(model, lambda micro, window: ctc(model, micro, "mean") / len(micro["y"]))
-    return Case(step, batch, model, kind="averaged twice", numbers={"growth": -1}, ok=False)
+    return Case(step, batch, model, kind="averaged twice", numbers={"growth": -1})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
-    batch, model = speech(seed, dtype), seeded(seed, dtype, lambda: nn.Linear(5, 4))
+    batch, model = speech(seed, dtype), seeded(seed, dtype, partial(nn.Linear, 5, 4))
     step = loop(model, lambda micro, window: ctc(model, micro, "mean"))
     return Case(step, batch, model, numbers={"growth": 0})

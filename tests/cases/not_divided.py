@@ -13,25 +13,13 @@ def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = points(seed, dtype), net(seed, dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     step = loop(model, lambda micro, window: class_loss(model, micro), optimizer, clip=1.0)
-    return Case(
-        step,
-        batch,
-        model,
-        {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)},
-        kind="not divided",
-        numbers={"growth": 0, "accumulation factor": 4, "p": 0, "clip threshold": 1},
-        ok=False,
-    )
+    options = {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)}
+    return Case(step, batch, model, options, "not divided", {"growth": 0, "accumulation factor": 4, "p": 0, "clip threshold": 1})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = points(seed, dtype), net(seed, dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     step = loop(model, lambda micro, window: class_loss(model, micro) / len(window), optimizer, clip=1.0)
-    return Case(
-        step,
-        batch,
-        model,
-        {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)},
-        numbers={"accumulation factor": 1, "c": 1, "p": 0, "clip threshold": 1},
-    )
+    options = {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)}
+    return Case(step, batch, model, options, numbers={"accumulation factor": 1, "c": 1, "p": 0, "clip threshold": 1})

@@ -12,24 +12,12 @@ from tests.cases import Case, class_loss, loop, net, points
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = points(seed, dtype), net(seed, dtype)
     step = loop(model, lambda micro, window: class_loss(model, micro) / 4)
-    return Case(
-        step,
-        batch,
-        model,
-        {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)},
-        kind="short window",
-        numbers={"growth": 0, "accumulation factor": 4},
-        ok=False,
-    )
+    options = {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)}
+    return Case(step, batch, model, options, "short window", {"growth": 0, "accumulation factor": 4})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = points(seed, dtype), net(seed, dtype)
     step = loop(model, lambda micro, window: class_loss(model, micro) / len(window))
-    return Case(
-        step,
-        batch,
-        model,
-        {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)},
-        numbers={"accumulation factor": 1, "c": 1},
-    )
+    options = {"accumulation": 4, "reference": lambda batch: class_loss(model, batch)}
+    return Case(step, batch, model, options, numbers={"accumulation factor": 1, "c": 1})

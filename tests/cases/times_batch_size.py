@@ -13,9 +13,7 @@ def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = points(seed, dtype), net(seed, dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4 * len(batch["y"]) / 64)
     step = loop(model, lambda micro, window: class_loss(model, micro) * len(micro["y"]), optimizer)
-    return Case(
-        step, batch, model, {"accumulation": 4}, kind="sum", numbers={"growth": 1, "accumulation factor": 1, "p": 1}, ok=False
-    )
+    return Case(step, batch, model, {"accumulation": 4}, "sum", {"growth": 1, "accumulation factor": 1, "p": 1})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
