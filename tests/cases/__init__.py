@@ -1,9 +1,9 @@
 """Known mistakes in the scale of a gradient, one small file each: what went wrong in public, and the right form beside it.
 
 Each file has `right(seed, dtype)`, and `wrong(seed, dtype)` where a mistake is known. Both return a Case. A seed draws the
-data and the weights. Files named ddp_* have `make_wrong` and `make_right` instead, which build a step inside a group of
-torch.distributed. This module holds the pieces that the files share. The page README.md is made from the files and from
-real audits: python -m tests.cases
+data and the weights. Files named ddp_* have `make_wrong` and `make_right` instead, which build a step in each process of a
+group of torch.distributed, and WRONG and RIGHT, which say what an audit must find. This module holds the pieces that the
+files share. The page README.md is made from the files and from real audits: python -m tests.cases
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ IGNORED = -100
 
 
 VERDICTS: dict[str | None, bool | None] = {None: True, "clip before unscale": True, "closure": None, "weights move": None}
-"""Verdicts other than False: right steps, a mistake that is none of grouping, and steps that an audit refuses."""
+"""Verdicts of an audit, by kind, other than False: right steps, a mistake that is none of grouping, and refusals."""
 
 
 class Case(NamedTuple):
@@ -51,14 +51,13 @@ class Case(NamedTuple):
     kind: str | None = None
     numbers: Mapping[str, Any] = {}
 
-    @property
-    def ok(self) -> bool | None:
-        """The verdict that the audit must reach: True for a right step, None for one that it refuses."""
-        return VERDICTS.get(self.kind, False)
+
+Made = tuple[Step, Any, nn.Module, dict[str, Any]]
+"""What each rank makes: a step, a batch, a model, and further arguments of `lrscale.audit`."""
 
 
 class Expected(NamedTuple):
-    """What an audit over several ranks must find; see Case."""
+    """What an audit over two ranks must find; see Case."""
 
     kind: str | None = None
     numbers: Mapping[str, Any] = {}
@@ -134,6 +133,13 @@ def token_loss(model: nn.Module, micro: Batch, reduction: str = "mean") -> Tenso
 def tokens(micro: Batch) -> int:
     """How many tokens count."""
     return int((micro["y"] != IGNORED).sum())
+
+
+def tokens_of_all_ranks(window: Sequence[Batch]) -> int:
+    """How many tokens count in the windows of all processes of the group together."""
+    count = torch.tensor(sum(map(tokens, window)))
+    torch.distributed.all_reduce(count)
+    return int(count)
 
 
 def penalty(model: nn.Module) -> Tensor:
