@@ -31,7 +31,7 @@ GROUPS = {
     ),
     "Examples that see each other": ("contrastive", "batch_norm", "variance_penalty", "experts"),
     "Between backward and update": ("clip_before_unscale",),
-    RANKS: ("ddp_sum", "ddp_divided_twice", "ddp_local_means", "ddp_mean_times_ranks"),
+    RANKS: ("ddp_sum", "ddp_divided_twice", "ddp_local_means", "ddp_mean_times_ranks", "ddp_missing"),
     "Larger networks": ("cnn", "transformer", "lstm", "vae", "two_heads", "gan", "codebook"),
     "Steps that an audit refuses": ("lbfgs", "sharpness_aware"),
     "Right steps that could raise a false alarm": (

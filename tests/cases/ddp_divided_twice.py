@@ -14,13 +14,13 @@ WRONG = Expected("ranks averaged twice")
 RIGHT = Expected()
 
 
-def make_wrong() -> Made:
-    batch, model = sentences(0, torch.float64), DistributedDataParallel(net(0, torch.float64, outputs=4))
+def make_wrong(seed: int = 0) -> Made:
+    batch, model = sentences(seed, torch.float64), DistributedDataParallel(net(seed, torch.float64, outputs=4))
     step = loop(model, lambda micro, window: token_loss(model, micro, "sum") / tokens_of_all_ranks(window))
     return step, batch, model, {}
 
 
-def make_right() -> Made:
-    batch, model = sentences(0, torch.float64), DistributedDataParallel(net(0, torch.float64, outputs=4))
+def make_right(seed: int = 0) -> Made:
+    batch, model = sentences(seed, torch.float64), DistributedDataParallel(net(seed, torch.float64, outputs=4))
     step = loop(model, lambda micro, window: token_loss(model, micro, "sum") / tokens_of_all_ranks(window) * get_world_size())
     return step, batch, model, {}

@@ -10,17 +10,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.cases import Expected, Made, class_loss, loop, net, points
 
-WRONG = Expected("ranks summed")
+WRONG = Expected("ranks added up")
 RIGHT = Expected()
 
 
-def make_wrong() -> Made:
-    batch, model = points(0, torch.float64), DistributedDataParallel(net(0, torch.float64))
+def make_wrong(seed: int = 0) -> Made:
+    batch, model = points(seed, torch.float64), DistributedDataParallel(net(seed, torch.float64))
     step = loop(model, lambda micro, window: class_loss(model, micro) * get_world_size())
     return step, batch, model, {}
 
 
-def make_right() -> Made:
-    batch, model = points(0, torch.float64), DistributedDataParallel(net(0, torch.float64))
+def make_right(seed: int = 0) -> Made:
+    batch, model = points(seed, torch.float64), DistributedDataParallel(net(seed, torch.float64))
     step = loop(model, lambda micro, window: class_loss(model, micro))
     return step, batch, model, {}
