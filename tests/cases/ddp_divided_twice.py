@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.cases import Expected, Made, loop, net, sentences, token_loss, tokens_of_all_ranks
 
-WRONG = Expected("ranks averaged twice")
-RIGHT = Expected()
+WRONG = Expected("ranks averaged twice", {"ranks / one process": 0.5})
+RIGHT = Expected(numbers={"ranks / one process": 1})
 
 
 def make_wrong(seed: int = 0) -> Made:

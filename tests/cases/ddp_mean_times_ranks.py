@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.cases import Expected, Made, class_loss, loop, net, points
 
-WRONG = Expected("ranks added up")
-RIGHT = Expected()
+WRONG = Expected("ranks added up", {"ranks / one process": 2})
+RIGHT = Expected(numbers={"ranks / one process": 1})
 
 
 def make_wrong(seed: int = 0) -> Made:

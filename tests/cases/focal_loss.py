@@ -28,7 +28,8 @@ def focal(model: nn.Module, micro: Batch) -> Tensor:
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = anchors(seed, dtype), net(seed, dtype, outputs=2)
     step = loop(model, lambda micro, window: focal(model, micro) / micro["y"].sum().clamp(min=1) / len(window))
-    return Case(step, batch, model, {"accumulation": 4}, "mean of means", {"growth": 0, "accumulation factor": 1})
+    numbers = {"accumulation factor": 1, "weights as micro-batches": (0.5, 0.5), "weights in one batch": (6 / 21, 15 / 21)}
+    return Case(step, batch, model, {"accumulation": 4}, "mean of means", numbers)
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:

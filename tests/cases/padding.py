@@ -27,7 +27,8 @@ def pad(examples: Sequence[Batch]) -> Batch:
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = unpadded(seed, dtype), net(seed, dtype, outputs=4)
     step = loop(model, lambda micro, window: token_loss(model, micro, "sum") / micro["y"].numel() / len(window))
-    return Case(step, batch, model, {"accumulation": 4, "collate": pad}, "mean of means", {"growth": 0})
+    numbers = {"accumulation factor": 1, "weights as micro-batches": (0.5, 0.5), "weights in one batch": (9 / 36, 18 / 36)}
+    return Case(step, batch, model, {"accumulation": 4, "collate": pad}, "mean of means", numbers)
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:

@@ -42,7 +42,8 @@ def tag_loss(model: nn.Module, micro: Batch, reduction: str) -> Tensor:
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = texts(seed), seeded(seed, dtype, Tagger)
     step = loop(model, lambda micro, window: tag_loss(model, micro, "mean") / len(window), torch.optim.AdamW(model.parameters()))
-    return Case(step, batch, model, {"accumulation": 4}, "mean of means", {"growth": 0, "accumulation factor": 1, "p": 0})
+    numbers = {"accumulation factor": 1, "weights as micro-batches": (0.5, 0.5), "weights in one batch": (12 / 38, 26 / 38)}
+    return Case(step, batch, model, {"accumulation": 4}, "mean of means", numbers)
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
