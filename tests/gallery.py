@@ -70,7 +70,7 @@ def exhibit(name: str) -> Exhibit:
     text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or ""
     parts = re.fullmatch(r"(?P<title>.+?\.)\n\n(?:Met in: (?P<met>.+?)\.\n)?Right: (?P<right>.+)", text, re.S)
     assert parts, f"{name}.py: its docstring must have a title and a line 'Right: ...'"
-    title, met, right = (" ".join((parts[key] or "").split()) for key in ("title", "met", "right"))
+    title, met, right = (" ".join((parts[key] or "").split()).removesuffix(".") for key in ("title", "met", "right"))
     return Exhibit(name, title, met, right, import_module(f"tests.cases.{name}"))
 
 

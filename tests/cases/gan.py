@@ -1,4 +1,4 @@
-"""A GAN has two optimizers, and its discriminator's loss is summed.
+"""A GAN has two optimizers, and the losses of both are summed over the batch.
 
 Right: take the mean of both losses over the examples.
 """
