@@ -50,6 +50,11 @@ def test_an_audit_names_the_mistake_and_leaves_the_right_step_alone(name: str, f
     assert not complaints(build(name, function), audited(name, function)), audited(name, function)
 
 
+@pytest.mark.parametrize("name", [name for name, function in CASES if function == "wrong"])
+def test_a_mistake_would_not_pass_for_the_right_step(name: str) -> None:
+    assert complaints(build(name, "right"), audited(name, "wrong"))
+
+
 @pytest.mark.parametrize("name", GROUPS[RANKS])
 @pytest.mark.parametrize("form", ["wrong", "right"])
 def test_an_audit_over_two_ranks_names_the_mistake(name: str, form: str) -> None:
