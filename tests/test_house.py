@@ -46,13 +46,15 @@ READS = {
     "training/forms": {"time"},
     "training/process_group": IMPURE,
     "audit/state": {"pathlib", "random", "sys"},
-    "audit/bench": {"random"},
+    "audit/draws": {"random"},
+    "audit/processes": IMPURE,
+    "audit/watch": {"sys"},
 }
 """Images and a user's code are read from files; forms of gradients are timed; process groups start processes; an audit puts
 Python's random state back, and tells the user's code from that of packages."""
-ONE_MEANING = {"COMMAND", "Array", "measure", "train"}
+ONE_MEANING = {"COMMAND", "Array", "assert_batch_invariant", "measure", "train"}
 """Public names of several modules: each module's command, numpy's float64 array, each probe's measurement, and the engine's
-training, which `lrscale.train` calls."""
+training, which `lrscale.train` calls; the assertion, and pytest's fixture of the same name."""
 LIGHT = ("study.config", "hydra_app.plan", "commands.cli", "tasks.registry", "law.translation")
 """Modules that are imported before there is something to train."""
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrscale.audit.audit import audit
+    from lrscale.audit.check import assert_batch_invariant
     from lrscale.audit.finding import Audit, Finding
+    from lrscale.audit.watch import watch
     from lrscale.law.homogeneity import RESPONSES
     from lrscale.law.least_squares import (
         best_lr_after_epochs,
@@ -45,6 +47,7 @@ __all__ = [
     "Task",
     "__version__",
     "almost_sure_edge",
+    "assert_batch_invariant",
     "audit",
     "best_lr_after_epochs",
     "best_lr_after_steps",
@@ -63,10 +66,13 @@ __all__ = [
     "top1",
     "train",
     "translate",
+    "watch",
 ]
 
 _MODULES = {
+    "audit.check": ("assert_batch_invariant",),
     "audit.finding": ("Audit", "Finding"),
+    "audit.watch": ("watch",),
     "law.homogeneity": ("RESPONSES",),
     "law.least_squares": (
         *("best_lr_after_epochs", "best_lr_after_steps", "expected_excess", "fastest_lr", "fourth_moment"),

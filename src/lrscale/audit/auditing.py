@@ -4,14 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lrscale.audit.bench import Bench
 from lrscale.audit.finding import MISTAKES, Finding
 
-ASSUMED_ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
-"""The rounding of a gradient by the dtype of the weights, as a share of its norm, before it is measured."""
 SMALLEST = 1e-5
 """The smallest share of a gradient that is spoken of."""
 EXACT = 1e-3
@@ -24,6 +21,7 @@ class Auditing:
 
     `accuracy` is the smallest share of a gradient that can be seen. `draws` are the seeds over which gradients are averaged.
     `size` is the number of examples in the user's batch, and `accumulation` the number of micro-batches of an update.
+    `tolerance` is the smallest share that is spoken of.
     """
 
     bench: Bench
@@ -31,7 +29,7 @@ class Auditing:
     size: int
     accumulation: int | None = None
     reference: Callable[[Any], Tensor] | None = None
-    model: Any = None
+    tolerance: float = SMALLEST
     draws: tuple[int, ...] = (0,)
     accuracy: float = SMALLEST
     findings: list[Finding] = field(default_factory=list)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lrscale.audit.draws import DROPPING, SharedDraws, switch_off
 from lrscale.audit.examples import Examples
@@ -45,28 +43,24 @@ class Seen:
     moves: dict[tuple[int, int], float] = field(default_factory=dict)
     kept: float = 0.0
     backwards: int = 0
-    is_early: bool = False
     is_moving: bool = False
 
 
 class Micros(list[Any]):
     """The micro-batches of an update. Each is handed out with the generators of random numbers in the same state."""
 
+    def __init__(self, micros: Sequence[Any], draws: SharedDraws) -> None:
+        super().__init__(micros)
+        self.draws = draws
+
     def __iter__(self) -> Iterator[Any]:
         for micro in super().__iter__():
-            seed_all(0)
+            self.draws.restart()
             yield micro
 
     def __getitem__(self, index: Any) -> Any:
-        seed_all(0)
+        self.draws.restart()
         return super().__getitem__(index)
-
-
-def seed_all(seed: int) -> None:
-    """Seeds the generators of random numbers of torch, numpy and Python."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
 
 
 class Bench:
@@ -80,8 +74,8 @@ class Bench:
       dtype: the dtype of floating-point inputs; None for the one they have.
       window: the number of micro-batches in each update, where it is fixed; a composition is repeated up to it.
 
-    `off` holds the kinds of modules that run in eval mode.
-    `runs` counts the runs of the step. `optimizers` holds those that took a step, in their order.
+    `off` holds the kinds of modules that run in eval mode. `runs` counts the runs of the step. `optimizers` holds those that
+    took a step in the last run, in their order. `coarsest` is the rounding of the coarsest dtype that was seen.
     """
 
     def __init__(
@@ -98,7 +92,8 @@ class Bench:
         self.off: tuple[type, ...] = DROPPING
         self.runs = 0
         self.optimizers: list[Optimizer] = []
-        self._position = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        self.coarsest = 0.0
+        self.position = {id(parameter): i for i, parameter in enumerate(self.parameters)}
         self._chosen = _chosen([parameter.numel() for parameter in self.parameters])
         self._cache: dict[Any, Seen] = {}
 
@@ -112,10 +107,10 @@ class Bench:
 
         For a step without an optimizer of torch it is the change of the weights, with its sign changed.
         """
-        found = [self.run(*micros, r=1.0 if self.is_by_hand else SMALL, draw=draw) for draw in draws]
+        found = [self.run(*micros, r=1.0 if self.is_by_hand else SMALL, draw=draw, moves=self.is_by_hand) for draw in draws]
         return torch.stack([-seen.update if self.is_by_hand else seen.given / SMALL for seen in found]).mean(0)
 
-    def run(self, *micros: Sequence[int], r: float = 1.0, draw: int = 0, decays: bool = True) -> Seen:
+    def run(self, *micros: Sequence[int], r: float = 1.0, draw: int = 0, decays: bool = True, moves: bool = True) -> Seen:
         """Runs the step on micro-batches, given as numbers of examples.
 
         Args:
@@ -123,13 +118,15 @@ class Bench:
           r: what each gradient that a backward brings is multiplied by.
           draw: the seed of the random draws.
           decays: False sets the weight decay of the optimizers to 0.
+          moves: False sets their lr to 0, so that a second optimizer finds the weights where the first one found them.
         """
         composition: Composition = tuple(tuple(micro) for micro in micros)
         if self.window is not None:
             composition = tuple(composition[k % len(composition)] for k in range(self.window))
-        key = (composition, r, draw, decays)
+        key = (composition, r, draw, decays, moves)
         if key not in self._cache:
-            self._cache[key] = self._run(composition, r, draw, decays)
+            off = {**({} if decays else {"weight_decay": 0.0}), **({} if moves else {"lr": 0.0})}
+            self._cache[key] = self._run(composition, r, draw, off)
         return self._cache[key]
 
     def forget(self, known: dict[Any, Seen] | None = None) -> dict[Any, Seen]:
@@ -145,25 +142,27 @@ class Bench:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _run(self, composition: Composition, r: float, draw: int, decays: bool) -> Seen:
+    def _run(self, composition: Composition, r: float, draw: int, options: Mapping[str, float]) -> Seen:
         self.restore()
         self.runs += 1
-        reading = _Reading(self, r, decays)
-        made = Micros(self.examples.make(micro, self.dtype) for micro in composition)
+        draws = SharedDraws(draw)
+        reading = _Reading(self, r, options, draws)
+        made = Micros([self.examples.make(micro, self.dtype) for micro in composition], draws)
         before = [parameter.detach().clone() for parameter in self.parameters]
         with ExitStack() as stack:
             reading.attach(stack)
-            stack.enter_context(self.fixed_draws(draw))
+            stack.enter_context(self.fixed_draws(draws))
             self.step(made)
+        self.coarsest = max(self.coarsest, draws.coarsest)
         return reading.seen(before)
 
     @contextmanager
-    def fixed_draws(self, draw: int = 0) -> Iterator[None]:
+    def fixed_draws(self, draws: SharedDraws) -> Iterator[None]:
         """Seeds the random draws, shares them among examples, and switches dropout off for a while."""
-        seed_all(draw)
+        draws.restart()
         with ExitStack() as stack:
             switch_off(self.state.modules, self.off, stack)
-            stack.enter_context(SharedDraws())
+            stack.enter_context(draws)
             yield
 
     def sampled(self, tensors: Sequence[Tensor | None]) -> Tensor:
@@ -180,16 +179,14 @@ class Bench:
         return (flat if chosen is None else flat[chosen.to(flat.device)]).to("cpu", torch.float64, copy=True)
 
     def met(self, optimizer: Optimizer) -> None:
-        """Notes an optimizer that takes a step, and keeps its state if that is new.
+        """Keeps the state of an optimizer that takes a step, if it is new.
 
         Raises:
           IsClosure: it computes the loss several times in one step.
         """
-        if not any(known is optimizer for known in self.optimizers):
-            if isinstance(optimizer, LBFGS):
-                raise IsClosure
-            self.state.add(optimizer)
-            self.optimizers.append(optimizer)
+        if isinstance(optimizer, LBFGS):
+            raise IsClosure
+        self.state.add(optimizer)
 
 
 class IsClosure(Exception):
@@ -199,8 +196,9 @@ class IsClosure(Exception):
 class _Reading:
     """Reads one run through hooks of the parameters and of all optimizers."""
 
-    def __init__(self, bench: Bench, r: float, decays: bool) -> None:
-        self.bench, self.r, self.decays = bench, r, decays
+    def __init__(self, bench: Bench, r: float, options: Mapping[str, float], draws: SharedDraws) -> None:
+        self.bench, self.r, self.options, self.draws = bench, r, options, draws
+        self.optimizers: list[Optimizer] = []
         count = len(bench.parameters)
         self.raw: list[Tensor | None] = [None] * count
         self.last: list[Tensor | None] = [None] * count
@@ -209,7 +207,7 @@ class _Reading:
         self.backwards = [0] * count
         self.norms: dict[tuple[int, int], float] = {}
         self.groups: dict[tuple[int, int], list[int]] = {}
-        self.is_early = self.is_moving = False
+        self.is_moving = False
 
     def attach(self, stack: ExitStack) -> None:
         for i, parameter in enumerate(self.bench.parameters):
@@ -219,7 +217,6 @@ class _Reading:
             ):
                 stack.callback(hook.remove)
         stack.callback(register_optimizer_step_pre_hook(self._before).remove)
-        stack.callback(register_optimizer_step_post_hook(self._after).remove)
 
     def _coming(self, i: int, gradient: Tensor) -> Tensor | None:
         if self.given[i] is not None:  # its optimizer took a step already
@@ -233,6 +230,7 @@ class _Reading:
         if self.given[i] is not None:
             return
         self.backwards[i] += 1
+        self.draws.restart()
         self.last[i] = self.bench.sample(i, parameter.grad)
         now, first = self.bench.sample(i, parameter), self.at[i]
         if first is None:
@@ -240,26 +238,38 @@ class _Reading:
         elif not torch.equal(now, first):
             self.is_moving = True
 
-    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Reads what an optimizer is given; where it computes the loss itself through a closure, after that."""
         self.bench.met(optimizer)
-        positions = [self.bench._position.get(id(p)) for group in optimizer.param_groups for p in group["params"]]
-        if not any(self.backwards[i] for i in positions if i is not None):
-            self.is_early = True  # the optimizer calls the backward itself, and the gradient is read after its step
-        else:
+        if not any(known is optimizer for known in self.optimizers):
+            self.optimizers.append(optimizer)
+        for group in optimizer.param_groups:
+            for name, value in self.options.items():
+                if name in group:
+                    group[name] = value * group[name]
+        closure = kwargs.get("closure") or next((part for part in args[1:] if callable(part)), None)
+        if closure is None:
             self._give(optimizer)
-        if not self.decays:
-            for group in optimizer.param_groups:
-                if "weight_decay" in group:
-                    group["weight_decay"] = 0.0 * group["weight_decay"]
+            return None
+        calls: list[None] = []
 
-    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._give(optimizer)
+        def counted() -> Any:
+            if calls:
+                raise IsClosure
+            calls.append(None)
+            loss = closure()
+            self._give(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": counted}
+        return tuple(counted if part is closure else part for part in args), kwargs
 
     def _give(self, optimizer: Optimizer) -> None:
         """Reads what an optimizer is given."""
-        number = next(k for k, known in enumerate(self.bench.optimizers) if known is optimizer)
+        number = next(k for k, known in enumerate(self.optimizers) if known is optimizer)
         for k, group in enumerate(optimizer.param_groups):
-            members = [i for p in group["params"] if (i := self.bench._position.get(id(p))) is not None]
+            members = [i for p in group["params"] if (i := self.bench.position.get(id(p))) is not None]
             if not members or self.given[members[0]] is not None:
                 continue
             gradients = [self.bench.parameters[i].grad for i in members]
@@ -275,6 +285,7 @@ class _Reading:
           before: the parameters before the step.
         """
         bench = self.bench
+        bench.optimizers = self.optimizers
         moved = [parameter.detach() - old for parameter, old in zip(bench.parameters, before, strict=True)]
         raw, last = bench.sampled(self.raw), bench.sampled(self.last)
         given = [last if given is None else given for given, last in zip(self.given, self.last, strict=True)]
@@ -286,7 +297,6 @@ class _Reading:
             moves={key: norm_of([moved[i] for i in members]) for key, members in self.groups.items()},
             kept=float((last - raw).norm() / raw.norm().clamp(min=1e-300)),
             backwards=max(self.backwards),
-            is_early=self.is_early,
             is_moving=self.is_moving,
         )
 

@@ -1,9 +1,11 @@
 """Random draws that are the same for all examples: grouped otherwise, the same examples draw the same."""
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,13 +25,30 @@ IN_PLACE = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tens
 """Methods that fill a tensor with draws."""
 
 
+ROUNDING_OF = {torch.bfloat16: 3e-2, torch.float16: 1e-2}
+"""How far apart gradients of coarse dtypes may be by their rounding, as a share, where batches have other sizes."""
+
+
 class SharedDraws(TorchFunctionMode):
     """Switches dropout of functions off, and gives all examples the same draws.
 
     A draw with the shape [example, ...] is made for one example and repeated. So the gradient of a batch is made of the
     gradients of its examples, as it is without random numbers. Draws of numpy and Python, and of torch as whole numbers,
     stay as they are.
+
+    Args:
+      draw: the seed.
+
+    `coarsest` is the rounding of the coarsest dtype that was seen.
     """
+
+    def __init__(self, draw: int = 0) -> None:
+        super().__init__()
+        self.draw, self.coarsest = draw, 0.0
+
+    def restart(self) -> None:
+        """Begins again with the first draw, as for each micro-batch and after each backward."""
+        seed_all(self.draw)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -40,7 +59,17 @@ class SharedDraws(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             options = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), args[3:], strict=False)), **options, "dropout_p": 0.0}
             return func(*args[:3], **options)
-        return _drawn(func, args, options)
+        result = _drawn(func, args, options)
+        if isinstance(result, Tensor):
+            self.coarsest = max(self.coarsest, ROUNDING_OF.get(result.dtype, 0.0))
+        return result
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the generators of random numbers of torch, numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 def _drawn(func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:

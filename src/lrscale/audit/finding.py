@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
+
+TEXT_COLUMNS = 80
+"""The width of the text of an audit, in columns."""
 
 REFUSALS = frozenset({"no gradient", "closure", "weights move", "ignores the batch"})
 """The kinds of finding after which nothing else can be measured."""
@@ -77,5 +81,16 @@ class Audit:
         return "The update is invariant to how its examples are grouped, as far as it was measured."
 
     def __str__(self) -> str:
-        lines = [self.verdict, *(f"- {finding.kind}: {finding.sentence}" for finding in self.findings)]
-        return "\n".join([*lines, *(f"- cannot be told: {sentence}" for sentence in self.unknown)])
+        lines = [self.verdict]
+        for finding in self.findings:
+            lines += [
+                "",
+                *wrap(f"{finding.kind.upper() if finding.is_mistake else finding.kind}: {finding.sentence}", TEXT_COLUMNS),
+            ]
+            lines += [f"    right: {finding.fix}"] if finding.fix else []
+            lines += [f"    lr:    {finding.translate}"] if finding.translate else []
+        if self.unknown:
+            lines += ["", "Cannot be told:"]
+            for sentence in self.unknown:
+                lines += wrap(sentence, TEXT_COLUMNS, initial_indent="- ", subsequent_indent="  ")
+        return "\n".join([*lines, "", f"The step was run {self.runs} times."])

@@ -58,11 +58,17 @@ def _measure_group(
 ) -> dict[str, Any]:
     """Returns what is measured of one group, with its options."""
     moves = {r: run.moves.get(key, 0.0) for r, run in seen.items()}
-    p = _power(moves[1.0], moves[4.0], 4.0)
+    is_near_clip = _ratio(seen[4.0]) < ACTS * _ratio(seen[1.0]) and _ratio(seen[1.0]) >= ACTS * _ratio(seen[SMALL])
+    p = _power(moves[0.25], moves[1.0], 4.0) if is_near_clip else _power(moves[1.0], moves[4.0], 4.0)
     name = type(optimizer).__name__
-    group = {"optimizer": name, "group": key[1], "p": p, "p below": _power(moves[0.25], moves[1.0], 4.0), "update": moves[1.0]}
+    group = {"optimizer": name, "group": key[1], "p": p, "update": moves[1.0]}
     known = ("lr", "momentum", "betas", "weight_decay", "eps")
     return group | {name: _plain(options[name]) for name in known if name in options}
+
+
+def _ratio(seen: Seen) -> float:
+    """Returns how many times the raw gradient the optimizers are given."""
+    return along(seen.given, seen.raw)[0]
 
 
 def _plain(value: Any) -> Any:
@@ -94,7 +100,7 @@ def _measure_by_hand(m: Auditing) -> None:
 
 def _say_clip(m: Auditing, seen: dict[float, Seen]) -> None:
     """Says whether gradients are clipped, at which norm, and whether they are still multiplied by a loss scale then."""
-    ratios = {r: along(run.given, run.raw)[0] for r, run in seen.items()}
+    ratios = {r: _ratio(run) for r, run in seen.items()}
     scale = ratios[SMALL]
     if not scale > 0:
         return

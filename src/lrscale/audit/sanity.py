@@ -2,7 +2,7 @@
 
 import math
 
-from lrscale.audit.auditing import ASSUMED_ROUNDING, SMALLEST, Auditing
+from lrscale.audit.auditing import Auditing
 from lrscale.audit.vectors import along, is_same
 
 AVERAGED_DRAWS = 6
@@ -17,8 +17,6 @@ def can_be_audited(m: Auditing) -> bool:
         m.say("no gradient", "No backward reached the model's parameters. Give the model that the step trains.")
     elif float(one.raw.norm()) == 0:
         m.say("no gradient", "The gradient is 0 for this batch. Give a batch on which the loss is not at its minimum.")
-    elif one.is_moving and one.is_early:
-        m.say("closure", _CLOSURE)
     elif one.is_moving:
         m.say(
             "weights move",
@@ -47,9 +45,8 @@ def say_closure(m: Auditing) -> None:
 def _measure_accuracy(m: Auditing) -> None:
     bench, s = m.bench, m.indices
     one = bench.gradient(s)
-    tolerance = ASSUMED_ROUNDING.get(bench.parameters[0].dtype, 1e-4)
     noise = along(bench.gradient(s, draws=(1,)), one)[1]
-    m.accuracy = max(10 * tolerance if tolerance < 1e-6 else SMALLEST, SMALLEST)
+    m.accuracy = max(m.tolerance, bench.coarsest)
     rounding = max(along(bench.gradient(s[i:] + s[:i]), one)[1] for i in (1, 2, 3))
     if noise > max(m.accuracy, 20 * rounding if rounding < 0.01 else 0):
         m.draws = tuple(range(AVERAGED_DRAWS))
@@ -57,8 +54,8 @@ def _measure_accuracy(m: Auditing) -> None:
         m.numbers["noise"] = noise
         m.say(
             "random",
-            f"The step draws at random: its gradient differs by {noise:.2g} of itself. Means of {AVERAGED_DRAWS} draws are compared, "
-            f"good to {m.accuracy:.1g}. Pass a step without augmentation or sampling for an exact answer.",
+            f"The step draws at random: its gradient differs by {noise:.2g} of itself. Means of {AVERAGED_DRAWS} draws are "
+            f"compared, good to {m.accuracy:.1g}. Pass a step without augmentation or sampling for an exact answer.",
             {"noise": noise, "accuracy": m.accuracy},
         )
         return

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lrscale.audit.auditing import Auditing
+from lrscale.audit.draws import SharedDraws
 from lrscale.audit.vectors import along
 from lrscale.errors import Refusal
 
@@ -25,7 +26,8 @@ def measure_size(m: Auditing) -> None:
     k = m.accumulation or 1
     c, apart = along(m.gradient(*[m.indices] * k), reference_gradient(m, m.indices))
     m.numbers |= {"c": c, "apart from reference": apart}
-    if (m.near(c, 1) and apart <= m.accuracy) or (m.has("not divided") and m.near(c, k)):
+    is_explained = m.has("sum", "averaged twice", "odd growth") or (m.has("not divided") and m.near(c, k))
+    if apart <= m.accuracy and (m.near(c, 1) or is_explained):
         return
     off = f", and {apart:.1%} of it has another direction" if apart > m.accuracy else ""
     micros = f"{k} equal micro-batches of {len(m.indices)} examples" if k > 1 else f"{len(m.indices)} examples"
@@ -41,7 +43,7 @@ def reference_gradient(m: Auditing, indices: Sequence[int]) -> Tensor:
     assert m.reference is not None
     m.bench.restore()
     batch = m.bench.examples.make(indices, m.bench.dtype)
-    with m.bench.fixed_draws():
+    with m.bench.fixed_draws(SharedDraws()):
         loss = m.reference(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise Refusal("`reference` must return one loss with a gradient, for a batch. Return losses.mean(), for example.")

@@ -152,7 +152,7 @@ class State:
             self._restores.append(partial(setattr, cell, "cell_contents", value))
             found.append((value, False))
         scope = function.__globals__
-        for name in _names(function.__code__):
+        for name in names_of(function.__code__):
             if name in scope:
                 self._restores.append(partial(_set_name, scope, name, scope[name]))
                 found.append((scope[name], False))
@@ -168,18 +168,22 @@ def _set_generator(generator: torch.Generator, state: Tensor) -> None:
     generator.set_state(state)
 
 
-def _names(code: CodeType) -> set[str]:
+def names_of(code: CodeType) -> set[str]:
     """Returns the names that a function may look up outside itself."""
-    return set(code.co_names).union(*(_names(const) for const in code.co_consts if isinstance(const, CodeType)))
+    return set(code.co_names).union(*(names_of(const) for const in code.co_consts if isinstance(const, CodeType)))
+
+
+def is_users(module: str | None, file: str | None) -> bool:
+    """Returns whether a module is code of the user: a program, a file or a notebook, and no package."""
+    if module == "__main__":
+        return True
+    return file is not None and not file.startswith(STANDARD) and not {"site-packages", "dist-packages"} & set(Path(file).parts)
 
 
 def _is_users(thing: Any) -> bool:
-    """Returns whether a function or a class is defined in code of the user: in a file or a notebook, not in a package."""
+    """Returns whether a function or a class is defined in code of the user."""
     name = thing.__module__ or ""
-    if name == "__main__":
-        return True
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return file is not None and not file.startswith(STANDARD) and not {"site-packages", "dist-packages"} & set(Path(file).parts)
+    return is_users(name, getattr(sys.modules.get(name), "__file__", None))
 
 
 def _container(thing: Any) -> Callable[[], None]:
@@ -190,8 +194,8 @@ def _container(thing: Any) -> Callable[[], None]:
         def restore() -> None:
             now = list(thing.items())
             if len(now) != len(content) or any(a is not c or b is not d for (a, b), (c, d) in zip(now, content, strict=True)):
-                dict.clear(thing)
-                dict.update(thing, content)
+                thing.clear()
+                thing.update(content)
 
         return restore
     parts = list(thing)

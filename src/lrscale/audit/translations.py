@@ -40,7 +40,8 @@ def _scale(m: Auditing, finding: Finding) -> float | None:
     """Returns what the gradient is multiplied by as the step is now, against the mended step; None where that is not known."""
     k = m.accumulation or 1
     if finding.kind in MENDED:
-        return math.pow(m.size, MENDED[finding.kind])
+        factor = float(m.numbers.get("accumulation factor", 1.0))
+        return math.pow(m.size * k, MENDED[finding.kind]) * factor
     if finding.kind in ("not divided", "grows with the window"):
         return float(k)
     if finding.kind in ("falls with the window", "accumulation factor"):
@@ -55,7 +56,7 @@ def _scale(m: Auditing, finding: Finding) -> float | None:
 def _batches(m: Auditing, finding: Finding, c: float) -> str:
     """Returns the options of the batch before and after."""
     size = m.size * (m.accumulation or 1)
-    if finding.kind == "sum" and not (m.accumulation or 1) > 1:
+    if finding.kind == "sum" and c == size:
         return f"--reduction sum --batch-size {size} --to-reduction mean"
     if finding.kind in ("not divided", "grows with the window"):
         return f"--batch-size {size} --accumulation {m.accumulation} --to-divided"

@@ -1,9 +1,9 @@
 """Accumulation: the same examples as one micro-batch and as several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from lrscale.audit.auditing import Auditing
+from lrscale.audit.auditing import EXACT, Auditing
 from lrscale.audit.bench import SMALL
 from lrscale.audit.parts import heaviest_last
 from lrscale.audit.size import reference_gradient
@@ -20,8 +20,32 @@ def measure_windows(m: Auditing) -> None:
         return
     if m.accumulation < 2:
         return
+    if m.bench.window is not None:
+        _measure_fixed(m, m.accumulation)
+        return
     _measure_equal(m, m.accumulation)
     _measure_unlike(m)
+
+
+def _measure_fixed(m: Auditing, k: int) -> None:
+    """Measures a loop that always takes k micro-batches: whether unlike ones weigh in it as they do in one batch."""
+    h, many = m.half, (k + 1) // 2
+    one, other = m.indices[:h], m.indices[h : 2 * h]
+    _say_lost(m, max(m.bench.run(one, r=r).kept for r in (SMALL, 1.0, 1 / SMALL)))
+    if m.reference is None:
+        m.unknown.append(f"Whether {k} micro-batches are divided by their number: a loop always has {k}. Pass reference=.")
+    if m.has("coupled loss", "two terms", "changed between backwards", "batch norm", "random"):
+        return
+    parts = [m.gradient(one), m.gradient(other)]
+    windowed, rest, can_tell = weights_in(m.gradient(*[one] * many, *[other] * (k - many)), parts)
+    whole, _, _ = weights_in(m.gradient([*one, *other]), parts)
+    if not can_tell or rest > m.accuracy or not all(whole):
+        return
+    shares = [windowed[0] / many, windowed[1] / (k - many)]  # of one micro-batch
+    apart = abs(shares[0] / shares[1] / (whole[0] / whole[1]) - 1)
+    m.numbers["unlike micro-batches apart from their whole"] = apart
+    if apart > max(EXACT, m.accuracy):
+        _say_mean_of_means(m, h, shares, whole, apart)
 
 
 def _measure_equal(m: Auditing, k: int) -> None:
@@ -30,11 +54,17 @@ def _measure_equal(m: Auditing, k: int) -> None:
     window = {j: along(m.gradient(*[half] * j), m.gradient(half * j)) for j in sorted({1, 2, k})}
     factors = {j: factor for j, (factor, _) in window.items()}
     bent = max(bend for _, bend in window.values())
-    factor = factors[k]
-    m.numbers |= {"accumulation factor": factor, "window of j / whole": factors}
+    m.numbers |= {"accumulation factor": factors[k], "window of j / whole": factors}
     lost = max(m.bench.run(*[half] * k, r=r).kept for r in (SMALL, 1.0, 1 / SMALL))
+    if _say_lost(m, lost):
+        return
+    if not m.has("two terms", "coupled loss"):
+        _say_factor(m, k, half, factors, bent)
+
+
+def _say_lost(m: Auditing, lost: float) -> bool:
+    """Says how much of the gradient is lost between the backwards of an update; returns whether any is."""
     m.numbers["changed between backwards"] = lost
-    is_additive = not m.has("two terms", "coupled loss")
     if lost > m.accuracy:
         m.say(
             "changed between backwards",
@@ -43,9 +73,20 @@ def _measure_equal(m: Auditing, k: int) -> None:
             {"lost": lost},
             "zero_grad() before the first micro-batch, clip_grad_norm_() after the last one, then optimizer.step()",
         )
-        return
-    if not is_additive:
-        return
+    return lost > m.accuracy
+
+
+def _say_factor(m: Auditing, k: int, half: Sequence[int], factors: Mapping[int, float], bent: float) -> None:
+    """Says how equal micro-batches add up.
+
+    Args:
+      m: the audit.
+      k: the number of micro-batches of an update.
+      half: the examples of each.
+      factors: what j micro-batches give against their examples at once, by j.
+      bent: the share of their gradient that has another direction.
+    """
+    factor = factors[k]
     if bent > NOT_PER_EXAMPLE * m.accuracy:
         m.say(
             "term once a micro-batch",
@@ -121,6 +162,19 @@ def _measure_unlike(m: Auditing) -> None:
     parts = [m.gradient(one), m.gradient(other)]
     windowed, _, _ = weights_in(m.gradient(one, other), parts)
     whole, _, _ = weights_in(m.gradient([*one, *other]), parts)
+    _say_mean_of_means(m, h, windowed, whole, apart)
+
+
+def _say_mean_of_means(m: Auditing, h: int, windowed: Sequence[float], whole: Sequence[float], apart: float) -> None:
+    """Says that two micro-batches weigh otherwise than in one batch.
+
+    Args:
+      m: the audit.
+      h: the number of examples in each.
+      windowed: their weights as micro-batches.
+      whole: their weights in one batch.
+      apart: the share of the gradient that is off.
+    """
     total = sum(windowed) / sum(whole) if sum(whole) else 1.0
     numbers = {"as micro-batches": windowed, "in one batch": whole, "apart": apart}
     m.numbers |= {"weights as micro-batches": windowed, "weights in one batch": whole}
