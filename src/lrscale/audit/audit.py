@@ -119,7 +119,7 @@ def audited(given: Request, shared: list[Shared] | None = None) -> Audit:
     """
     if given.batch is None or given.model is None:
         raise Refusal("`batch` and `model` must be given, got None. Only a function that makes step, batch and model goes alone.")
-    kept = State([*given])
+    kept = State([*given], trained(given.model))
 
     def measured(dtype: torch.dtype | None) -> Auditing:
         m = auditing(given, dtype)
@@ -142,7 +142,8 @@ def auditing(given: Request, dtype: torch.dtype | None = None, window: int | Non
       window: the number of micro-batches of each update, where it is fixed.
     """
     examples = Examples(given.batch, given.collate)
-    bench = Bench(given.step, examples, trained(given.model), State([*given]), dtype, window)
+    parameters = trained(given.model)
+    bench = Bench(given.step, examples, parameters, State([*given], parameters), dtype, window)
     indices = list(range(min(examples.count, MOST)))
     return Auditing(
         bench, indices, examples.count, given.accumulation, given.reference, given.tolerance, accuracy=given.tolerance

@@ -14,6 +14,8 @@ MIXTURES = ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (3, 1, 1), (1, 3, 1), (2
 """How often each third of the examples comes in a batch; their gradients show how many means there are."""
 NOT_COUNTED = (-100, 0)
 """Values of whole-number targets that often do not count: torch's `ignore_index`, and padding."""
+FINE = 1e-3
+"""The accuracy from which two means can be told from a loss that couples examples."""
 WEIGHT_TOLERANCE = 1e-4
 """How near the weights of parts must be to their share of a count."""
 
@@ -67,7 +69,7 @@ def _say_coupled(m: Auditing, rest: float) -> None:
         return
     thirds = [m.indices[:2], m.indices[2:4], m.indices[4:6] or m.indices[:1]]
     dimension = 9
-    if len(m.indices) == 6:
+    if len(m.indices) == 6 and m.accuracy < FINE:
         mixed = [m.gradient([i for third, k in zip(thirds, mix, strict=True) for i in third * k]) for mix in MIXTURES]
         dimension = affine_dimension(mixed, m.accuracy)
         m.numbers["affine dimension"] = dimension

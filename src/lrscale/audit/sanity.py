@@ -8,6 +8,11 @@ from lrscale.audit.vectors import along, is_same
 AVERAGED_DRAWS = 6
 """Over how many draws a gradient is averaged, where the step draws at random in a way that cannot be shared."""
 
+ROUNDING_AT_MOST = 1e-3
+"""The most that another order of the examples changes by rounding, as a share of the gradient."""
+MOST_NOISE = 0.2
+"""The coarsest accuracy at which something can be said, as a share of the gradient."""
+
 
 def can_be_audited(m: Auditing) -> bool:
     """Says why a step cannot be audited; returns whether it can be. Sets the accuracy."""
@@ -28,7 +33,7 @@ def can_be_audited(m: Auditing) -> bool:
     if m.findings:
         return False
     _measure_accuracy(m)
-    return True
+    return not m.has("too random")
 
 
 _CLOSURE = (
@@ -43,21 +48,29 @@ def say_closure(m: Auditing) -> None:
 
 
 def _measure_accuracy(m: Auditing) -> None:
+    """Measures the rounding and the noise: the same examples in another order, under the same draws and under others."""
     bench, s = m.bench, m.indices
     one = bench.gradient(s)
-    noise = along(bench.gradient(s, draws=(1,)), one)[1]
+    turned = max(along(bench.gradient(s[i:] + s[:i]), one)[1] for i in (1, 2, 3))
     m.accuracy = max(m.tolerance, bench.coarsest)
-    rounding = max(along(bench.gradient(s[i:] + s[:i]), one)[1] for i in (1, 2, 3))
-    if noise > max(m.accuracy, 20 * rounding if rounding < 0.01 else 0):
-        m.draws = tuple(range(AVERAGED_DRAWS))
-        m.accuracy = 8 * noise / math.sqrt(AVERAGED_DRAWS)
-        m.numbers["noise"] = noise
-        m.say(
-            "random",
-            f"The step draws at random: its gradient differs by {noise:.2g} of itself. Means of {AVERAGED_DRAWS} draws are "
-            f"compared, good to {m.accuracy:.1g}. Pass a step without augmentation or sampling for an exact answer.",
-            {"noise": noise, "accuracy": m.accuracy},
-        )
+    if turned < ROUNDING_AT_MOST:
+        m.numbers["rounding"] = turned
+        m.accuracy = max(m.accuracy, 20 * turned)
         return
-    m.numbers["rounding"] = rounding
-    m.accuracy = max(m.accuracy, 20 * rounding)
+    noise = along(bench.gradient(s, draws=(1,)), one)[1]
+    if noise < ROUNDING_AT_MOST:
+        return  # the order of the examples matters without draws: the loss couples them
+    m.draws = tuple(range(AVERAGED_DRAWS))
+    m.numbers["noise"] = noise
+    m.accuracy = 8 * max(noise, turned) / math.sqrt(AVERAGED_DRAWS)
+    way_out = "Pass a step without augmentation or sampling for an exact answer."
+    if m.accuracy > MOST_NOISE:
+        sentence = f"The step draws at random: its gradient differs by {noise:.2g} of itself from draw to draw. {way_out}"
+        m.say("too random", sentence, {"noise": noise})
+        return
+    m.say(
+        "random",
+        f"The step draws at random: its gradient differs by {noise:.2g} of itself. Means of {AVERAGED_DRAWS} draws are compared, "
+        f"good to {m.accuracy:.1g}. {way_out}",
+        {"noise": noise, "accuracy": m.accuracy},
+    )

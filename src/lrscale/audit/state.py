@@ -31,11 +31,12 @@ class State:
 
     Args:
       roots: the step, the model, and further objects.
+      parameters: tensors that are copied, however large they are.
 
     `optimizers` and `modules` hold those that were found. `left` names the tensors that were too large to be copied.
     """
 
-    def __init__(self, roots: Iterable[Any]) -> None:
+    def __init__(self, roots: Iterable[Any], parameters: Iterable[Tensor] = ()) -> None:
         self.optimizers: list[Optimizer] = []
         self.modules: list[nn.Module] = []
         self.left: list[str] = []
@@ -43,13 +44,10 @@ class State:
         self._seen: dict[int, Any] = {}
         self._spare = SPARE_BYTES
         self._draws = draw_states()
-        todo = deque((root, True) for root in roots)
-        while todo:
-            thing, is_state = todo.popleft()
-            if id(thing) in self._seen or isinstance(thing, VALUES):
-                continue
-            self._seen[id(thing)] = thing
-            todo.extend(self._keep(thing, is_state))
+        for parameter in parameters:
+            self.add(parameter)
+        for root in roots:
+            self.add(root, is_state=False)
 
     def restore(self) -> None:
         """Puts everything back."""
@@ -57,9 +55,14 @@ class State:
             restore()
         set_draw_states(self._draws)
 
-    def add(self, thing: Any) -> None:
-        """Keeps what was met later, as an optimizer that the step made."""
-        todo = deque([(thing, True)])
+    def add(self, thing: Any, is_state: bool = True) -> None:
+        """Keeps an object and all that it holds, as an optimizer that the step made.
+
+        Args:
+          thing: the object.
+          is_state: whether its tensors are copied, however large they are.
+        """
+        todo = deque([(thing, is_state)])
         while todo:
             part, is_state = todo.popleft()
             if id(part) not in self._seen and not isinstance(part, VALUES):
@@ -99,13 +102,15 @@ class State:
         if isinstance(thing, type | ModuleType) or not hasattr(thing, "__dict__"):
             return []
         has_state = isinstance(thing, nn.Module | Optimizer | LRScheduler) or callable(getattr(type(thing), "state_dict", None))
-        if not has_state and not _is_users(type(thing)) and not isinstance(thing, SimpleNamespace):
+        classes = [kind for kind in type(thing).__mro__ if _is_users(kind)]
+        if not has_state and not classes and not isinstance(thing, SimpleNamespace):
             return []
         if isinstance(thing, Optimizer):
             self.optimizers.append(thing)
         if isinstance(thing, nn.Module):
             self.modules.append(thing)
-        return [(vars(thing), has_state)]
+        methods = [part for kind in classes for part in vars(kind).values() if isinstance(part, FunctionType)]
+        return [(vars(thing), has_state), *((method, False) for method in methods)]
 
     def _keep_tensor(self, tensor: Tensor, is_state: bool) -> None:
         size = tensor.numel() * tensor.element_size()

@@ -87,7 +87,7 @@ class watch:
         except Refusal as refusal:
             print(f"lrscale.watch: not audited. {refusal}")
             return
-        kept = State([self.model, self.reference, *self.restore, *roots])
+        kept = State([self.model, self.reference, *self.restore, *roots], trained(self.model))
         try:
             window = yield from self._window(examples)
             kept.restore()

@@ -29,8 +29,8 @@ def measure_windows(m: Auditing) -> None:
 
 def _measure_fixed(m: Auditing, k: int) -> None:
     """Measures a loop that always takes k micro-batches: whether unlike ones weigh in it as they do in one batch."""
-    h, many = m.half, (k + 1) // 2
-    one, other = m.indices[:h], m.indices[h : 2 * h]
+    many = (k + 1) // 2
+    one, other = _unlike_pairs(m)
     _say_lost(m, max(m.bench.run(one, r=r).kept for r in (SMALL, 1.0, 1 / SMALL)))
     if m.reference is None:
         m.unknown.append(f"Whether {k} micro-batches are divided by their number: a loop always has {k}. Pass reference=.")
@@ -45,7 +45,17 @@ def _measure_fixed(m: Auditing, k: int) -> None:
     apart = abs(shares[0] / shares[1] / (whole[0] / whole[1]) - 1)
     m.numbers["unlike micro-batches apart from their whole"] = apart
     if apart > max(EXACT, m.accuracy):
-        _say_mean_of_means(m, h, shares, whole, apart)
+        _say_mean_of_means(m, 2, shares, whole, apart)
+
+
+def _unlike_pairs(m: Auditing) -> tuple[list[int], list[int]]:
+    """Returns the pair of examples that weighs least in the whole batch, and the one that weighs most."""
+    pairs = [m.indices[i : i + 2] for i in range(0, len(m.indices) - 1, 2)]
+    weights, _, can_tell = weights_in(m.gradient([i for pair in pairs for i in pair]), [m.gradient(pair) for pair in pairs])
+    if not can_tell:
+        return pairs[0], pairs[-1]
+    ranked = [pair for _, pair in sorted(zip(weights, pairs, strict=True))]
+    return ranked[0], ranked[-1]
 
 
 def _measure_equal(m: Auditing, k: int) -> None:
