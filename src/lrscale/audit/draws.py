@@ -67,7 +67,9 @@ class SharedDraws(TorchFunctionMode):
 
 def seed_all(seed: int) -> None:
     """Seeds the generators of random numbers of torch, numpy and Python."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed writes down three stacks for devices that are not used
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed)
     random.seed(seed)
 

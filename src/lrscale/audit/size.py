@@ -25,7 +25,7 @@ def measure_size(m: Auditing) -> None:
         return
     k = m.accumulation or 1
     c, apart = along(m.gradient(*[m.indices] * k), reference_gradient(m, m.indices))
-    m.numbers |= {"c": c, "apart from reference": apart}
+    m.numbers |= {"c": c, "c at examples": k * len(m.indices), "apart from reference": apart}
     is_explained = m.has("sum", "averaged twice", "odd growth") or (m.has("not divided") and m.near(c, k))
     if apart <= m.accuracy and (m.near(c, 1) or is_explained):
         return

@@ -48,7 +48,7 @@ def _scale(m: Auditing, finding: Finding) -> float | None:
         return float(finding.numbers["accumulation factor"])
     if finding.kind == "c":
         return float(finding.numbers["c"]) if finding.numbers["apart"] <= m.accuracy else None
-    if finding.kind.startswith("ranks"):
+    if finding.kind.startswith("ranks") and not m.has("sum"):  # a mean in each rank mends both
         return float(finding.numbers.get("factor", 1.0))
     return None
 
