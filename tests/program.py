@@ -45,7 +45,7 @@ def _empty_store() -> Path:
 
 def here(folder: Path, *arguments: str, status: int | None = 0, empty: bool = True) -> str:
     """Like `lrscale`, in this process, on a copy of an empty database unless told otherwise."""
-    if empty and arguments[0] == "run" and not (folder / "mlflow.db").exists():
+    if empty and arguments[0] in ("run", "audit") and not (folder / "mlflow.db").exists():
         shutil.copy(_empty_store(), folder / "mlflow.db")
     said = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

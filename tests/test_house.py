@@ -14,14 +14,14 @@ from tests.configs import ROOT
 
 SOURCE = ROOT / "src" / "lrscale"
 FLOORS = [
-    "", "law", "estimate", "tasks", "training", "probes", "study", "search", "tracking", "report", "mlflow_ui", "run",
+    "", "law", "estimate", "tasks", "training", "probes", "audit", "study", "search", "tracking", "report", "mlflow_ui", "run",
     "published", "hydra_app", "commands",
 ]  # fmt: skip
 """The folders from the bottom up; the first is the root. A folder imports itself and those below."""
 NEVER = {"report": {"search", "tracking"}, "estimate": {"law"}, "tasks": {"law", "estimate"}}
 """Folders below that a folder does without."""
 FRAMEWORKS = {
-    "torch": {"", "tasks", "training", "probes"},
+    "torch": {"", "tasks", "training", "probes", "audit"},
     "optuna": {"search"},
     "optuna_dashboard": {"mlflow_ui"},
     "mlflow": {"tracking"},
@@ -36,7 +36,7 @@ FRAMEWORKS = {
 """The folders that import a framework; torch stays out of what only composes, records and shows."""
 TORCH_AT_ROOT = {"streams", "provenance"}
 """The generators of random numbers, and the version that a record names."""
-PURE = {"law", "estimate", "tasks", "training", "probes", "study"}
+PURE = {"law", "estimate", "tasks", "training", "probes", "audit", "study"}
 """Folders without files, clocks or environment."""
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile"}
 READS = {
@@ -46,11 +46,16 @@ READS = {
     "study/own_code": {"pathlib"},
     "training/forms": {"time"},
     "training/process_group": IMPURE,
+    "audit/state": {"pathlib", "random", "sys"},
+    "audit/draws": {"random"},
+    "audit/processes": IMPURE,
+    "audit/watch": {"sys"},
 }
-"""Images and a user's code are read from files; forms of gradients are timed; process groups start processes."""
-ONE_MEANING = {"COMMAND", "Array", "measure", "train"}
+"""Images and a user's code are read from files; forms of gradients are timed; process groups start processes; an audit puts
+Python's random state back, and tells the user's code from that of packages."""
+ONE_MEANING = {"COMMAND", "Array", "assert_batch_invariant", "measure", "train"}
 """Public names of several modules: each module's command, numpy's float64 array, each probe's measurement, and the engine's
-training, which `lrscale.train` calls."""
+training, which `lrscale.train` calls; the assertion, and pytest's fixture of the same name."""
 LIGHT = ("study.config", "hydra_app.plan", "commands.cli", "tasks.registry", "law.translation")
 """Modules that are imported before there is something to train."""
 

@@ -10,6 +10,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrscale.audit.audit import audit
+    from lrscale.audit.check import assert_batch_invariant
+    from lrscale.audit.finding import Audit, Finding
+    from lrscale.audit.watch import watch
     from lrscale.law.homogeneity import RESPONSES
     from lrscale.law.least_squares import (
         best_lr_after_epochs,
@@ -35,12 +39,16 @@ if TYPE_CHECKING:
 __all__ = [
     "NUMBERS",
     "RESPONSES",
+    "Audit",
     "Batch",
     "Curves",
+    "Finding",
     "ShownAnswer",
     "Task",
     "__version__",
     "almost_sure_edge",
+    "assert_batch_invariant",
+    "audit",
     "best_lr_after_epochs",
     "best_lr_after_steps",
     "critical_batch",
@@ -58,9 +66,13 @@ __all__ = [
     "top1",
     "train",
     "translate",
+    "watch",
 ]
 
 _MODULES = {
+    "audit.check": ("assert_batch_invariant",),
+    "audit.finding": ("Audit", "Finding"),
+    "audit.watch": ("watch",),
     "law.homogeneity": ("RESPONSES",),
     "law.least_squares": (
         *("best_lr_after_epochs", "best_lr_after_steps", "expected_excess", "fastest_lr", "fourth_moment"),
@@ -79,20 +91,23 @@ _MODULES = {
 """The public names of each module."""
 
 
-class _Study(ModuleType):
-    """The package `lrscale.study`, which can be called, as the public function of the same name."""
+class _Function(ModuleType):
+    """A package that can be called, as the public function of the same name."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Finds the best lr of each reduction and batch size: see `lrscale.run.notebook.study`."""
-        return _of("run.notebook", "study")(*arguments, **options)
+        """Calls the public function: see `lrscale.run.notebook.study` and `lrscale.audit.audit.audit`."""
+        return _of(*_FUNCTIONS[self.__name__])(*arguments, **options)
 
     @property
     def __signature__(self) -> Any:
-        return signature(_of("run.notebook", "study"))
+        return signature(_of(*_FUNCTIONS[self.__name__]))
 
 
-import_module("lrscale.study")
-sys.modules["lrscale.study"].__class__ = _Study
+_FUNCTIONS = {"lrscale.study": ("run.notebook", "study"), "lrscale.audit": ("audit.audit", "audit")}
+"""The packages that have the name of a public function, with its module and name."""
+for _package in _FUNCTIONS:
+    import_module(_package)
+    sys.modules[_package].__class__ = _Function
 
 
 def _of(module: str, name: str) -> Any:

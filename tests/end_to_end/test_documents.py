@@ -19,7 +19,9 @@ DOCUMENTS = (
     "sweeps/README.md",
     "tests/README.md",
     "tests/benchmarks/README.md",
+    "tests/cases/README.md",
     "src/lrscale/README.md",
+    "src/lrscale/audit/README.md",
     "src/lrscale/hydra_app/README.md",
 )
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}
@@ -64,7 +66,8 @@ def slugs(text: str) -> set[str]:
 
 
 def known_module(name: str) -> bool:
-    return (ROOT / f"{name.replace('.', '/')}.py").is_file()
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -72,10 +72,10 @@ def test_a_server_is_used_again_only_if_it_serves_the_very_store(servers: list[t
             ours.tags.update(tags)
 
     served: Any = Ours()
-    assert _serving(served, study([1]), LOCAL, first) == second
+    assert _serving(served, study([1]).experiment_id, study([1]).plan.study, LOCAL, first) == second
     assert ASKED in ours.tags
     other: Any = Store()
-    assert _serving(other, study([1]), LOCAL, first) is None
+    assert _serving(other, study([1]).experiment_id, study([1]).plan.study, LOCAL, first) is None
 
 
 CHILDREN = """

@@ -10,7 +10,8 @@ class Command(NamedTuple):
     """A command. Its module has the name of the command, with `_` for `-`, and holds it as `COMMAND`.
 
     `order` is its place in the help text, and `help` is its line there. `add` adds its arguments to a parser. `run` carries
-    it out; it raises Refusal for a value that cannot be used, and Failure where it cannot finish.
+    it out; it raises Refusal for a value that cannot be used, and Failure where it cannot finish. It returns the exit status
+    where that is not 0.
 
     To start fast, the module imports heavy packages only inside `run`.
     """
@@ -18,7 +19,7 @@ class Command(NamedTuple):
     order: int
     help: str
     add: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:

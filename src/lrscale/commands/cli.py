@@ -24,6 +24,7 @@ examples:
   lrscale ui                                                   open MLflow's UI at the summary of the latest study
   lrscale new-task mine                                        write mine.py, a task of your own to start from
   lrscale translate --lr 0.1 --to-reduction sum                translate a tuned lr to another reduction or batch size
+  lrscale audit mine.py:step --accumulation 4                  tell whether your training step averages what you believe
 """
 
 
@@ -99,5 +100,4 @@ def _dispatch(arguments: list[str]) -> int:
     """Parses a command line, and runs its command. Hydra parses the arguments of `run`."""
     is_run = arguments[:1] == ["run"]
     options = argparse.Namespace(command="run", arguments=arguments[1:]) if is_run else make_parser().parse_args(arguments)
-    find_command(options.command).run(options)
-    return 0
+    return find_command(options.command).run(options) or 0

@@ -51,4 +51,4 @@ def _row(values: Iterable[float]) -> str:
     return "  ".join(f"{float(v):10.5f}" for v in values)
 
 
-COMMAND = Command(9, "show why d2l's sgd divides by the batch size, with numbers", _add, _run)
+COMMAND = Command(10, "show why d2l's sgd divides by the batch size, with numbers", _add, _run)

@@ -46,4 +46,4 @@ def checked(name: str) -> Path:
     return file
 
 
-COMMAND = Command(10, "write a task of your own to start from: a model, a loss and data", _add, _run)
+COMMAND = Command(11, "write a task of your own to start from: a model, a loss and data", _add, _run)

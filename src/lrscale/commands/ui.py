@@ -7,6 +7,7 @@ from lrscale.commands import Command, add_study
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
+    parser.epilog = "lrscale ui audits shows the audits of training steps that lrscale audit --record has kept."
     parser.add_argument(
         "--port", type=int, default=5000, help="port of the UI; the next free port is used if it is taken (default: 5000)"
     )

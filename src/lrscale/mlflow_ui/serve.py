@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from lrscale.errors import Refusal
+from lrscale.mlflow_ui.audit_view import AUDIT_VIEW, show_audits
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
 from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free
 from lrscale.rules import check, integer
-from lrscale.tracking.schema import ASKED, SAVED_VIEW
+from lrscale.tracking.schema import ASKED, AUDITS, SAVED_VIEW
 
 if TYPE_CHECKING:
     from lrscale.study.records import StudyRecord
@@ -39,7 +40,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
     link is printed.
 
     Args:
-      study: the name of the study; None for the latest.
+      study: the name of the study; None for the latest, and `audits` for the audits of training steps.
       uri: the URI of the MLflow store.
       host: the address at which the server listens.
       port: the port of the server; if it is taken, the next free port is used.
@@ -60,9 +61,18 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
             f"`--host` must be an address of this machine, got {host}. Leave it out, and only this machine can reach the UI."
         ) from None
     store = Store.existing(uri)
-    record = store.study(study)
-    _write_missing_views(store, record)
-    path = link(record.experiment_id, SUMMARY, charts=True)
+    record = None
+    if study == AUDITS:
+        experiment, name = store.audits(), AUDITS
+        show_audits(store, experiment)
+        path = link(experiment, AUDIT_VIEW, charts=False)
+    else:
+        record = store.study(study)
+        _write_missing_views(store, record)
+        experiment, name = record.experiment_id, record.plan.study
+        path = link(experiment, SUMMARY, charts=True)
+    if optuna and record is None:
+        raise Refusal("`--optuna` must be given with a study, got audits. Leave it out: audits tune no lr.")
     if hasattr(signal, "SIGHUP"):  # the system sends SIGHUP when the terminal is closed
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     servers: list[Server] = []
@@ -70,12 +80,12 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
         if uri.startswith(("http://", "https://")):
             address, browser = uri.rstrip("/"), browser and optuna
         else:
-            server_port = _serving(store, record, host, port)
+            server_port = _serving(store, experiment, name, host, port)
             if server_port is None:
                 server_port = free_port(host, port)
                 servers.append(stack.enter_context(_mlflow(store.address, host, server_port)))
             address = f"http://{_name(host, browser)}:{server_port}"
-        if optuna:
+        if optuna and record is not None:
             servers.append(stack.enter_context(_dashboard(store, record, address + path)))
         _print_links(address + path, servers, browser)
         if servers:
@@ -93,14 +103,15 @@ def _write_missing_views(store: "Store", record: "StudyRecord") -> None:
     show_study(store, answer(record, trials), trials, [])
 
 
-def _serving(store: "Store", record: "StudyRecord", host: str, port: int) -> int | None:
+def _serving(store: "Store", experiment: str, name: str, host: str, port: int) -> int | None:
     """Returns the port at which a server on this machine already serves this store.
 
     To test a server, a random tag is written to the store, and the server is asked for the tag. No other store can have it.
 
     Args:
       store: the store.
-      record: the record of the study whose experiment gets the tag.
+      experiment: the id of the experiment that gets the tag.
+      name: its name.
       host: the address at which servers listen.
       port: the first port that is searched.
 
@@ -110,24 +121,24 @@ def _serving(store: "Store", record: "StudyRecord", host: str, port: int) -> int
     for candidate in range(port, min(port + 100, 65536)):
         if is_free(host, candidate):
             return None
-        if _tags(candidate, record) is not None:
+        if _tags(candidate, experiment, name) is not None:
             token = secrets.token_hex(8)
-            store.tag_experiment(record.experiment_id, {ASKED: token})
-            if (_tags(candidate, record) or {}).get(ASKED) == token:
+            store.tag_experiment(experiment, {ASKED: token})
+            if (_tags(candidate, experiment, name) or {}).get(ASKED) == token:
                 return candidate
     return None
 
 
-def _tags(port: int, record: "StudyRecord") -> dict[str, str] | None:
-    """Returns the tags of the study's experiment that the server at a port has.
+def _tags(port: int, experiment_id: str, name: str) -> dict[str, str] | None:
+    """Returns the tags of an experiment that the server at a port has.
 
     Returns None if there is no MLflow server, or if it has no such experiment.
     """
-    url = f"http://{LOCAL}:{port}/api/2.0/mlflow/experiments/get?experiment_id={record.experiment_id}"
+    url = f"http://{LOCAL}:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment_id}"
     try:
         with urllib.request.urlopen(url, timeout=3) as response:
             experiment = json.load(response)["experiment"]
-        is_ours = experiment["name"] == record.plan.study
+        is_ours = experiment["name"] == name
         return {tag["key"]: tag["value"] for tag in experiment.get("tags", [])} if is_ours else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

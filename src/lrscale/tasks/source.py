@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_source(group: str, name: str) -> Source:
     """
     if is_held(name):
         raise no_file(name)
-    file = _file(group, name)
+    file = find_file(group, name)
     try:
         tree, sha256 = ast.parse(file.read_bytes()), hash_of(file)
     except (OSError, SyntaxError, ValueError) as error:
@@ -78,8 +79,16 @@ def read_source(group: str, name: str) -> Source:
     return Source(file, sha256, defaults, rules, required, about)
 
 
-def _file(group: str, name: str) -> Path:
-    """Returns the file of a user's code. A package is searched for without importing it."""
+def find_file(group: str, name: str) -> Path:
+    """Returns the file of a user's code. A package is searched for without importing it.
+
+    Args:
+      group: what the user calls it, for messages.
+      name: its name, `FILE.py:NAME` or `package.module:NAME`.
+
+    Raises:
+      Refusal: there is no such file.
+    """
     place = name.rpartition(":")[0]
     if place.endswith(".py"):
         if not Path(place).is_file():
@@ -206,23 +215,43 @@ def load(group: str, name: str, sha256: str) -> Any:
     Raises:
       Refusal: the file is not trusted, has changed, or fails when it is run.
     """
+    module = load_module(group, name, sha256)
+    try:
+        return getattr(module, name.rpartition(":")[2])
+    except AttributeError as error:
+        raise Refusal(f"`{group}` {name:.200} must run, got {told(error, _trusted(name, sha256))}.") from error
+
+
+def load_module(group: str, name: str, sha256: str) -> Any:
+    """Runs the file of a user's code, once, and returns it as a module. Takes and raises what `load` does."""
     if sha256 not in _TRUSTED:
         raise Refusal(
             f"`{group}` {name:.200} is code, which a sweep file or a record cannot run. "
             f"To run it, type {group}={name:.200} yourself, or lrscale reproduce with --trust FILE."
         )
-    place, _, wanted = name.rpartition(":")
-    trusted = _TRUSTED[sha256]
-    file = next((file for file in trusted if file.resolve() == Path(place).resolve()), trusted[-1])
+    file = _trusted(name, sha256)
     if hash_of(file) != sha256:
         raise Refusal(f"`{group}` {file} must stay as it is while it is used, and has changed. Run the command again.")
+    place = name.rpartition(":")[0]
     try:
-        module = _run(file, sha256) if place.endswith(".py") else importlib.import_module(place)
-        return getattr(module, wanted)
+        return _run(file, sha256) if place.endswith(".py") else importlib.import_module(place)
     except Refusal:
         raise
     except (Exception, SystemExit) as error:
-        raise Refusal(f"`{group}` {name:.200} must run, got {said(error)}.") from error
+        raise Refusal(f"`{group}` {name:.200} must run, got {told(error, file)}.") from error
+
+
+def _trusted(name: str, sha256: str) -> Path:
+    """Returns the file with this hash that a name means."""
+    place, files = name.rpartition(":")[0], _TRUSTED[sha256]
+    return next((file for file in files if file.resolve() == Path(place).resolve()), files[-1])
+
+
+def told(error: BaseException, file: Path) -> str:
+    """Returns an error of a user's code in one line: its type, its first line, and the last line of the file on its way."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == file.resolve()]
+    place = f" ({file.name}, line {lines[-1].lineno})" if lines else ""
+    return f"{said(error)}{place}"
 
 
 def _run(file: Path, sha256: str) -> Any:

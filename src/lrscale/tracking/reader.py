@@ -18,6 +18,7 @@ from lrscale.study.settings import round_of
 from lrscale.tracking.client import check_uri, open_client, sqlite_file
 from lrscale.tracking.schema import (
     ASKED_UNDER,
+    AUDITS,
     CELL,
     COMPUTE,
     CONFIG,
@@ -104,6 +105,19 @@ class Reader:
             )
         run = runs[0]
         return self.study_of(run.info.run_id)
+
+    def audits(self) -> str:
+        """Returns the id of the experiment that holds the audits of training steps.
+
+        Raises:
+          Refusal: there is none.
+        """
+        found = self.client.get_experiment_by_name(AUDITS)
+        if found is None:
+            raise Refusal(
+                f"`STUDY` must be in {self.uri}, got {AUDITS}, and there are none. Record one with lrscale audit STEP --record."
+            )
+        return str(found.experiment_id)
 
     def study_of(self, run_id: str) -> StudyRecord:
         """Returns the record of a study, by the id of its MLflow run; raises Refusal where the record is damaged."""

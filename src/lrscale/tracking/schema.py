@@ -1,7 +1,16 @@
 """Lists every name under which records stand in MLflow: tags, parameters and artifacts, and the tags that MLflow itself reads."""
 
 KIND = "lrscale.kind"
-"""Tag of a run: its kind, which is `study`, `trial`, `crash` or `single`; `sweep` or `job` where a training script trains."""
+"""Tag of a run: its kind, which is `study`, `trial`, `crash`, `single` or `audit`; `sweep` or `job` where a training script
+trains."""
+AUDITS = "audits"
+"""The experiment that holds the audits of training steps."""
+AUDIT_VERDICT = "lrscale.verdict"
+"""Tag of an audit: `invariant`, `not invariant` or `not audited`."""
+AUDIT_KINDS = "lrscale.kinds"
+"""Tag of an audit: the kinds of its findings, with commas."""
+AUDIT_SOURCE = "lrscale.source_sha256"
+"""Tag of an audit: the sha256 of the file that holds the step."""
 PLAN = "lrscale.plan"
 """Tag of a study: the id of its plan."""
 EXECUTED = "lrscale.executed"

@@ -1,0 +1,103 @@
+"""Calls a function of the user in several processes that form a group of torch.distributed."""
+
+import os
+import pickle
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from lrscale.errors import Failure, Refusal, printable
+
+LONGEST_SECONDS = 300
+"""The longest time that a group of processes may take, in seconds."""
+
+
+def in_processes(function: Callable[[int], Any], ranks: int, seconds: float = LONGEST_SECONDS) -> list[Any]:
+    """Calls a function once in each of several processes, which form a gloo group on this machine.
+
+    The processes are forks of this one, so that the function may be defined in a notebook. All have ended when this function
+    returns or raises.
+
+    Args:
+      function: is called with the rank of its process while the group exists.
+      ranks: the number of processes.
+      seconds: the longest time that all may take together.
+
+    Returns:
+      What the function returned, [rank].
+
+    Raises:
+      Refusal: the function refused something.
+      Failure: a process failed, or the time ran out.
+    """
+    import_module("torch._dynamo")  # else each process imports it when it makes its first optimizer, which takes seconds
+    context = get_context("fork")
+    with tempfile.TemporaryDirectory(prefix="lrscale-audit-") as folder:
+        ends: list[Connection] = []
+        processes = []
+        try:
+            for rank in range(ranks):
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(function, rank, ranks, Path(folder), theirs, seconds), daemon=True)
+                process.start()
+                theirs.close()
+                ends.append(ours)
+                processes.append(process)
+            return _answers(ends, time.monotonic() + seconds)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+
+def _answers(ends: list[Connection], end: float) -> list[Any]:
+    """Returns the answers of all processes; raises the first error."""
+    answers: dict[int, Any] = {}
+    while len(answers) < len(ends):
+        for rank, connection in enumerate(ends):
+            if rank in answers or not connection.poll(0.02):
+                continue
+            try:
+                answers[rank] = pickle.loads(connection.recv_bytes())
+            except EOFError:
+                raise Failure(f"Rank {rank} of {len(ends)} ended without an answer.") from None
+            if isinstance(answers[rank], Exception):
+                raise answers[rank]
+        if time.monotonic() > end:
+            late = ", ".join(str(rank) for rank in range(len(ends)) if rank not in answers)
+            raise Failure(f"Ranks {late} of {len(ends)} gave no answer in time: do all ranks call the same collectives?")
+    return [answers[rank] for rank in range(len(ends))]
+
+
+def _child(function: Callable[[int], Any], rank: int, ranks: int, folder: Path, connection: Connection, seconds: float) -> None:
+    """Calls the function in a new process, and sends its answer or its error."""
+    import torch
+    import torch.distributed as group
+
+    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "OMP_NUM_THREADS": 1}
+    os.environ.update({name: str(value) for name, value in launched.items()})  # as torchrun sets them
+    torch.set_num_threads(1)  # the threads of the parent process are not here
+    for _, interface in socket.if_nameindex():
+        if interface.startswith("lo"):  # the loopback interface: no other machine takes part
+            os.environ["GLOO_SOCKET_IFNAME"] = interface
+            break
+    try:
+        timeout = timedelta(seconds=seconds)
+        group.init_process_group("gloo", f"file://{folder / 'store'}", timeout, world_size=ranks, rank=rank)
+        answer = function(rank)
+    except (Refusal, Failure) as error:
+        answer = error
+    except BaseException as error:
+        traceback.print_exc()
+        answer = Failure(f"Rank {rank} of {ranks} failed: {type(error).__name__}: {printable(str(error))[:300]}")
+    connection.send_bytes(pickle.dumps(answer))
+    time.sleep(0.2 if ranks == 1 else seconds)  # no rank may end while another still needs it; the parent process ends them
+    os._exit(0)
