@@ -122,6 +122,8 @@ def test_a_wider_space_goes_on_and_a_narrower_one_counts_what_lies_inside(storag
     assert wider.held() == 6 and "All trials lie inside" in wider.remarks[0]
     inside = [t for t in sweep.complete() if t.params["x"] >= 0]
     narrower = make(storage, space={**SPACE, "x": Numbers(0.0, 9.0)})
+    coarser = make(storage, space={**SPACE, "n": Numbers(1, 9, whole=True, step=4)})
+    assert coarser.held() == sum(t.params["n"] in (1, 5, 9) for t in sweep.complete()) < 6
     assert narrower.held() == len(inside) < 6 and f"{6 - len(inside)} trials lie outside" in narrower.remarks[0]
 
 
