@@ -1,4 +1,7 @@
-"""Lock files that let only one process run a study. The operating system releases a lock when its process ends."""
+"""Lock files that let only one process run a study, or write into a folder.
+
+The operating system releases a lock when its process ends.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -45,3 +48,35 @@ def study_lock(study: str, stores: Iterable[Path]) -> Iterator[None]:
                     "Wait until that process ends, stop it, or take another name."
                 ) from None
         yield
+
+
+@contextmanager
+def folder_lock(folders: Iterable[str]) -> Iterator[str]:
+    """Inside this context no other sweep writes into a folder: the first of some that none writes into now.
+
+    Args:
+      folders: the folders that can be used; the one that is taken is made.
+
+    Yields:
+      The folder that is taken.
+
+    Raises:
+      Refusal: other processes write into all of them.
+    """
+    tried = ""
+    for tried in folders:
+        Path(tried).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(Path(tried) / ".lrscale.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        try:
+            yield tried
+        finally:
+            lock.release()
+        return
+    raise Refusal(
+        f"`hydra.sweep.dir` must be a folder that no other sweep writes into now, got {tried}. "
+        "Wait until that sweep ends, or take another folder."
+    )

@@ -1,5 +1,6 @@
 """The sweeper `lrscale` without roles, in a stranger's app: it continues, loses nothing and does nothing twice."""
 
+import itertools
 import math
 import os
 import signal
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from omegaconf import OmegaConf
 
+from lrscale.hydra_app.script_overrides import sweep_folders
+from lrscale.locks import folder_lock
 from lrscale.run.sweep import _Loop
 from lrscale.search.journal import Journal
-from tests.scripts import best, calls, command, install, runs, sweep, sweep_apart, sweep_dir
+from tests.program import here
+from tests.scripts import best, calls, command, install, runs, sweep, sweep_dir
 
 
 @pytest.fixture
@@ -39,6 +44,7 @@ def test_a_sweep_calls_the_function_once_a_trial_and_writes_the_best(app: Path) 
     least = min(found, key=lambda trial: trial.value)
     assert best(app) == {"name": "optuna", "best_params": least.params, "best_value": least.value}
     assert f"in trial {least.number}" in said
+    assert "which is a sweep without `roles`" in here(app, "status", "numbers", status=2)
     jobs = runs(app, "job")
     assert [float(job["tags"]["lrscale.returned"]) for job in jobs] == [trial.value for trial in found]
     assert [float(job["params"]["x"]) for job in jobs] == [trial.params["x"] for trial in found]
@@ -47,9 +53,10 @@ def test_a_sweep_calls_the_function_once_a_trial_and_writes_the_best(app: Path) 
 
 
 def test_the_same_command_goes_on_and_overwrites_nothing(app: Path) -> None:
-    sweep(app, "hydra.sweeper.n_trials=2")
+    ways = ("hydra.sweep.subdir=${hydra.job.num}",)  # an interpolation that only a job can resolve
+    sweep(app, "hydra.sweeper.n_trials=2", *ways)
     first = {path: path.read_text() for path in sweep_dir(app).glob("*/mine.txt")}
-    said = sweep(app, "hydra.sweeper.n_trials=5")
+    said = sweep(app, "hydra.sweeper.n_trials=5", *ways)
     assert "5 trials, 2 of them in the store already" in said
     assert [int(n) for n, *_ in calls(app)] == [0, 1, 2, 3, 4]  # in the same folder, although its name holds the time
     assert all(path.read_text() == text for path, text in first.items())
@@ -63,11 +70,11 @@ def test_a_sweep_in_two_parts_draws_what_a_sweep_in_one_part_draws(app: Path, tm
     install("numbers", whole)
     for sampler, option in (("tpe", "hydra.sweeper.sampler.n_startup_trials=3"), ("random", "epochs=2")):
         ways = (f"hydra/sweeper/sampler={sampler}", option, "hydra.sweeper.sampler.seed=3", f"hydra.sweeper.study_name={sampler}")
-        sweep(whole, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=9")
-        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=5")
-        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=9")
+        sweep(whole, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=6")
+        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=4")
+        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=6")
         assert [t.params for t in trials(app, sampler)] == [t.params for t in trials(whole, sampler)]
-        assert len({t.params["x"] for t in trials(app, sampler)}) == 9  # no point is drawn again
+        assert len({t.params["x"] for t in trials(app, sampler)}) == 6  # no point is drawn again
 
 
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"]])
@@ -108,6 +115,7 @@ def test_a_job_that_has_ended_is_not_run_again(app: Path, monkeypatch: pytest.Mo
     sweep(app)
     assert states(app) == ["COMPLETE"] * 6 and len(calls(app)) == 6
     assert [float(job["tags"]["lrscale.returned"]) for job in runs(app, "job")] == [trial.value for trial in trials(app)]
+    assert all(set(job["params"]) == {"x", "y"} for job in runs(app, "job"))
 
 
 def test_a_training_that_swallows_ctrl_c_is_not_recorded(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,12 +164,31 @@ def test_failures_count_over_the_whole_study_and_are_tried_again(app: Path, monk
     assert len(done) == 6 and all(params in done for params in failed)
 
 
-def test_too_many_failures_end_the_sweep_with_the_traceback(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOWN", "yes")
+@pytest.mark.parametrize(
+    ("down", "error"), [("yes", "RuntimeError: the data server is away"), ("exit", "the training function called sys.exit(3)")]
+)
+def test_too_many_failures_end_the_sweep_with_the_traceback(
+    app: Path, monkeypatch: pytest.MonkeyPatch, down: str, error: str
+) -> None:
+    monkeypatch.setenv("DOWN", down)
     said = sweep(app, "down_above=-9", status=1)
     assert "1 of 6 trials failed, more than hydra.sweeper.max_failure_rate=0.0 allows" in said
-    assert "RuntimeError: the data server is away" in said
+    assert error in said
     assert states(app) == ["FAIL"]
+
+
+def test_a_folder_into_which_another_sweep_writes_is_refused(app: Path) -> None:
+    with folder_lock([str(app / "shared")]):
+        assert "`hydra.sweep.dir` must be a folder that no other sweep" in sweep(app, "hydra.sweep.dir=shared", status=2)
+    sweep(app, "hydra.sweep.dir=shared", "hydra.sweeper.n_trials=1")
+
+
+def test_a_sweep_that_begins_in_the_same_second_as_another_has_a_folder_of_its_own() -> None:
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "multirun/${now:%Y}"}}})
+    first, second, third = itertools.islice(sweep_folders(config, None), 3)
+    assert (second, third) == (f"{first}_2", f"{first}_3")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "multirun"}}})
+    assert list(sweep_folders(config, "earlier")) == ["multirun"]
 
 
 def test_a_failed_job_is_tried_again_as_often_as_is_asked(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +225,7 @@ def test_a_script_that_logs_by_itself_logs_into_the_runs_of_its_trials(folder: P
     install("own_mlflow", folder)
     sweep(folder, "hydra.sweeper.n_trials=2", "leave_open=true", "hydra.job.chdir=true")
     launcher = ("hydra/launcher=joblib", "hydra.sweeper.n_jobs=3", "hydra.launcher.n_jobs=2")
-    sweep_apart(folder, "leave_open=true", *launcher)
+    sweep(folder, "leave_open=true", *launcher)
     jobs = runs(folder, "job")
     assert [int(job["tags"]["lrscale.job"]) for job in jobs] == [0, 1, 2, 3, 4]
     assert len(list(folder.rglob("mlflow.db"))) == 1

@@ -1,5 +1,6 @@
 """Reads the overrides of a stranger's Hydra app, composes its configs, and finds the folder of its sweep."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,8 +117,11 @@ def compose(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) 
     return loader.load_sweep_config(config, list(overrides))
 
 
-def sweep_folder(config: DictConfig, recorded: str | None) -> str:
-    """Returns Hydra's folder of the sweep: a recorded one where the config names one with the time, as it does by default.
+def sweep_folders(config: DictConfig, recorded: str | None) -> Iterator[str]:
+    """Yields the folders that can be Hydra's folder of the sweep, the one that is wanted first.
+
+    Where the config names one with the time, as it does by default, a sweep that is continued has its recorded folder alone.
+    A new one can have others, as another sweep may begin in the same second.
 
     Args:
       config: the config that Hydra composed for the multirun.
@@ -126,7 +130,12 @@ def sweep_folder(config: DictConfig, recorded: str | None) -> str:
     raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     assert isinstance(raw, dict)
     timed = "${now:" in str(raw["dir"])
-    return recorded if timed and recorded is not None and Path(recorded).is_dir() else str(config.hydra.sweep.dir)
+    if timed and recorded is not None and Path(recorded).is_dir():
+        yield recorded
+        return
+    yield str(config.hydra.sweep.dir)
+    if timed:
+        yield from (f"{config.hydra.sweep.dir}_{number}" for number in itertools.count(2))
 
 
 def folder_overrides(folder: str) -> Iterator[str]:

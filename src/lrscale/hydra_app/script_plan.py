@@ -48,6 +48,8 @@ def script_plan(settings: Settings, config: DictConfig, loader: ConfigLoader, ar
     roles, wanted = settings.roles, asked(loader, settings.params, arguments)
     swept = {key.lstrip("+"): override for key, override in wanted.swept.items()}
     keys = {key.lstrip("+"): key for key in wanted.swept}
+    if roles["lr"] not in swept:
+        _selected(config, roles["lr"], "lr")
     interval = _interval(roles["lr"], swept)
     middle = (interval.low * interval.high) ** 0.5 if interval.log else (interval.low + interval.high) / 2
     of_job = [override_of(keys[roles["lr"]], middle)]

@@ -4,7 +4,7 @@ import copy
 import functools
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lrscale.errors import Failure, Refusal
 from lrscale.hydra_app.plan import to_plain
-from lrscale.hydra_app.script_overrides import asked, folder_overrides, override_of, parameter, sweep_folder
+from lrscale.hydra_app.script_overrides import asked, folder_overrides, override_of, parameter, sweep_folders
 from lrscale.hydra_app.script_plan import fixed_config, script_name, script_plan
 from lrscale.hydra_app.script_settings import Settings, check_settings
 from lrscale.hydra_app.script_task import ScriptTask, launch_scripts
 from lrscale.run.script_jobs import LaunchScripts
 from lrscale.signals import stoppable
-from lrscale.study.script import returned, returned_loss
+from lrscale.study.script import own_words, returned, returned_loss
 from lrscale.study.space import Choices, Parameter
 
 WAY_ON = "The same command goes on where it stopped."
@@ -49,11 +49,19 @@ def sweep_script(
             _sweep(values, config, context, function, arguments)
     except (Refusal, Failure) as error:
         sys.stdout.flush()
-        print(f"lrscale: {error}", file=sys.stderr)
+        print(f"lrscale: {_in_own_words(values, str(error))}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, Refusal) else 1) from None
     except KeyboardInterrupt:
         print(f"lrscale: stopped. {WAY_ON}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _in_own_words(values: Mapping[str, Any], text: str) -> str:
+    """Returns a text with the keys of the app and of this sweeper in place of lrscale's."""
+    roles = to_plain(values.get("roles"))
+    is_named = isinstance(roles, Mapping) and "lr" in roles and all(isinstance(key, str) for key in roles.values())
+    named = {"roles": roles} if is_named else {}
+    return own_words(named, text.replace("tracking.uri", "hydra.sweeper.tracking"))
 
 
 def _sweep(
@@ -68,33 +76,34 @@ def _sweep(
         of_jobs = copy.deepcopy(config)
         with read_write(of_jobs.hydra), open_dict(of_jobs.hydra):
             of_jobs.hydra.sweep.dir = folder
-            of_jobs.hydra.overrides.hydra = [*config.hydra.overrides.hydra, *folder_overrides(folder)]
-        Path(folder).mkdir(parents=True, exist_ok=True)
+            given = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # each job resolves ${hydra.job.num}
+            assert isinstance(given, list)
+            of_jobs.hydra.overrides.hydra = [*given, *folder_overrides(folder)]
         if not (Path(folder) / "multirun.yaml").exists():
             OmegaConf.save(of_jobs, Path(folder) / "multirun.yaml")
         task = ScriptTask(function, returned_loss if settings.roles else returned)
         hydra_launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=of_jobs)
         return functools.partial(launch_scripts, task, hydra_launcher)
 
-    find_folder = functools.partial(sweep_folder, config)
-    multirun = _Multirun(settings, config, loader, arguments, find_folder, launcher)
+    find_folders = functools.partial(sweep_folders, config)
+    multirun = _Multirun(settings, config, loader, arguments, find_folders, launcher)
     (_study if settings.roles else _plain_sweep)(multirun)
 
 
 class _Multirun(NamedTuple):
-    """A multirun of an app. `launcher` sets up Hydra's launcher for a folder, which `find_folder` finds."""
+    """A multirun of an app. `launcher` sets up Hydra's launcher for a folder, one of those of `find_folders`."""
 
     settings: Settings
     config: DictConfig
     loader: ConfigLoader
     arguments: Sequence[str]
-    find_folder: Callable[[str | None], str]
+    find_folders: Callable[[str | None], Iterator[str]]
     launcher: Callable[[str], LaunchScripts]
 
 
 def _study(multirun: _Multirun) -> None:
     """Runs a study of a script."""
-    settings, config, loader, arguments, find_folder, launcher = multirun
+    settings, config, loader, arguments, find_folders, launcher = multirun
     plan = script_plan(settings, config, loader, arguments)
     from lrscale.run.script_study import ScriptSetup, run_script_study
 
@@ -109,12 +118,12 @@ def _study(multirun: _Multirun) -> None:
         lr_key=names["lr"],
         seed_key=names.get("seed"),
     )
-    run_script_study(plan, setup, find_folder, launcher)
+    run_script_study(plan, setup, find_folders, launcher)
 
 
 def _plain_sweep(multirun: _Multirun) -> None:
     """Runs a sweep without roles."""
-    settings, config, loader, arguments, find_folder, launcher = multirun
+    settings, config, loader, arguments, find_folders, launcher = multirun
     wanted = asked(loader, settings.params, arguments)
     space = {key: parameter(override) for key, override in wanted.swept.items()}
     extend = None
@@ -149,7 +158,7 @@ def _plain_sweep(multirun: _Multirun) -> None:
         override_of=override_of,
         extend=extend,
     )
-    run_sweep(plan, find_folder, launcher)
+    run_sweep(plan, find_folders, launcher)
 
 
 def _first(value: Parameter) -> Any:

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.files import write_whole
-from lrscale.run.script_jobs import Launched
+from lrscale.run.script_jobs import Launched, LauncherBroke
 from lrscale.signals import stop_if_asked
 from lrscale.study.script import Returned, WrongReturn
 
@@ -41,7 +43,7 @@ class ScriptTask:
         if job is None:
             return self.function(config)
         with _environment(job.environment):
-            value = self.function(config)
+            value = self._call(config)
         stop_if_asked()  # what it returned may be the value of half a training
         try:
             text = self.accept(value).as_json()
@@ -49,6 +51,13 @@ class ScriptTask:
             return value
         write_whole(job.file, text)
         return value
+
+    def _call(self, config: DictConfig) -> Any:
+        """Calls the function. Where it ends the process, its job has failed, and not the sweep."""
+        try:
+            return self.function(config)
+        except SystemExit as error:
+            raise RuntimeError(f"the training function called sys.exit({error.code!r}) and returned nothing") from error
 
 
 @contextmanager
@@ -84,10 +93,19 @@ def launch_scripts(
       launcher: Hydra's launcher.
       jobs: the jobs.
       first: the number of the first job.
+
+    Raises:
+      LauncherBroke: the launcher raised an error. What Hydra itself says of a config is left as it is.
     """
     task.jobs = dict(enumerate(jobs, start=first))
+    try:
+        job_returns = launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=first)
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        raise LauncherBroke("".join(traceback.format_exception(error))) from error
     results: list[Returned | str | WrongReturn] = []
-    for job_return in launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=first):
+    for job_return in job_returns:
         try:
             results.append(task.accept(job_return.return_value))
         except WrongReturn as error:

@@ -33,10 +33,14 @@ class Launched(NamedTuple):
     file: Path
 
 
+class LauncherBroke(Exception):
+    """Hydra's launcher raised an error, and not a job: as where a worker process was killed. The text is the traceback."""
+
+
 LaunchScripts = Callable[[Sequence[Launched], int], Sequence[Returned | str | WrongReturn]]
 """A function that runs jobs, given the number of the first. Other jobs have the numbers that follow.
 
-It returns for each job what the job returned, or the traceback of a job that failed.
+It returns for each job what the job returned, or the traceback of a job that failed. It may raise LauncherBroke.
 """
 
 
@@ -54,9 +58,9 @@ class ScriptJobs:
         """
         self.launch, self.folder, self.n_jobs, self.retries = launch, folder.absolute(), n_jobs, retries
         self.known: dict[str, Returned] = {}
+        self.nameless: dict[str, JobRecord] = {}
         self.next_number = 0
         self.runs: JobRuns | None = None
-        self.adopted = 0
 
     @property
     def results(self) -> Path:
@@ -100,7 +104,7 @@ class ScriptJobs:
             self.runs.finish(record, {}, result)
         record.file.unlink(missing_ok=True)
         self.known[record.key] = result
-        self.adopted += 1
+        self.nameless[record.key] = record  # its parameters are not known before the job is asked for again
 
     def run(self, jobs: Sequence[Job]) -> list[Returned | str]:
         """Runs jobs that are not recorded yet, `n_jobs` at a time.
@@ -115,23 +119,41 @@ class ScriptJobs:
           WrongReturn: a job returned something that is no objective; the others of its batch are recorded.
         """
         failed: dict[str, str] = {}
+        alone: list[Job] = []
+        self._name(jobs)
         waiting = [job for job in jobs if job.key not in self.known]
         attempts = dict.fromkeys((job.key for job in waiting), 0)
-        while waiting:
-            batch, waiting = waiting[: self.n_jobs], waiting[self.n_jobs :]
+        while waiting or alone:
+            queue, size = (alone, 1) if alone else (waiting, self.n_jobs)
+            batch, queue[:] = queue[:size], queue[size:]
             for job, result in zip(batch, self._run_batch(batch), strict=True):
                 if isinstance(result, Returned):
                     self.known[job.key] = result
                     continue
+                if result is None:  # one of the batch broke the launcher: each is run by itself, so that only that one fails
+                    alone.append(job)
+                    continue
                 attempts[job.key] += 1
                 if attempts[job.key] <= self.retries:
-                    waiting.append(job)
+                    queue.append(job)
                 else:
                     failed[job.key] = result
         return [self.known[job.key] if job.key in self.known else failed[job.key] for job in jobs]
 
-    def _run_batch(self, batch: Sequence[Job]) -> list[Returned | str]:
-        """Launches a batch, and records what each job returned. A batch that is stopped has its runs ended."""
+    def _name(self, jobs: Sequence[Job]) -> None:
+        """Records the parameters of jobs that a killed sweep or a broken launcher has left."""
+        for job in jobs:
+            record = self.nameless.pop(job.key, None)
+            if record is not None and self.runs is not None:
+                with uninterrupted():
+                    self.runs.name(record, job.params)
+
+    def _run_batch(self, batch: Sequence[Job]) -> list[Returned | str | None]:
+        """Launches a batch, and records what each job returned. A batch that is stopped has its runs ended.
+
+        Returns:
+          For each job what it returned, its traceback, or None where the launcher broke before it ended.
+        """
         assert self.runs is not None, "open() comes first"
         self.results.mkdir(parents=True, exist_ok=True)
         first, self.next_number = self.next_number, self.next_number + len(batch)
@@ -147,11 +169,18 @@ class ScriptJobs:
         try:
             results = self.launch(launched, first)
             stop_if_asked()
-        except BaseException:
+        except BaseException as error:
             with uninterrupted():
                 for record in records:
                     self._adopt(record)
-            raise
+            stop_if_asked()
+            if not isinstance(error, LauncherBroke):
+                raise
+            self._name(batch)
+            if len(batch) == 1 and batch[0].key not in self.known:
+                with uninterrupted():
+                    self.runs.fail(records[0], str(error))
+            return [self.known.get(job.key, str(error) if len(batch) == 1 else None) for job in batch]
         with uninterrupted():
             for job, record, result in zip(batch, records, results, strict=True):
                 if isinstance(result, Returned):

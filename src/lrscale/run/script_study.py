@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from lrscale.files import write_whole
+from lrscale.locks import folder_lock
 from lrscale.run.job import Outcome
 from lrscale.run.reporting import write_report
 from lrscale.run.script_jobs import Job, LaunchScripts, ScriptJobs
@@ -26,8 +28,8 @@ from lrscale.tracking.schema import SWEEP_DIR
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result, mean_objective
 
-FindFolder = Callable[[str | None], str]
-"""A function from the recorded folder of a sweep, or None, to the folder that it continues in."""
+FindFolders = Callable[[str | None], Iterator[str]]
+"""A function from the recorded folder of a sweep, or None, to the folders that it can go on in, the wanted one first."""
 MakeLaunch = Callable[[str], LaunchScripts]
 """A function that sets up the launcher to write into a folder."""
 RESULTS_FILE = "optimization_results.yaml"
@@ -51,22 +53,30 @@ class ScriptSetup:
     seed_key: str | None
 
 
-def run_script_study(plan: Plan, setup: ScriptSetup, find_folder: FindFolder, make_launch: MakeLaunch) -> None:
+def run_script_study(plan: Plan, setup: ScriptSetup, find_folders: FindFolders, make_launch: MakeLaunch) -> None:
     """Carries out the plan of a study of a script, and reports; see `run_study`.
 
     Args:
       plan: the plan of the study.
       setup: how its jobs are run and recorded.
-      find_folder: returns Hydra's folder of the sweep.
+      find_folders: returns the folders that can be Hydra's folder of the sweep.
       make_launch: sets up Hydra's launcher.
     """
-    study = _ScriptStudy(plan, setup, find_folder, make_launch)
     stores = Setup(setup.uri, setup.storage, n_jobs=setup.n_jobs, max_failure_rate=setup.max_failure_rate)
-    run_study(plan, stores, study.launch, study.report, at_start=study.open)
+    with ExitStack() as locks:
+        study = _ScriptStudy(plan, setup, find_folders, make_launch, locks)
+        run_study(plan, stores, study.launch, study.report, at_start=study.open)
 
 
 def open_jobs(
-    store: Store, experiment: str, parent: str, find_folder: FindFolder, make_launch: MakeLaunch, n_jobs: int, retries: int
+    store: Store,
+    experiment: str,
+    parent: str,
+    find_folders: FindFolders,
+    make_launch: MakeLaunch,
+    n_jobs: int,
+    retries: int,
+    locks: ExitStack,
 ) -> ScriptJobs:
     """Returns the jobs of a sweep, with those that are recorded. The sweep continues in the folder that it began in.
 
@@ -74,12 +84,16 @@ def open_jobs(
       store: the MLflow store.
       experiment: the id of the sweep's experiment.
       parent: the id of the run of the study or sweep.
-      find_folder: returns Hydra's folder of the sweep.
+      find_folders: returns the folders that can be Hydra's folder of the sweep.
       make_launch: sets up Hydra's launcher.
       n_jobs: the number of jobs in a batch.
       retries: how often a job that failed is run again.
+      locks: holds the lock of the folder.
+
+    Raises:
+      Refusal: another sweep writes into the folder now.
     """
-    folder = find_folder(store.experiment_tags(experiment).get(SWEEP_DIR))
+    folder = locks.enter_context(folder_lock(find_folders(store.experiment_tags(experiment).get(SWEEP_DIR))))
     store.tag_experiment(experiment, {SWEEP_DIR: folder})
     jobs = ScriptJobs(make_launch(folder), Path(folder), n_jobs, retries)
     jobs.open(store, experiment, parent)
@@ -89,13 +103,15 @@ def open_jobs(
 class _ScriptStudy:
     """The jobs of one study of a script."""
 
-    def __init__(self, plan: Plan, setup: ScriptSetup, find_folder: FindFolder, make_launch: MakeLaunch) -> None:
-        self.plan, self.setup, self.find_folder, self.make_launch = plan, setup, find_folder, make_launch
+    def __init__(
+        self, plan: Plan, setup: ScriptSetup, find_folders: FindFolders, make_launch: MakeLaunch, locks: ExitStack
+    ) -> None:
+        self.plan, self.setup, self.find_folders, self.make_launch, self.locks = plan, setup, find_folders, make_launch, locks
         self.jobs: ScriptJobs | None = None
 
     def open(self, store: Store, study: StudyRecord) -> None:
         """Reads the jobs that are recorded, when the stores of the study are open."""
-        ways = (self.find_folder, self.make_launch, self.setup.n_jobs, self.setup.retries)
+        ways = (self.find_folders, self.make_launch, self.setup.n_jobs, self.setup.retries, self.locks)
         self.jobs = open_jobs(store, study.experiment_id, study.run_id, *ways)
 
     def launch(self, jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from lrscale.errors import Failure
 from lrscale.locks import study_lock
 from lrscale.run.progress import Display
 from lrscale.run.script_jobs import Job, ScriptJobs
-from lrscale.run.script_study import FindFolder, MakeLaunch, open_jobs, write_results
+from lrscale.run.script_study import FindFolders, MakeLaunch, open_jobs, write_results
 from lrscale.search.storage import check_storage, open_storage, storage_file
 from lrscale.search.sweep import Sweep, SweepTrial
 from lrscale.signals import uninterrupted
@@ -51,12 +52,12 @@ class SweepPlan:
     extend: Callable[[Any], None] | None = None
 
 
-def run_sweep(plan: SweepPlan, find_folder: FindFolder, make_launch: MakeLaunch) -> None:
+def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunch) -> None:
     """Carries out a sweep; continues it where the stores hold a part of it.
 
     Args:
       plan: what is asked.
-      find_folder: returns Hydra's folder of the sweep.
+      find_folders: returns the folders that can be Hydra's folder of the sweep.
       make_launch: sets up Hydra's launcher.
 
     Raises:
@@ -66,7 +67,7 @@ def run_sweep(plan: SweepPlan, find_folder: FindFolder, make_launch: MakeLaunch)
     check_uri(plan.uri)
     check_storage(plan.storage)
     files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
-    with study_lock(plan.name, files or [Path("optuna.journal")]):
+    with study_lock(plan.name, files or [Path("optuna.journal")]), ExitStack() as locks:
         with uninterrupted():
             sweep = Sweep(
                 plan.name, open_storage(plan.storage), plan.space, plan.direction, plan.sampler, plan.fixed_config,
@@ -77,7 +78,7 @@ def run_sweep(plan: SweepPlan, find_folder: FindFolder, make_launch: MakeLaunch)
             run_id = sweep_run(store, experiment, plan.name, _asked(plan))
         status = "FAILED"
         try:
-            jobs = open_jobs(store, experiment, run_id, find_folder, make_launch, plan.n_jobs, plan.retries)
+            jobs = open_jobs(store, experiment, run_id, find_folders, make_launch, plan.n_jobs, plan.retries, locks)
             _Loop(plan, sweep, jobs).run(Console(highlight=False, markup=False, emoji=False))
             status = "FINISHED"
         except KeyboardInterrupt:
@@ -162,6 +163,7 @@ class _Loop:
     def _show_best(self, console: Console) -> None:
         best = self.sweep.best()
         if best is None:
+            console.print("best     none: no trial returned a finite number")
             return
         values = ", ".join(f"{key}={value}" for key, value in best.params.items())
         console.print(f"best     {best.value:.6g} in trial {best.number}: {values}", soft_wrap=True)

@@ -56,7 +56,8 @@ def open_storage(url: str) -> BaseStorage:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refusal(
-            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {reason}"
+            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {reason} "
+            "Or take a file or a database of its own."
         ) from None
 
 

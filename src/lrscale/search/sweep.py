@@ -83,13 +83,14 @@ class Sweep:
         """
         self.name, self.space, self.direction, self.sampler = name, space, direction, dict(sampler)
         self.fixed_values, self.extend = dict(fixed_values), extend
-        self.distributions = {key: _distribution(parameter) for key, parameter in space.items()}
         self._make_sampler(0)
         names = optuna.get_all_study_names(storage)
         if name in names:
             self.study = optuna.load_study(study_name=name, storage=storage)
         else:
             self.study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+        self.space = _in_recorded_order(space, self._trials(*TrialState))
+        self.distributions = {key: _distribution(parameter) for key, parameter in self.space.items()}
         self.remarks = self._compare(json.loads(json.dumps(dict(fixed_config), default=str)))
         for trial in self._trials(TrialState.RUNNING):
             if DRAWN not in trial.user_attrs:  # killed while it was asked, or of another sweeper: it is not run here
@@ -109,7 +110,7 @@ class Sweep:
                 f"`hydra.sweeper.direction` must be {self.study.direction.name.lower()}, as in the study {self.name}, got "
                 f"{self.direction}. Take another hydra.sweeper.study_name."
             )
-        changed = differences(attributes[FIXED], fixed) if FIXED in attributes else []
+        changed = _moved(attributes, fixed, self.space) if FIXED in attributes else []
         if changed:
             shown = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
             count = len(self._trials(TrialState.COMPLETE))
@@ -212,9 +213,10 @@ class Sweep:
         self.study.tell(number, state=TrialState.FAIL)
 
     def best(self) -> FrozenTrial | None:
-        """Returns the best complete trial in the search space; None where there is none."""
+        """Returns the best complete trial in the search space; None where none returned a finite number."""
         sign = 1 if self.direction == "minimize" else -1
-        values = [(sign * trial.value, trial.number, trial) for trial in self.complete() if trial.value is not None]
+        finite = [trial for trial in self.complete() if trial.value is not None and math.isfinite(trial.value)]
+        values = [(sign * (trial.value or 0.0), trial.number, trial) for trial in finite]
         return min(values, default=(0.0, 0, None))[2] if values else None
 
     def _retry(self) -> None:
@@ -260,6 +262,28 @@ class Sweep:
                 return cls(**options)
         except (TypeError, ValueError, ImportError) as error:
             raise Refusal(f"`hydra.sweeper.sampler` {name} cannot be used with {options}: {error}") from None
+
+
+def _in_recorded_order(space: Space, trials: Sequence[FrozenTrial]) -> Space:
+    """Returns a search space with choices in the order in which trials have them: to Optuna, another order is a change."""
+    ordered = dict(space)
+    for trial in trials:
+        for key, before in trial.distributions.items():
+            now = ordered.get(key)
+            if not isinstance(now, Choices) or not isinstance(before, CategoricalDistribution):
+                continue
+            if sorted(map(json.dumps, before.choices)) == sorted(map(json.dumps, now.values)):
+                ordered[key] = Choices(tuple(before.choices))
+    return ordered
+
+
+def _moved(attributes: Mapping[str, Any], fixed: Mapping[str, Any], space: Space) -> list[str]:
+    """Returns in words which settings that are not swept differ from those of a study, or were swept or are swept now."""
+    before, swept = attributes[FIXED], attributes.get(SPACE, {})
+    words = {key: f"{key} was swept and is {fixed[key]!r:.40}" for key in swept if key in fixed and key not in before}
+    words |= {key: f"{key} was {before[key]!r:.40} and is swept" for key in space if key in before and key not in fixed}
+    rest = ({key: value for key, value in values.items() if key not in words} for values in (before, fixed))
+    return [*words.values(), *differences(*rest)]
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

@@ -73,7 +73,7 @@ def returned(value: object) -> Returned:
       nan
     """
     if not isinstance(value, Mapping):
-        return Returned(_number("the training function", value), {})
+        return Returned(_number("what the training function returns", value), {})
     if "objective" not in value or not set(value) <= {"objective", "curves"}:
         raise WrongReturn(f"the training function returned a dict with the keys {', '.join(map(str, value))}. {WHAT_TO_RETURN}")
     curves = value.get("curves") or {}
@@ -170,7 +170,9 @@ def own_words(config: Mapping[str, Any], text: str) -> str:
     for pattern, own in (
         (r"hydra\.sweeper\.widen=true", "hydra/sweeper/sampler=ladder hydra.sweeper.sampler.widen=true"),
         (r"optimizer\.lr\b", roles["lr"]),
+        (r"(?<![./\w])sampler=(\w)", r"hydra/sweeper/sampler=\1"),
         (r"\b([Tt]ake) seeds=(\d+)", rf"\1 {seed}=range(\2)"),
+        (r"\bor seeds=\[([\d,]+)\]", rf"or {seed}=\1"),
         (r"\braise seeds to (\d+)", rf"take {seed}=range(\1)"),
         (r"\bor seeds\b", f"or the number of values of {seed}"),
         (r"\btake reduction=sum,mean", f"take {roles.get('reduction', 'roles.reduction')} of sum and of mean"),

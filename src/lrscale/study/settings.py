@@ -75,7 +75,7 @@ def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list
 def left_out_remark(plan: Plan, count: int) -> str:
     """Returns a sentence on trials that are left out."""
     intervals = ", ".join(f"{key} = {i.low:g} to {i.high:g}" for key, i in plan.intervals.items())
-    return f"{_count(count)} outside what is asked ({intervals or 'nothing is tuned'}): left out."
+    return plan.in_own_words(f"{_count(count)} outside what is asked ({intervals or 'nothing is tuned'}): left out.")
 
 
 def _count(trials: int) -> str:

@@ -29,16 +29,25 @@ Space = Mapping[str, Parameter]
 """The parameters by the app's own keys."""
 
 
+_ROUNDING = 1e-6
+"""The largest share of a step by which a value may lie beside its place: 0.1 + 0.2 is a value of range(0,1,0.1)."""
+
+
 def holds(parameter: Parameter, value: Any) -> bool:
     """Returns whether a parameter can have a value.
 
     Example:
       >>> holds(Choices(("a", 1)), 1), holds(Numbers(0.1, 1), 2.0), holds(Numbers(0.1, 1), 1)
       (True, False, True)
+      >>> holds(Numbers(0, 8, step=2, whole=True), 4), holds(Numbers(0, 8, step=2, whole=True), 5)
+      (True, False)
     """
     if isinstance(parameter, Choices):
         return any(value == choice and type(value) is type(choice) for choice in parameter.values)
-    return isinstance(value, int | float) and parameter.low <= value <= parameter.high
+    if not isinstance(value, int | float) or not parameter.low <= value <= parameter.high:
+        return False
+    steps = (value - parameter.low) / (parameter.step or 1)
+    return (parameter.step is None and not parameter.whole) or abs(steps - round(steps)) < _ROUNDING
 
 
 def space_in_words(space: Space) -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,7 @@ class JobRuns:
           number: the number of the job.
           folder: the folder in which the job leaves what it returned.
         """
-        file = folder / f"{number}.json"
+        file = folder / f"{number}-{uuid.uuid4().hex[:12]}.json"  # another sweep in the folder may have the same numbers
         tags = {KIND: "job", PARENT: self.parent, JOB_KEY: key, JOB: str(number), JOB_FILE: str(file)}
         tags |= {**source_tags(), "mlflow.source.name": Path(sys.argv[0]).name or "script"}
         run = self.client.create_run(self.experiment, int(time.time() * 1000), tags, printable(name)[:250])
@@ -97,20 +98,29 @@ class JobRuns:
           params: its parameters by the script's own keys.
           result: what it returned; an objective that is not finite stands in a tag alone, because MLflow cannot show it.
         """
-        now, known = int(time.time() * 1000), self.client.get_run(record.run_id).data.params
+        now = int(time.time() * 1000)
         metrics = [Metric("objective", result.objective, now, 0)] if math.isfinite(result.objective) else []
         for name, line in result.curves.items():
             shown = min(len(line), MOST_POINTS)
             points = sorted({round(i * (len(line) - 1) / max(1, shown - 1)) for i in range(shown)})
             metrics += [Metric(name, line[i], now, i) for i in points if math.isfinite(line[i])]
-        written = [Param(key.lstrip("+"), printable(str(value))[:500]) for key, value in params.items()]
         tags = [RunTag(RETURNED, repr(result.objective))]
         rest = metrics[850:]
         for start in range(0, len(rest), 850):
             self.client.log_batch(record.run_id, metrics=rest[start : start + 850])
-        params_left = [param for param in written if param.key not in known]
-        self.client.log_batch(record.run_id, metrics[:850], params_left, tags)  # tags are last: a run with this tag is complete
+        named = self._new_params(record, params)
+        self.client.log_batch(record.run_id, metrics[:850], named, tags)  # tags are last: a run with this tag is complete
         self.client.set_terminated(record.run_id, "FINISHED")
+
+    def name(self, record: JobRecord, params: Mapping[str, Any]) -> None:
+        """Records the parameters of a job that is recorded without them."""
+        self.client.log_batch(record.run_id, params=self._new_params(record, params))
+
+    def _new_params(self, record: JobRecord, params: Mapping[str, Any]) -> list[Param]:
+        """Returns the parameters that the script itself has not logged."""
+        known = self.client.get_run(record.run_id).data.params
+        written = [Param(key.lstrip("+"), printable(str(value))[:500]) for key, value in params.items()]
+        return [param for param in written if param.key not in known]
 
     def fail(self, record: JobRecord, text: str) -> None:
         """Ends the run of a job that failed, with its traceback."""

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from lrscale.tracking.schema import (
     ROUND,
     SECONDS,
     STUDY_FILE,
+    SWEEP_DIR,
 )
 from lrscale.training.quantity import Quantity
 
@@ -98,7 +99,10 @@ class Reader:
         latest = [f"tags.`{EXECUTED}` DESC"]
         runs = self.client.search_runs(searched, f"tags.`{KIND}` = 'study'", max_results=1, order_by=latest) if searched else []
         if not runs:
-            known = ", ".join(shlex.quote(n) for n in sorted(experiments.values()) if n != "Default") or "none"
+            self._refuse_sweep(searched, name)
+            studies = self.client.search_runs([*experiments], f"tags.`{KIND}` = 'study'", max_results=PAGE)
+            names = sorted({experiments[run.info.experiment_id] for run in studies})
+            known = ", ".join(map(shlex.quote, names)) or "none"
             raise Refusal(
                 f"`STUDY` must be a study in {self.uri}, got {name or 'no name'}. There: {known}. "
                 "Run one with lrscale run -m sweeps=quickstart."
@@ -118,6 +122,16 @@ class Reader:
                 f"`STUDY` must be in {self.uri}, got {AUDITS}, and there are none. Record one with lrscale audit STEP --record."
             )
         return str(found.experiment_id)
+
+    def _refuse_sweep(self, experiments: Sequence[str], name: str | None) -> None:
+        """Raises Refusal where a name is that of a sweep without roles, which has no cells and no answer."""
+        for experiment in experiments if name is not None else []:
+            if self.client.search_runs([experiment], f"tags.`{KIND}` = 'sweep'", max_results=1):
+                folder = self.experiment_tags(experiment).get(SWEEP_DIR, "its folder")
+                raise Refusal(
+                    f"`STUDY` must be a study with an answer, got {name}, which is a sweep without `roles`. Its best parameters "
+                    f"are in {folder}/optimization_results.yaml, and its jobs in MLflow: mlflow ui --backend-store-uri {self.uri}"
+                )
 
     def study_of(self, run_id: str) -> StudyRecord:
         """Returns the record of a study, by the id of its MLflow run; raises Refusal where the record is damaged."""

@@ -1,6 +1,7 @@
 """A script that trains nothing: it returns what its keys say, and writes down that it was called."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ def main(cfg: DictConfig) -> Any:
     time.sleep(cfg.seconds)
     if cfg.wrong is not None:
         return WRONG[cfg.wrong]
+    if os.environ.get("DOWN") == "exit":
+        sys.exit(3)
     if os.environ.get("DOWN") == "yes" and cfg.x > cfg.down_above:
         raise RuntimeError("the data server is away")
     if cfg.nan_above is not None and cfg.x > cfg.nan_above:
