@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrscale.spec import Training
+from lrscale.spec import Compute, Training
 from lrscale.streams import generator
 from lrscale.tasks.own import Task, called
 from lrscale.tasks.rows import mapped
@@ -282,6 +282,6 @@ def test_sum_at_lr_over_c_is_mean_at_lr_bit_for_bit_where_c_is_a_power_of_two() 
 def test_chunks_and_memory() -> None:
     task = task_of(CASES["batch norm"])
     whole = engine.train(training(), task)
-    assert engine.trials_in_memory(training(), task, 1) >= 1
+    assert engine.trials_in_memory(training(), task, Compute(memory_mb=1)) >= 1
     runs = OwnRuns(training(), task, slice(1, 2), "loop")
     assert runs.parameters[0].shape[:2] == (2, 1) and math.isfinite(whole.train_loss[-1, 0])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lrscale.errors import Refusal
-from lrscale.tasks.rows import Rows, Tree, leaves
+from lrscale.tasks.rows import CPU, Rows, Tree, leaves
 from lrscale.tasks.terms import TermsOf, terms_of
 
 Groups = Callable[[str, nn.Parameter], Mapping[str, float]]
@@ -74,7 +74,7 @@ class Task:
                 raise Refusal(f"`{name}` must be a function, got {type(function).__name__}.")
         if isinstance(model, nn.Module):
             raise Refusal("`model` must make a new module at each call, got a module. Take lambda: nn.Linear(4, 1).")
-        self.make, self.wrong = model, wrong
+        self.make, self.loss, self.wrong = model, loss, wrong
         self.terms_of: TermsOf = terms_of(loss)
         self.train, self.valid = Rows("train", train), Rows("valid", valid)
         self.module = self.fresh(torch.Generator().manual_seed(0))
@@ -83,8 +83,7 @@ class Task:
         self.names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
         if not self.names:
             raise Refusal("`model` must have parameters that are trained, got none.")
-        for rows in (self.train, self.valid):
-            rows.to(next(self.module.parameters()).dtype)
+        self.to(next(self.module.parameters()).dtype)
         self.weights = sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad)
         self.factors = _factors(groups, self.module)
         self.width = self._check_step()
@@ -94,13 +93,26 @@ class Task:
             raise Refusal("`loss` must have terms that count, got weights that are all 0 on the training data.")
 
     def fresh(self, generator: torch.Generator) -> nn.Module:
-        """Makes a module from the seed of a generator, in train mode. torch's own generator is the same after the call."""
-        with torch.random.fork_rng(devices=[]):
+        """Makes a module on the CPU from the seed of a generator, in train mode. torch's generator is the same after the call."""
+        with torch.random.fork_rng(devices=[]), CPU:
             torch.manual_seed(generator.initial_seed())
             module = self.make()
         if not isinstance(module, nn.Module):
             raise Refusal(f"`model` must return a torch.nn.Module, got {type(module).__name__}.")
         return module.train()
+
+    def to(self, dtype: torch.dtype, device: torch.device = CPU, room: float = math.inf) -> None:
+        """Puts the data and the loss on a device; see `Rows.to`. `module` stays on the CPU.
+
+        Args:
+          dtype: the dtype of the data.
+          device: the device.
+          room: how many bytes the training data may take on it, and how many the validation data.
+        """
+        if device != self.train.device:
+            self.terms_of = terms_of(self.loss, device)
+        for rows in (self.train, self.valid):
+            rows.to(dtype, device, room)
 
     def _check_step(self) -> int:
         """Takes one gradient. Sets `draws`, and returns how many numbers autograd keeps for an example.
@@ -108,7 +120,7 @@ class Task:
         Raises:
           Refusal: the gradient cannot be taken, or is not that of one loss an example or a term.
         """
-        x, y = self.train.take(torch.arange(min(2, len(self.train))))
+        x, y = self.train.take(torch.arange(min(2, len(self.train)), device=CPU))
         module = self.module
         shared = {tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers(), *leaves(x), *leaves(y))}
         saved: dict[int, int] = {}
@@ -149,7 +161,7 @@ class Task:
     def _check_wrong(self) -> None:
         if self.wrong is None:
             return
-        x, y = self.valid.take(torch.arange(min(2, len(self.valid))))
+        x, y = self.valid.take(torch.arange(min(2, len(self.valid)), device=CPU))
         with torch.no_grad():
             result = self.wrong(called(self.module.train(False), x), y)
         self.module.train()
@@ -166,7 +178,7 @@ class Task:
         """Returns the sum of the weights of each training example's terms, [example], float64."""
         module, sums = self.module.train(False), []
         size = max(1, PIECE_BYTES // (4 * self.width))
-        for indices in torch.arange(len(self.train)).split(size):
+        for indices in torch.arange(len(self.train), device=CPU).split(size):
             x, y = self.train.take(indices)
             with torch.no_grad():
                 sums.append(self.terms_of(called(module, x), y).weights.double())

@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lrscale.tasks.own import Task, called
 from lrscale.tasks.rows import Tree, mapped
+from lrscale.training.device import widest
 
 Tensors = Sequence[Tensor]
 Seeding = Callable[[int], None]
@@ -41,7 +42,10 @@ class Form(ABC):
     name = ""
 
     def __init__(self, task: Task) -> None:
-        """Prepares a form for the runs of a task. Where the module draws at random, all trials of a seed get the same draws."""
+        """Prepares a form for the runs of a task. Where the module draws at random, all trials of a seed get the same draws.
+
+        Its module is on the CPU, and must be moved to the runs' device.
+        """
         self.task, self.draws = task, task.draws
         self.module = task.fresh(torch.Generator().manual_seed(0))
         self.buffer_names = [name for name, _ in self.module.named_buffers()]
@@ -77,7 +81,7 @@ class Loop(Form):
         return total
 
     def evaluate(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Tensor:
-        """Returns the sums over some examples in eval mode, [4, seed, trial], float64; see `sums`.
+        """Returns the sums over some examples in eval mode, [4, seed, trial], in the widest dtype; see `sums`.
 
         Many examples at once leave nothing to gain for torch.func, so all forms are evaluated so.
 
@@ -107,7 +111,7 @@ class Loop(Form):
         wrong = torch.full_like(losses, torch.nan) if self.task.wrong is None else self.task.wrong(out, y)
         is_label = isinstance(y, Tensor) and not y.is_floating_point() and y.shape == wrong.shape
         counts = (y >= 0) if is_label else torch.ones_like(wrong)
-        return torch.stack([part.sum(dtype=torch.float64) for part in (losses, weights, wrong * counts, counts)])
+        return torch.stack([part.sum(dtype=widest(losses.device)) for part in (losses, weights, wrong * counts, counts)])
 
     def _point(self, parameters: Tensors, buffers: Tensors, seed: int, trial: int) -> None:
         """Makes the module that of one run."""
@@ -237,7 +241,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def fastest(forms: Sequence[Form], take_step: Callable[[Form], Tensors]) -> tuple[str, str]:
+def fastest(forms: Sequence[Form], take_step: Callable[[Form], Tensors], wait: Callable[[], None]) -> tuple[str, str]:
     """Returns the name of the fastest of some forms, and why others cannot be taken; empty where all can.
 
     A form is taken only where its gradients are those of the loop.
@@ -245,6 +249,7 @@ def fastest(forms: Sequence[Form], take_step: Callable[[Form], Tensors]) -> tupl
     Args:
       forms: the forms. The first one is the loop, which runs everything.
       take_step: takes a step with a form, and returns the gradients.
+      wait: waits until the device has done what it was given.
     """
     seconds: dict[str, float] = {}
     notes: list[str] = []
@@ -254,8 +259,10 @@ def fastest(forms: Sequence[Form], take_step: Callable[[Form], Tensors]) -> tupl
             gradients = [gradient.clone() for gradient in take_step(form)]
             times = []
             for _ in range(TIMED_STEPS):
+                wait()
                 start = time.perf_counter()
                 _ = take_step(form)
+                wait()
                 times.append(time.perf_counter() - start)
         except Exception as error:  # torch.func says in many ways that it cannot run something
             if form.name == "loop":
@@ -274,7 +281,7 @@ def _are_close(gradients: Tensors, expected: Tensors) -> bool:
     """Returns whether the gradients of all runs differ by rounding only. Where a run is not finite, it counts as equal."""
 
     def norm(tensors: Iterable[Tensor]) -> float:
-        norms = [torch.linalg.vector_norm(tensor.nan_to_num(), dtype=torch.float64) for tensor in tensors]
+        norms = [torch.linalg.vector_norm(tensor.nan_to_num(), dtype=widest(tensor.device)) for tensor in tensors]
         return float(torch.linalg.vector_norm(torch.stack(norms)))
 
     tolerance = 30 * torch.finfo(expected[0].dtype).eps ** 0.5

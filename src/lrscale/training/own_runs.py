@@ -12,10 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lrscale.errors import Refusal
 from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.own import PIECE_BYTES, Task
-from lrscale.tasks.rows import Rows, Tree, leaves, mapped
+from lrscale.tasks.rows import CPU, Rows, Tree, leaves, mapped
+from lrscale.training.device import free_bytes, own_settings, seed_generators, wait_for, widest
 from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
 from lrscale.training.reduction import STEP_DIVISORS
@@ -31,29 +33,57 @@ class OwnMinibatch(NamedTuple):
 
 
 def own_minibatches(training: Training, task: Task) -> Iterator[OwnMinibatch]:
-    """Yields one minibatch per step, epoch after epoch, without end."""
-    epoch, size = 0, training.step_examples
+    """Yields one minibatch per step, epoch after epoch, without end, on the device of the task's data."""
+    epoch, size, device = 0, training.step_examples, task.train.device
     while True:
         orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
-        for indices in orders[:, : training.steps_per_epoch * size].split(size, 1):
-            yield OwnMinibatch(*task.train.take(indices), task.terms[indices].sum(1, keepdim=True))
+        orders = orders[:, : training.steps_per_epoch * size]
+        stored = orders.to(task.train.stored)  # once an epoch
+        for indices, of_data in zip(orders.split(size, 1), stored.split(size, 1), strict=True):
+            terms = task.terms[indices].sum(1, keepdim=True)
+            yield OwnMinibatch(*task.train.take(of_data), terms.to(device, widest(device)))
         epoch += 1
 
 
-def choose_form(training: Training, task: Task) -> tuple[str, str]:
+def choose_form(training: Training, task: Task, on: torch.device | str = CPU) -> tuple[str, str]:
     """Returns the name of the form that is fastest for a step of a training, and why other forms cannot be taken.
 
     The second one is empty where all can.
+
+    Args:
+      training: the description of the runs.
+      task: its task.
+      on: the device.
+
+    Raises:
+      Refusal: the task cannot be trained on the device, as where its model makes tensors on the CPU.
     """
-    runs = OwnRuns(training, task, slice(None), "loop")
-    with torch.random.fork_rng(devices=[]), quiet():
-        return runs.fastest_form(next(own_minibatches(training, task)))
+    device = torch.device(on)
+    try:
+        with own_settings(device), quiet():
+            runs = OwnRuns(training, task, slice(None), "loop", device)
+            if device != CPU:
+                _ = runs.loop.evaluate(runs.parameters, runs.buffers, *task.valid.take(torch.arange(1, device=CPU)))
+            return runs.fastest_form(next(own_minibatches(training, task)))
+    except RuntimeError as error:
+        if device == CPU:
+            raise
+        first = str(error).partition("\n")[0]
+        raise Refusal(
+            f"`compute.device` {device.type} cannot train `task` {training.task.name:.200}, got {first:.200}. "
+            "Make tensors with device=x.device, or with register_buffer. Or take compute.device=cpu."
+        ) from error
+
+
+def place(training: Training, task: Task, device: torch.device) -> None:
+    """Puts the data of a task on a device, in the dtype of a training. Each part may take a quarter of what is free there."""
+    task.to(getattr(torch, training.dtype), device, free_bytes(device) / 4)
 
 
 class OwnRuns:
     """The state of one chunk of runs of a user's task: parameters and buffers [seed, trial, *shape], and optimizer state."""
 
-    def __init__(self, training: Training, task: Task, chunk: slice, form: str) -> None:
+    def __init__(self, training: Training, task: Task, chunk: slice, form: str, device: torch.device = CPU) -> None:
         """Makes the runs.
 
         Args:
@@ -61,11 +91,11 @@ class OwnRuns:
           task: its task.
           chunk: the trials.
           form: the form in which gradients are computed: a name of `FORMS`.
+          device: where all is computed. Initial weights are drawn on the CPU.
         """
-        self.training, self.task = training, task
+        self.training, self.task, self.device = training, task, device
         self.dtype = getattr(torch, training.dtype)
-        for rows in (task.train, task.valid):
-            rows.to(self.dtype)
+        place(training, task, device)
         trials = len(training.optimizer.options["lr"][chunk])
         modules = [task.fresh(generator("init", seed)) for seed in training.seeds]
         parameters = [[p.detach() for p in module.parameters() if p.requires_grad] for module in modules]
@@ -81,10 +111,10 @@ class OwnRuns:
     def _stacked(self, values: tuple[Tensor, ...], trials: int) -> Tensor:
         """Returns the tensors of each seed's module as one tensor of all runs."""
         stacked = torch.stack(values).unsqueeze(1).repeat(1, trials, *[1] * values[0].ndim)
-        return stacked.to(self.dtype) if stacked.is_floating_point() else stacked
+        return stacked.to(self.device, self.dtype) if stacked.is_floating_point() else stacked.to(self.device)
 
     def _cast(self, form: Form) -> Form:
-        _ = form.module.to(self.dtype)
+        _ = form.module.to(self.device, self.dtype)
         return form
 
     def minibatches(self, alone: AbstractSet[int] | None) -> Iterator[OwnMinibatch]:
@@ -119,7 +149,7 @@ class OwnRuns:
         """Adds up the gradients of the sums of losses over the micro-batches, which are passed through the module apart."""
         for gradient in self.gradients:
             _ = gradient.zero_()
-        total = torch.zeros(self.parameters[0].shape[:2], dtype=torch.float64)
+        total = torch.zeros(self.parameters[0].shape[:2], dtype=widest(self.device), device=self.device)
         parts = zip(*(self._micro_batches(tree) for tree in (minibatch.x, minibatch.y)), strict=True)
         for micro, (x, y) in enumerate(parts):
             total += form.gradients(self.parameters, self.buffers, x, y, self.gradients, partial(self._seed, step, micro))
@@ -134,7 +164,7 @@ class OwnRuns:
     def _seed(self, step: int, micro: int, index: int) -> None:
         """Seeds torch's generator for the draws of the seed at an index in a micro-batch: dropout's masks."""
         name = ("draws", self.training.seeds[index], step, micro)
-        _ = torch.default_generator.manual_seed(generator(*name).initial_seed())
+        seed_generators(self.device, generator(*name).initial_seed())
 
     def fastest_form(self, minibatch: OwnMinibatch) -> tuple[str, str]:
         """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
@@ -146,7 +176,7 @@ class OwnRuns:
             _ = self._sums(form, minibatch, 1)
             return self.gradients
 
-        return fastest([self._cast(form) for form in make_forms(self.task)], take_step)
+        return fastest([self._cast(form) for form in make_forms(self.task)], take_step, partial(wait_for, self.device))
 
     def risks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns training loss, excess risk and population risk (both nan), [seed, trial] each."""
@@ -164,10 +194,13 @@ class OwnRuns:
         return self.evaluate(self.task.valid)
 
     def evaluate(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode."""
+        """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode.
+
+        Both are on the CPU.
+        """
         size = max(1, PIECE_BYTES // (self.task.width * self.parameters[0].element_size()))
-        sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64)
-        for indices in torch.arange(len(rows)).split(size):
-            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices))
+        sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64, device=CPU)
+        for indices in torch.arange(len(rows), device=CPU).split(size):
+            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices)).to(CPU)
         losses, weights, wrong, counts = sums
         return losses / weights, wrong / counts
