@@ -120,8 +120,9 @@ def own_settings(device: torch.device, tf32: bool = False) -> Iterator[None]:
     """
     import torch
 
-    devices, kind = ([torch.device(device.type, 0)], device.type) if device.type in ("cuda", "mps") else ([], "cuda")
-    with torch.random.fork_rng(devices=devices, device_type=kind), _products(tf32 if device.type == "cuda" else None):
+    forked = {"cuda": lambda: [torch.cuda.current_device()], "mps": lambda: [0]}.get(device.type, list)()
+    kind = "mps" if device.type == "mps" else "cuda"
+    with torch.random.fork_rng(devices=forked, device_type=kind), _products(tf32 if device.type == "cuda" else None):
         yield
 
 
