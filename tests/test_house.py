@@ -41,6 +41,7 @@ PURE = {"law", "estimate", "tasks", "training", "probes", "study"}
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "random", "subprocess", "socket", "shutil", "tempfile"}
 READS = {
     "tasks/images": {"pathlib"},
+    "tasks/neighbours": {"pathlib"},
     "tasks/source": {"pathlib", "sys"},
     "study/own_code": {"pathlib"},
     "training/forms": {"time"},

@@ -18,6 +18,17 @@ class Failure(RuntimeError):
         super().__init__("\n".join(map(printable, text.splitlines())))
 
 
+def said(error: BaseException) -> str:
+    """Returns the type of an error of a user's code or of torch, and the start of the first line of what it says.
+
+    Example:
+      >>> said(KeyError("wd"))
+      "KeyError: 'wd'"
+    """
+    first = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first:.200}".rstrip(".: ")
+
+
 def printable(text: str) -> str:
     """Returns a text with `?` in place of each character that is not printable.
 

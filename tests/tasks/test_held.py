@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -40,6 +41,34 @@ def test_what_a_task_is_decides_its_hash() -> None:
     for rows in (float64.train, float64.valid):
         rows.to(torch.float64)  # as a training in float64 leaves them
     assert fingerprint(float64) == hashes[0]
+
+
+class Net(nn.Module):
+    """A network whose last layer begins at 0, so that its losses tell nothing of the layers before."""
+
+    def __init__(self, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.hidden, self.out, self.act = nn.Linear(1, 8), nn.Linear(8, 4), act
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.out(self.act(self.hidden(x)))
+        return out
+
+
+def test_what_the_first_losses_do_not_show_decides_the_hash_too() -> None:
+    data = (X, torch.arange(64) % 4)
+
+    def task(act: Callable[[torch.Tensor], torch.Tensor], wrong: Callable[..., torch.Tensor] = lrscale.top1) -> lrscale.Task:
+        return lrscale.Task(lambda: Net(act), F.cross_entropy, data, data, wrong)
+
+    def right(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 1 - lrscale.top1(out, y)
+
+    others = [task(torch.relu), task(lambda x: torch.relu(x) + (x - x.detach())), task(torch.relu, right)]
+    tanh = [task(torch.tanh), task(torch.tanh)]
+    hashes = [fingerprint(made) for made in (*tanh, *others)]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 4
 
 
 def test_the_hash_is_the_same_in_another_process() -> None:

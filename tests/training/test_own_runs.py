@@ -12,7 +12,9 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
+from lrscale.errors import Refusal
 from lrscale.spec import Compute, Training
 from lrscale.streams import generator
 from lrscale.tasks.own import Task, called
@@ -62,6 +64,48 @@ class Named(nn.Module):
 
     def forward(self, wide: Tensor, narrow: Tensor) -> Tensor:
         out: Tensor = self.left(wide) + self.right(narrow)
+        return out
+
+
+class Centred(nn.Module):
+    """Puts a new tensor in the place of its buffer at each step."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(0)
+        out: Tensor = self.out(x - self.mean)
+        return out
+
+
+class Drawn(nn.Module):
+    """What the seed decides is more than weights that are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.order, self.shift = nn.Linear(3, 6).requires_grad_(False), torch.randperm(6), torch.rand(()).item()
+        self.out = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out((self.frozen(x)[:, self.order[:5]] + self.shift).relu())
+        return out
+
+
+class Sampled(nn.Module):
+    """Draws in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(x + torch.randn_like(x))
         return out
 
 
@@ -115,6 +159,7 @@ REFUSED = {
     "attention with dropout": {"vmap_grad", "vmap_forward"},  # draws the masks in another way than a plain loop
     "gru": {"vmap_forward"},  # torch.func has no rule for it outside of grad
     "lstm": {"vmap_forward"},
+    "replaced buffer": {"vmap_grad", "vmap_forward"},  # torch.func drops it
 }
 """The forms that cannot be taken."""
 
@@ -137,6 +182,8 @@ CASES = {
     "weight norm": Case(weight_normed, F.cross_entropy, WIDE, LABELS),
     "batch norm": Case(cnn, F.cross_entropy, IMAGES, LABELS),
     "batch norm and dropout": Case(lambda: cnn(0.4), F.cross_entropy, IMAGES, LABELS),
+    "replaced buffer": Case(Centred, F.cross_entropy, WIDE, LABELS),
+    "drawn beside weights": Case(Drawn, F.cross_entropy, WIDE, LABELS),
     "attention": Case(Tokens, token_losses, IDS, PADDED),
     "attention with dropout": Case(lambda: Tokens(0.3), token_losses, IDS, PADDED),
     "gru": Case(lambda: Recurrent(nn.GRU), token_losses, IDS, PADDED),
@@ -254,6 +301,40 @@ def test_masks_are_those_of_the_seed_for_every_lr_and_whoever_is_trained_beside(
     assert (same[1:, 0] != same[1:, 1]).all()
 
 
+def test_evaluation_draws_are_those_of_the_seed_whoever_is_trained_beside() -> None:
+    case = Case(Sampled, F.cross_entropy, WIDE, LABELS)
+    both = runs_of(training(), task_of(case), "vmap_forward")
+    alone = runs_of(replace(training(), seeds=(3,)), task_of(case), "loop")
+    assert_allclose(both.train_loss[:, 1::2], alone.train_loss, rtol=PLAIN)
+    assert_allclose(both.valid_loss[1::2], alone.valid_loss, rtol=PLAIN)
+
+
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
+    """Examples with noise that is drawn at each reading."""
+
+    def __len__(self) -> int:
+        return 22
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return WIDE[index] + torch.randn(3), LABELS[index]
+
+
+def test_random_examples_are_those_of_the_seed_whoever_is_trained_beside() -> None:
+    task = Task(lambda: nn.Linear(3, 4), F.cross_entropy, Augmented(), (WIDE, LABELS))
+    both = runs_of(training(), task, "vmap_forward").train_loss
+    alone = runs_of(replace(training(), seeds=(3,)), task, "loop").train_loss
+    assert_allclose(both[:, 1::2], alone, rtol=PLAIN)
+
+
+def test_parts_that_all_modules_share_start_anew_in_each_training() -> None:
+    backbone = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
+    before = [tensor.clone() for tensor in backbone.state_dict().values()]
+    task = task_of(Case(lambda: nn.Sequential(backbone, nn.Linear(5, 4)), F.cross_entropy, WIDE, LABELS))
+    first, again = (runs_of(training(), task, form).train_loss for form in ("loop", "vmap_forward"))
+    assert_allclose(again, first, rtol=PLAIN)
+    assert all(map(torch.equal, backbone.state_dict().values(), before))
+
+
 def test_torch_s_own_generator_is_left_as_it_was() -> None:
     before = torch.get_rng_state()
     _ = runs_of(training(), task_of(CASES["batch norm and dropout"]), "loop")
@@ -272,11 +353,49 @@ def test_evaluation_does_not_depend_on_its_pieces(monkeypatch: pytest.MonkeyPatc
     )  # a share of the labels that count
 
 
+@pytest.mark.parametrize(
+    ("loss", "y", "count"),
+    [
+        (lambda out, y: (1 - out[:, 0] * y).clamp(min=0), torch.where(LABELS == 0, 1, -1), 9),
+        (nn.CrossEntropyLoss(ignore_index=2), LABELS, int((LABELS[:9] != 2).sum())),
+    ],
+)
+def test_a_prediction_counts_where_its_term_does(loss: Callable[..., Any], y: Tensor, count: int) -> None:
+    data = ((WIDE, y), (WIDE[:9], y[:9]))
+    task = Task(lambda: nn.Linear(3, 4), loss, *data, wrong=lambda out, y: torch.ones_like(out[:, 0]))
+    runs = OwnRuns(training(), task, slice(None), "loop")
+    _, _, wrong, counts = runs.loop.evaluate(runs.parameters, runs.buffers, *task.valid.take(torch.arange(9)), print)
+    assert (wrong == count).all() and (counts == count).all()
+
+
 def test_sum_at_lr_over_c_is_mean_at_lr_bit_for_bit_where_c_is_a_power_of_two() -> None:
     task = task_of(CASES["batch norm and dropout"])
     by_mean = runs_of(training(drop_last=True), task, "vmap_forward")
     by_sum = runs_of(with_lrs(training(drop_last=True, reduction="sum"), *(lr / 4 for lr in LRS)), task, "vmap_forward")
     assert (by_mean.train_loss == by_sum.train_loss).all()
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups", "says"),
+    [
+        ({"batch_size": 1}, None, "micro-batches of 1, which the model.* ValueError: Expected more.* Take larger batches"),
+        ({"batch_size": 3, "drop_last": False}, None, "`batch_size` 3 gives micro-batches of 1, which.* Take drop_last=true"),
+        ({"batch_size": 3, "accumulation": 7, "drop_last": False}, None, "`batch_size` 3 gives micro-batches of 1"),
+        ({}, {"weight_decoy": 0.0}, "`groups` must return factors of lr, .*, the numbers of sgd, got 'weight_decoy'"),
+        ({}, {"nesterov": 0.0}, "`groups` must return factors of"),
+    ],
+)
+def test_what_no_step_can_take_is_refused_before_a_study(changes: dict[str, Any], groups: Any, says: str) -> None:
+    task = task_of(Case(normed, F.cross_entropy, WIDE, LABELS), groups=groups and (lambda name, p: groups))
+    made = replace(training(), **{"drop_last": True, **changes})
+    with pytest.raises(Refusal, match=says):
+        _ = choose_form(made, task)
+    if groups is None:
+        assert choose_form(replace(made, drop_last=True, batch_size=2), task)[0] in FORMS
 
 
 def test_chunks_and_memory() -> None:

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import reprlib
 import sys
 import traceback
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
@@ -92,11 +93,20 @@ def trust_typed(overrides: Sequence[str]) -> None:
       Refusal: there is no such code.
     """
     for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
+        key = override.lstrip("+").partition("=")[0]
         if key in GROUPS and GROUPS[key].own is not None:
-            names = re.split(r"[\s,()'\"\[\]]+", value.replace("\\:", ":"))  # Hydra writes a colon so
-            for name in filter(is_own, names):
+            for name in filter(is_own, _choices(override)):
                 trust(read_source(key, name).file)
+
+
+def _choices(override: str) -> list[str]:
+    """Returns the values of an override, as Hydra reads them; none where Hydra cannot, which it says later."""
+    try:
+        value: Any = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return []
+    values = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+    return [part.text if isinstance(part, QuotedString) else str(part) for part in values]
 
 
 def _is_from_hydra(error: Exception) -> bool:

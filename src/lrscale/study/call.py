@@ -54,7 +54,7 @@ def called_config(
     """
     if epochs is not None and steps is not None:
         raise Refusal(f"`epochs` and `steps` cannot both be given, got {epochs} and {steps}. Leave one out.")
-    budget = {"steps": steps} if steps is not None else {"epochs": DEFAULT_EPOCHS if epochs is None else epochs}
+    budget = {"steps": plain(steps)} if steps is not None else {"epochs": DEFAULT_EPOCHS if epochs is None else plain(epochs)}
     config = {
         **DEFAULTS,
         **_chosen("task", task),
@@ -62,7 +62,7 @@ def called_config(
         **_chosen("schedule", schedule),
         "budget": budget,
     }
-    return {**config, **{key: value for key, value in values.items() if value is not None}}
+    return {**config, **{key: plain(value) for key, value in values.items() if value is not None}}
 
 
 def _chosen(group: str, choice: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _chosen(group: str, choice: Any) -> dict[str, Any]:
             names = ", ".join(option for option in known if option not in ("name", "lr")) or "none"
             field = key if group == "optimizer" else f"{group}.{key}"
             raise Refusal(f"`{field}` is not known, got {value!r:.60}. Options of {name}: {names}.")
-    return {**config, group: {**known, **given}}
+    return {**config, group: {**known, **{key: plain(value) for key, value in given.items()}}}
 
 
 def with_own_facts(config: Mapping[str, Any], device: str, trials: int = TRIALS_TOGETHER) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def called_plan(
     Raises:
       Refusal: a value cannot be used.
     """
-    check("n_trials", integer(1, 100_000), n_trials)
+    check("n_trials", integer(1, 100_000), n_trials := plain(n_trials))
     interval = _interval(lr)
     base = {**config, "optimizer": {**config["optimizer"], "lr": (interval.low * interval.high) ** 0.5}}
     values = {key: _axis(key, given) for key, given in axes.items()}

@@ -23,6 +23,8 @@ PREFIX = "notebook:"
 """The start of the name of such a task in a config."""
 LOOKED_AT = 8
 """How many examples the losses are taken of that tell tasks apart."""
+NEAR = 0.1
+"""How far from the weights of seed 0 the losses are taken: the size of random changes."""
 _HELD: WeakValueDictionary[str, Task] = WeakValueDictionary()
 """The tasks of this process by their hash, as long as the program keeps them."""
 
@@ -65,15 +67,16 @@ def _name(task: Task) -> str:
 
 
 def fingerprint(task: Task) -> str:
-    """Returns a hash of what a task is: its data, the weights of seed 0, and the losses of a few examples.
+    """Returns a hash of what a task is: its data, the weights of seed 0, and what a few examples give.
 
-    The same code and data give the same hash in another process, so a study can be continued there. Losses enter with four
-    digits, because the number of threads changes the last ones.
+    These are the losses, their gradients and which predictions are wrong, near the weights of seed 0: at these, a layer that
+    begins at 0 would hide those before it. The same code and data give the same hash in another process, so a study can be
+    continued there. Numbers enter with few digits, because the number of threads changes the last ones.
     """
     import torch
 
     from lrscale.tasks.own import called
-    from lrscale.tasks.rows import leaves
+    from lrscale.tasks.rows import CPU, leaves
 
     module = task.fresh(torch.Generator().manual_seed(0))
     dtype = next(module.parameters()).dtype
@@ -82,16 +85,26 @@ def fingerprint(task: Task) -> str:
     for _, tensor in _state(module):
         digest.update(_content(tensor))
     task.to(dtype)
+    draw = torch.Generator().manual_seed(0)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.data += NEAR * torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype, device=CPU)
     for rows in (task.train, task.valid):
-        few = torch.arange(min(LOOKED_AT, len(rows)))
+        few = torch.arange(min(LOOKED_AT, len(rows)), device=CPU)
         x, y = rows.take(few)
         digest.update(str(len(rows)).encode())
         for tensor in (*leaves(x), *leaves(y)) if rows.dataset is not None else (*leaves(rows.x), *leaves(rows.y)):
             digest.update(_content(tensor))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            terms = task.terms_of(called(module, x), y)
-        digest.update(" ".join(f"{value:.4g}" for part in terms for value in part.tolist()).encode())
+            out = called(module, x)
+            terms = task.terms_of(out, y)
+        gradients = torch.autograd.grad(terms.losses.sum(), trained, allow_unused=True)
+        norms = torch.stack([torch.zeros((), device=CPU) if g is None else g.detach().norm().float() for g in gradients])
+        wrong = [] if task.wrong is None else task.wrong(out, y).flatten().tolist()
+        digits = [f"{value:.4g}" for part in terms for value in part.tolist()]
+        digits += [f"{value:.3f}" for value in (norms / norms.norm()).tolist()] + [str(bool(value)) for value in wrong]
+        digest.update(" ".join(digits).encode())
     return digest.hexdigest()
 
 

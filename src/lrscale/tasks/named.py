@@ -8,12 +8,13 @@ composed config, until `with_facts` makes the task.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 from lrscale.rules import BOOLEAN, POSITIVE, Rule, check, integer, one_of
 from lrscale.spec import OwnCode, Training
 from lrscale.tasks.held import held, is_held
@@ -107,15 +108,23 @@ def _make(name: str, sha256: str, options: str) -> Task:
 
     function = load("task", name, sha256)
     try:
-        task = function(**json.loads(options))
+        task = function(**_with_tuples(function, json.loads(options)))
     except Refusal as error:
         raise Refusal(f"`task` {name:.200}: {error}") from None
-    except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise Refusal(f"`task` {name:.200} must make a task, got {type(error).__name__}: {first:.200}.") from error
+    except (Exception, SystemExit) as error:
+        raise Refusal(f"`task` {name:.200} must make a task, got {said(error)}.") from error
     if not isinstance(task, Task):
         raise Refusal(f"`task` {name:.200} must return a lrscale.Task, got {type(task).__name__}.")
     return task
+
+
+def _with_tuples(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a function's parameters, where a list becomes a tuple if the default is one."""
+    defaults = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) and isinstance(defaults.get(key), tuple) else value
+        for key, value in options.items()
+    }
 
 
 def check_named(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 
 Tree = Any
 """A tensor, or a tuple or a dict of tensors; all have the examples along the same axis."""
 CPU = torch.device("cpu")
 LOADED_BYTES = 2**30
 """A Dataset of at most this size, in bytes, is loaded once. Items of a larger one are read at each step."""
+READ_AGAIN = 16
+"""How many items are read again, to see whether they are random."""
 
 
 def mapped(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
@@ -28,9 +30,11 @@ def mapped(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def leaves(tree: Tree) -> Iterator[Tensor]:
-    """Yields the tensors of a tree."""
+    """Yields the tensors of a tree; raises TypeError where it holds something else."""
     if isinstance(tree, Tensor):
         yield tree
+    elif not isinstance(tree, Mapping | tuple | list):
+        raise TypeError(f"no tensor: {type(tree).__name__}")
     else:
         for part in tree.values() if isinstance(tree, Mapping) else tree:
             yield from leaves(part)
@@ -40,7 +44,8 @@ class Rows:
     """Some examples, by index. Their inputs and targets are trees with the examples along the first axis.
 
     `to` says on which device they are given out, and in which dtype; whole numbers keep theirs. `stored` is the device on which
-    their tensors are kept; where it is not the first one, examples move at each step.
+    their tensors are kept; where it is not the first one, examples move at each step. `is_random` says whether items are other
+    ones each time that they are read.
     """
 
     def __init__(self, name: str, source: Any) -> None:
@@ -48,7 +53,7 @@ class Rows:
 
         Args:
           name: `train` or `valid`, for messages.
-          source: a pair of inputs and targets, or a map-style Dataset whose items are such pairs.
+          source: a pair of inputs and targets, or a map-style Dataset whose items are such pairs, or a list of such items.
 
         Raises:
           Refusal: it is neither, or the tensors do not have the same number of examples.
@@ -57,10 +62,20 @@ class Rows:
         self.is_placed = False
         self.dataset: Sequence[Any] | None = None
         self.source: tuple[Tree, Tree] | None = None
-        if isinstance(source, Dataset) or not isinstance(source, tuple | list):
+        self.is_random = False
+        is_pair = isinstance(source, tuple) or (isinstance(source, list) and len(source) <= 2)
+        if isinstance(source, Dataset) or not is_pair:
             self.dataset = _checked_dataset(name, source)
             self.count = len(self.dataset)
-            if _fits(self.dataset):
+            few = range(min(READ_AGAIN, self.count))
+            first, again, other = (list(leaves(self._read(few, seed))) for seed in (0, 0, 1))
+            if not all(map(torch.equal, first, again)):
+                raise Refusal(
+                    f"`{name}` must have items that are the same for the same seed of torch, got others. "
+                    "Draw with torch's functions in place of those of numpy or random."
+                )
+            self.is_random = not all(map(torch.equal, first, other))
+            if not self.is_random and self.count * sum(tensor.nbytes for tensor in first) <= LOADED_BYTES * len(few):
                 self.source, self.dataset = self._read(range(self.count)), None
         else:
             self.source = _checked_pair(name, source)
@@ -89,11 +104,12 @@ class Rows:
         if sum(tensor.nbytes for tensor in (*leaves(self.x), *leaves(self.y))) <= room:
             self.x, self.y, self.stored = self._moved(self.x), self._moved(self.y), device
 
-    def take(self, indices: Tensor) -> tuple[Tree, Tree]:
+    def take(self, indices: Tensor, seed: int = 0) -> tuple[Tree, Tree]:
         """Returns the inputs and the targets of some examples.
 
         Args:
           indices: their indices, of any shape.
+          seed: the seed of torch's generator while random items are read; it is the same after the call.
 
         Returns:
           Trees of tensors [*shape of the indices, ...], on the device.
@@ -102,16 +118,29 @@ class Rows:
             flat = indices.flatten().to(self.stored)
             x, y = (mapped(lambda t: t.index_select(0, flat), tree) for tree in (self.x, self.y))
         else:
-            x, y = (mapped(self._cast, tree) for tree in self._read(indices.flatten().tolist()))
+            x, y = (mapped(self._cast, tree) for tree in self._read(indices.flatten().tolist(), seed))
         if self.stored != self.device:
             x, y = self._moved(x), self._moved(y)
         shape = indices.shape
         return mapped(lambda t: t.unflatten(0, shape), x), mapped(lambda t: t.unflatten(0, shape), y)
 
-    def _read(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
-        """Reads items of the Dataset, and puts them together as torch's DataLoader does."""
+    def _read(self, indices: Sequence[int], seed: int = 0) -> tuple[Tree, Tree]:
+        """Reads items of the Dataset, and puts them together as torch's DataLoader does.
+
+        Raises:
+          Refusal: they cannot be put together to tensors.
+        """
         assert self.dataset is not None
-        x, y = default_collate([self.dataset[i] for i in indices])
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                x, y = default_collate([self.dataset[i] for i in indices])
+            _ = [*leaves(x), *leaves(y)]
+        except Exception as error:
+            raise Refusal(
+                f"`{self.name}` must have items that torch's default_collate puts together to tensors, "
+                f"got {said(error)}. Let items be tensors or numbers of one shape."
+            ) from error
         return x, y
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -124,7 +153,9 @@ class Rows:
 def _checked_pair(name: str, source: Sequence[Any]) -> tuple[Tree, Tree]:
     """Returns inputs and targets; raises Refusal unless all their tensors have the same number of examples."""
     if len(source) != 2:
-        raise Refusal(f"`{name}` must be a pair (inputs, targets) or a Dataset of such pairs, got {len(source)} parts.")
+        raise Refusal(
+            f"`{name}` must be a pair (inputs, targets), or a Dataset or a list of such pairs, got {len(source)} parts."
+        )
     try:
         tensors = [*leaves(source[0]), *leaves(source[1])]
     except TypeError:
@@ -145,18 +176,10 @@ def _checked_dataset(name: str, source: Any) -> Sequence[Any]:
     if not (hasattr(source, "__getitem__") and hasattr(source, "__len__")) or operator.length_hint(source) < 1:
         raise Refusal(
             f"`{name}` must be a pair (inputs, targets) or a map-style Dataset that is not empty, got {type(source).__name__}. "
-            "An iterable dataset has no examples to choose from: make a list of its items."
+            "An iterable dataset has no examples to choose from: make a list of its items, and a DataLoader has a .dataset."
         )
     item = source[0]
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise Refusal(f"`{name}` must have items that are pairs (input, target), got {type(item).__name__}.")
     sequence: Sequence[Any] = source
     return sequence
-
-
-def _fits(dataset: Sequence[Any]) -> bool:
-    """Whether a Dataset can be loaded once: it is small, and gives the same item twice."""
-    first, again = (default_collate([dataset[0]]) for _ in range(2))
-    one, other = list(leaves(first)), list(leaves(again))
-    same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    return same and len(dataset) * sum(tensor.nbytes for tensor in one) <= LOADED_BYTES

@@ -10,9 +10,10 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 from lrscale.rules import BOOLEAN, TEXT, Rule, is_integer, is_number
 from lrscale.tasks.held import is_held, no_file
+from lrscale.tasks.neighbours import hash_of
 
 TYPES: dict[str, Rule] = {
     "bool": BOOLEAN,
@@ -28,7 +29,8 @@ ADVICE = "Write FILE.py:NAME, or package.module:NAME for installed code."
 class Source(NamedTuple):
     """A function or a class of a user, as its file says it.
 
-    `file` is its file, and `sha256` the hash of the file's bytes. `defaults` holds the default of each parameter that has
+    `file` is its file, and `sha256` the hash of the file and of the neighbours that it
+    imports, see `hash_of`. `defaults` holds the default of each parameter that has
     one, and `rules` the rule of its type. `required` names the parameters without a default. `about` is the first line of
     the docstring.
     """
@@ -55,8 +57,7 @@ def read_source(group: str, name: str) -> Source:
         raise no_file(name)
     file = _file(group, name)
     try:
-        content = file.read_bytes()
-        tree = ast.parse(content)
+        tree, sha256 = ast.parse(file.read_bytes()), hash_of(file)
     except (OSError, SyntaxError, ValueError) as error:
         raise Refusal(f"`{group}` must name a Python file, got {name!r:.200}: {error!s:.200}. {ADVICE}") from None
     wanted = name.rpartition(":")[2]
@@ -71,9 +72,10 @@ def read_source(group: str, name: str) -> Source:
             f"`{group}` must name what {file.name} defines, got {wanted!r:.60}. It defines {', '.join(known) or 'nothing'}."
         )
     node = found[-1]
-    defaults, rules, required = _signature(group, name, node)
+    classes = {part.name: part for part in tree.body if isinstance(part, ast.ClassDef)}
+    defaults, rules, required = _signature(group, name, _init(node, classes) if isinstance(node, ast.ClassDef) else node)
     about = (ast.get_docstring(node) or "").partition("\n")[0]
-    return Source(file, hashlib.sha256(content).hexdigest(), defaults, rules, required, about)
+    return Source(file, sha256, defaults, rules, required, about)
 
 
 def _file(group: str, name: str) -> Path:
@@ -94,17 +96,26 @@ def _file(group: str, name: str) -> Path:
     return Path(spec.origin)
 
 
+def _init(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> ast.FunctionDef | None:
+    """Returns the `__init__` of a class, its own or that of a class of the same file that it is made from; None elsewhere."""
+    for part in reversed(node.body):
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            return part
+    others = {name: other for name, other in classes.items() if other is not node}
+    bases = [others[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in others]
+    return next((init for base in bases if (init := _init(base, others)) is not None), None)
+
+
 def _signature(
-    group: str, name: str, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    group: str, name: str, node: ast.FunctionDef | ast.AsyncFunctionDef | None
 ) -> tuple[dict[str, Any], dict[str, Rule], tuple[str, ...]]:
-    """Returns the defaults of a function's or a class's parameters, the rules of their types, and those without a default."""
-    if isinstance(node, ast.ClassDef):
-        inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-        if not inits:
-            return {}, {}, ()
-        arguments, skipped = inits[-1].args, 1
-    else:
-        arguments, skipped = node.args, 0
+    """Returns the defaults of a function's parameters, the rules of their types, and those without a default.
+
+    The first parameter of an `__init__` is left out. Where there is no function, there are no parameters.
+    """
+    if node is None:
+        return {}, {}, ()
+    arguments, skipped = node.args, int(node.name == "__init__")
     plain = [*arguments.posonlyargs, *arguments.args]
     given = [*[None] * (len(plain) - len(arguments.defaults)), *arguments.defaults][skipped:]
     pairs = [*zip(plain[skipped:], given, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
@@ -128,9 +139,13 @@ def _signature(
 
 
 def _rule(annotation: ast.expr | None, default: Any) -> Rule:
-    """Returns the rule of a parameter from its annotation, or from the type of its default."""
-    kind = ast.unparse(annotation) if annotation is not None else type(default).__name__
-    names = [part.strip() for part in kind.split("|")]
+    """Returns the rule of a parameter from its annotation, or from the type of its default; None is allowed as a default."""
+    if annotation is None:
+        names = ["float" if default == 0 and is_integer(default) else type(default).__name__]  # as in dropout=0
+    else:
+        names = _kinds(annotation)
+        if default is None and "None" not in names:
+            names = [*names, "None"]
     rules = [TYPES[name] for name in names if name in TYPES]
     if len(rules) + ("None" in names) < len(names) or not rules:
         return PLAIN
@@ -140,8 +155,25 @@ def _rule(annotation: ast.expr | None, default: Any) -> Rule:
     return Rule(f"must be {text}", lambda v: (v is None and "None" in names) or any(rule.holds(v) for rule in rules))
 
 
-_TRUSTED: dict[str, Path] = {}
-"""The files that may be run in this process, by their hash."""
+def _kinds(annotation: ast.expr) -> list[str]:
+    """Returns the types of an annotation by name: several for `int | None`, `Optional[int]` and `Union[int, None]`."""
+    match annotation:
+        case ast.Constant(value=str(text)):
+            try:
+                return _kinds(ast.parse(text, mode="eval").body)
+            except SyntaxError:
+                return [text]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return [*_kinds(left), *_kinds(right)]
+        case ast.Subscript(value=ast.Name(id="Optional") | ast.Attribute(attr="Optional"), slice=part):
+            return [*_kinds(part), "None"]
+        case ast.Subscript(value=ast.Name(id="Union") | ast.Attribute(attr="Union"), slice=ast.Tuple(elts=parts)):
+            return [kind for part in parts for kind in _kinds(part)]
+    return [ast.unparse(annotation)]
+
+
+_TRUSTED: dict[str, list[Path]] = {}
+"""The files that may be run in this process, by their hash. Equal files can have other neighbours."""
 
 
 def trust_nothing() -> None:
@@ -156,10 +188,10 @@ def trust(file: Path) -> str:
       Refusal: there is no such file.
     """
     try:
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        sha256 = hash_of(file)
     except OSError as error:
         raise Refusal(f"`--trust` must name a file, got {str(file)!r:.200}: {error.strerror}.") from None
-    _TRUSTED[sha256] = file
+    _TRUSTED.setdefault(sha256, []).append(file)
     return sha256
 
 
@@ -179,40 +211,57 @@ def load(group: str, name: str, sha256: str) -> Any:
             f"`{group}` {name:.200} is code, which a sweep file or a record cannot run. "
             f"To run it, type {group}={name:.200} yourself, or lrscale reproduce with --trust FILE."
         )
-    file = _TRUSTED[sha256]
-    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise Refusal(f"`{group}` {file} must stay as it is while it is used, and has changed. Run the command again.")
     place, _, wanted = name.rpartition(":")
+    trusted = _TRUSTED[sha256]
+    file = next((file for file in trusted if file.resolve() == Path(place).resolve()), trusted[-1])
+    if hash_of(file) != sha256:
+        raise Refusal(f"`{group}` {file} must stay as it is while it is used, and has changed. Run the command again.")
     try:
         module = _run(file, sha256) if place.endswith(".py") else importlib.import_module(place)
         return getattr(module, wanted)
     except Refusal:
         raise
-    except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise Refusal(f"`{group}` {name:.200} must run, got {type(error).__name__}: {first:.300}.") from error
-
-
-def _module_name(sha256: str) -> str:
-    """Returns the name under which a user's file stands among the loaded modules."""
-    return f"lrscale_user_{sha256[:16]}"
+    except (Exception, SystemExit) as error:
+        raise Refusal(f"`{group}` {name:.200} must run, got {said(error)}.") from error
 
 
 def _run(file: Path, sha256: str) -> Any:
-    """Returns a file as a module; runs it once. Its folder is searched for the modules that it imports, as for a script."""
-    if (loaded := sys.modules.get(_module_name(sha256))) is not None:
-        return loaded
+    """Returns a file as a module; runs it once. Its folder is searched first for the modules that it imports, as for a script."""
     folder = str(file.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    spec = importlib.util.spec_from_file_location(_module_name(sha256), file)
+    name = f"lrscale_user_{sha256[:16]}_{hashlib.sha256(folder.encode()).hexdigest()[:8]}"
+    if (loaded := sys.modules.get(name)) is not None:
+        return loaded
+    _forget_neighbours_elsewhere(folder)
+    if folder in _FOLDERS or folder not in sys.path:
+        _FOLDERS[:] = [folder, *(known for known in _FOLDERS if known != folder)]
+    sys.path[:] = [place for place in sys.path if place not in _FOLDERS] + _FOLDERS
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[spec.name]
         raise
+    finally:
+        sys.path.remove(folder)
     return module
+
+
+_FOLDERS: list[str] = []
+"""The folders of the files that were run, the last one first. They are the last ones in which Python searches for modules."""
+
+
+def _forget_neighbours_elsewhere(folder: str) -> None:
+    """Forgets modules in the folders of other files that have the name of one in this folder, as two `utils.py` have."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if "." in name or not isinstance(file, str):
+            continue
+        place = str(Path(file).parents[int(hasattr(module, "__path__"))])
+        if place != folder and place in _FOLDERS and PathFinder.find_spec(name, [folder]) is not None:
+            for part in [part for part in sys.modules if part.partition(".")[0] == name]:
+                del sys.modules[part]

@@ -17,7 +17,7 @@ RETURN = "Return one loss an example, [example], or one a term, [example, term],
 
 
 class Terms(NamedTuple):
-    """The terms of some examples: `losses` times weights, and `weights`, [example] each, summed over an example's terms."""
+    """The terms of some examples: `losses` times weights, and `weights`: [example] each if summed over an example's terms."""
 
     losses: Tensor
     weights: Tensor
@@ -27,11 +27,23 @@ TermsOf = Callable[[Any, Any], Terms]
 """A function of a module's output and of the targets that returns their terms."""
 
 
-def terms_of(loss: Callable[..., Any], device: torch.device = CPU) -> TermsOf:
-    """Returns the function that computes the terms of a loss.
+def summed(terms: Terms) -> Terms:
+    """Returns the sums over the terms of each example, [example], of losses and weights [example, ...]."""
+    return Terms(*(values.flatten(1).sum(1) if values.ndim > 1 else values for values in terms))
+
+
+def terms_of(loss: Callable[..., Any]) -> TermsOf:
+    """Returns the function that computes the terms of a loss, summed over each example's terms; see `each_term_of`."""
+    each_term = each_term_of(loss)
+    return lambda out, y: summed(each_term(out, y))
+
+
+def each_term_of(loss: Callable[..., Any], device: torch.device = CPU) -> TermsOf:
+    """Returns the function that computes the terms of a loss one by one: losses and weights, [example, ...] each.
 
     A loss of torch is called with `reduction="none"`. For cross-entropy and the negative log-likelihood, the weights are
-    those that torch's mean divides by: 0 where the target is `ignore_index`, the class weight elsewhere.
+    those that torch's mean divides by: 0 where the target is `ignore_index`, the class weight elsewhere. With the reduction
+    `batchmean`, as of the KL divergence, an example is one term.
 
     Args:
       loss: a loss of torch, as a function or as a module, or a function of output and targets of the user.
@@ -40,7 +52,7 @@ def terms_of(loss: Callable[..., Any], device: torch.device = CPU) -> TermsOf:
     known = _known(loss, device)
     if known is not None:
         return known
-    plain = _without_reduction(loss, device)
+    plain, is_batchmean = _without_reduction(loss, device), _reduction(loss) == "batchmean"
 
     def function(out: Any, y: Any) -> Terms:
         result = plain(out, y)
@@ -52,19 +64,21 @@ def terms_of(loss: Callable[..., Any], device: torch.device = CPU) -> TermsOf:
                 shapes = f"{list(weights.shape)} and {list(losses.shape)}"
                 raise Refusal(f"`loss` must return as many weights as losses, got shapes {shapes}. {RETURN}")
             weights = weights.to(losses.dtype)
-            return Terms(_summed(torch.where(weights == 0, 0, losses * weights)), _summed(weights))
+            return Terms(torch.where(weights == 0, 0, losses * weights), weights)
         if not isinstance(result, Tensor):
             raise Refusal(f"`loss` must return a tensor, got {type(result).__name__}. {RETURN}")
         if result.ndim == 0:
             raise Refusal(f"`loss` must not reduce, got a single number. {RETURN}")
-        return Terms(_summed(result), _summed(torch.ones_like(result)))
+        if is_batchmean:
+            result = result.flatten(1).sum(1)
+        return Terms(result, torch.ones_like(result))
 
     return function
 
 
-def _summed(values: Tensor) -> Tensor:
-    """Returns the sums over the terms of each example, [example]."""
-    return values.flatten(1).sum(1) if values.ndim > 1 else values
+def _reduction(loss: Callable[..., Any]) -> object:
+    """Returns the reduction that a loss was made with; None where it has none."""
+    return loss.keywords.get("reduction") if isinstance(loss, partial) else getattr(loss, "reduction", None)
 
 
 def _without_reduction(loss: Callable[..., Any], device: torch.device) -> Callable[[Any, Any], Any]:
@@ -85,19 +99,20 @@ def _without_reduction(loss: Callable[..., Any], device: torch.device) -> Callab
 def _known(loss: Callable[..., Any], device: torch.device) -> TermsOf | None:
     """Returns the terms of a loss of torch whose mean is special: cross-entropy and nll have weights; None for other losses.
 
-    The squared error is written out, as torch.func cannot run torch's own for many runs.
+    The squared error is written out, as torch.func cannot run torch's own for many runs. A class made from one of torch's
+    is another loss.
     """
     options: dict[str, Any] = {}
     function: Any = loss
     while isinstance(function, partial) and not function.args:
         options = {**function.keywords, **options}
         function = function.func
-    if isinstance(function, nn.MSELoss) or (function is F.mse_loss and not set(options) - {"reduction"}):
+    if type(function) is nn.MSELoss or (function is F.mse_loss and not set(options) - {"reduction"}):
         return _squared_errors
     names = ("weight", "ignore_index", "label_smoothing")
-    if isinstance(function, nn.CrossEntropyLoss):
+    if type(function) is nn.CrossEntropyLoss:
         options, function = {name: getattr(function, name) for name in names}, F.cross_entropy
-    elif isinstance(function, nn.NLLLoss):
+    elif type(function) is nn.NLLLoss:
         options, function = {name: getattr(function, name) for name in names[:2]}, F.nll_loss
     if function not in (F.cross_entropy, F.nll_loss):
         return None
@@ -108,10 +123,10 @@ def _known(loss: Callable[..., Any], device: torch.device) -> TermsOf | None:
         own = None if weight is None else weight.to(out.dtype)
         losses = function(out, y, **{**options, "weight": own, "reduction": "none"})
         if y.is_floating_point():  # probabilities of the classes
-            return Terms(_summed(losses), _summed(torch.ones_like(losses)))
+            return Terms(losses, torch.ones_like(losses))
         counts = y != ignored
         weights = counts.to(losses.dtype) if own is None else torch.where(counts, own[torch.where(counts, y, 0)], 0)
-        return Terms(_summed(losses), _summed(weights.expand_as(losses)))
+        return Terms(losses, weights.expand_as(losses))
 
     return terms
 
@@ -123,7 +138,7 @@ def _squared_errors(out: Tensor, y: Tensor) -> Terms:
             "Take y.unsqueeze(1), or squeeze the output."
         )
     errors = (out - y).square()
-    return Terms(_summed(errors), _summed(torch.ones_like(errors)))
+    return Terms(errors, torch.ones_like(errors))
 
 
 def top1(out: Tensor, y: Tensor) -> Tensor:

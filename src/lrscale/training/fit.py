@@ -29,10 +29,11 @@ def check_fit(training: Training, task: BuiltInTask | Task) -> None:
             "Set their number in the training: dataclasses.replace(training, examples=N)."
         )
     name, optimizer = training.optimizer.name, optimizer_of(training.optimizer)
+    numbers = [key for key in optimizer.options if optimizer.options[key].tunable]
     for factors in task.factors if isinstance(task, Task) else ():
         for key in factors:
-            if key not in optimizer.options:
-                raise Refusal(f"`groups` must return factors of options of {name}, got {key!r:.60}.")
+            if key not in numbers:
+                raise Refusal(f"`groups` must return factors of {', '.join(numbers)}, the numbers of {name}, got {key!r:.60}.")
     for shape in shapes if optimizer.only_matrices else ():
         if len(shape) != 2:
             raise Refusal(

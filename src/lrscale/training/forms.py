@@ -22,8 +22,10 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lrscale.streams import generator
 from lrscale.tasks.own import Task, called
 from lrscale.tasks.rows import Tree, mapped
+from lrscale.tasks.terms import summed
 from lrscale.training.device import widest
 
 Tensors = Sequence[Tensor]
@@ -41,14 +43,23 @@ class Form(ABC):
 
     name = ""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, seeds: Sequence[int] = (0,)) -> None:
         """Prepares a form for the runs of a task. Where the module draws at random, all trials of a seed get the same draws.
 
-        Its module is on the CPU, and must be moved to the runs' device.
+        Its modules are on the CPU, and must be moved to the runs' device.
+
+        Args:
+          task: the task.
+          seeds: the seeds of the runs. Each has a module of its own where it decides more than weights and buffers.
         """
-        self.task, self.draws = task, task.draws
-        self.module = task.fresh(torch.Generator().manual_seed(0))
+        self.task, self.by_seed = task, task.draws or task.maker.is_drawn
+        self.modules = [task.fresh(generator("init", seed)) for seed in (seeds if task.maker.is_drawn else seeds[:1])]
+        self.module = self.modules[0]
         self.buffer_names = [name for name, _ in self.module.named_buffers()]
+
+    def take_module(self, seed: int) -> None:
+        """Makes the module of a seed, by its index, the one that is called."""
+        self.module = self.modules[seed if self.task.maker.is_drawn else 0]
 
     @abstractmethod
     def gradients(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree, out: Tensors, seeding: Seeding) -> Tensor:
@@ -66,9 +77,10 @@ class Loop(Form):
     def gradients(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree, out: Tensors, seeding: Seeding) -> Tensor:
         seeds, trials = parameters[0].shape[:2]
         total = parameters[0].new_empty(seeds, trials)
-        trained = [p for p in self.module.parameters() if p.requires_grad]
-        self.module.train()
         for seed in range(seeds):
+            self.take_module(seed)
+            self.module.train()
+            trained = [p for p in self.module.parameters() if p.requires_grad]
             own_x, own_y = mapped(itemgetter(seed), x), mapped(itemgetter(seed), y)
             for trial in range(trials):
                 self._point(parameters, buffers, seed, trial)
@@ -78,9 +90,10 @@ class Loop(Form):
                 losses = self.task.terms_of(called(self.module, own_x), own_y).losses
                 (loss := losses.sum()).backward()
                 total[seed, trial] = loss.detach()
+                self._keep_buffers(buffers, seed, trial)
         return total
 
-    def evaluate(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Tensor:
+    def evaluate(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree, seeding: Seeding) -> Tensor:
         """Returns the sums over some examples in eval mode, [4, seed, trial], in the widest dtype; see `sums`.
 
         Many examples at once leave nothing to gain for torch.func, so all forms are evaluated so.
@@ -90,14 +103,17 @@ class Loop(Form):
           buffers: their buffers.
           x: inputs, [example, ...].
           y: targets, [example, ...].
+          seeding: seeds torch's generator, for a module that draws in eval mode too.
         """
         seeds, trials = parameters[0].shape[:2]
-        self.module.train(False)
         rows = []
         with torch.no_grad():
             for seed in range(seeds):
+                self.take_module(seed)
+                self.module.train(False)
                 for trial in range(trials):
                     self._point(parameters, buffers, seed, trial)
+                    seeding(seed)
                     rows.append(self.sums(called(self.module, x), y))
         sums = torch.stack(rows, 1)
         return sums.view(-1, seeds, trials)
@@ -105,12 +121,13 @@ class Loop(Form):
     def sums(self, out: Any, y: Tree) -> Tensor:
         """Returns sums over the terms of some examples: of losses, of weights, of wrong predictions, of predictions, [4].
 
-        A prediction whose target is negative does not count, as with labels of -100.
+        A prediction counts unless the weight of its term is 0, as with labels of -100.
         """
-        losses, weights = self.task.terms_of(out, y)
+        each = self.task.each_term_of(out, y)
+        losses, weights = summed(each)
         wrong = torch.full_like(losses, torch.nan) if self.task.wrong is None else self.task.wrong(out, y)
-        is_label = isinstance(y, Tensor) and not y.is_floating_point() and y.shape == wrong.shape
-        counts = (y >= 0) if is_label else torch.ones_like(wrong)
+        its_own = next((w for w in (each.weights, weights) if w.shape == wrong.shape), None)
+        counts = torch.ones_like(wrong) if its_own is None else its_own != 0
         return torch.stack([part.sum(dtype=widest(losses.device)) for part in (losses, weights, wrong * counts, counts)])
 
     def _point(self, parameters: Tensors, buffers: Tensors, seed: int, trial: int) -> None:
@@ -120,6 +137,12 @@ class Loop(Form):
             parameter.data = values[seed, trial]
         for buffer, values in zip(self.module.buffers(), buffers, strict=True):
             buffer.data = values[seed, trial]
+
+    def _keep_buffers(self, buffers: Tensors, seed: int, trial: int) -> None:
+        """Keeps the buffers of one run that the module has put in the place of those that it was given."""
+        for buffer, values in zip(self.module.buffers(), buffers, strict=True):
+            if buffer.data_ptr() != values[seed, trial].data_ptr():
+                _ = values[seed, trial].copy_(buffer.detach())
 
 
 class _Vmapped(Form):
@@ -137,13 +160,15 @@ class _Vmapped(Form):
         return losses.sum()
 
     def per_seed(self, function: Callable[..., Any], arguments: tuple[Any, ...], seeding: Seeding) -> Any:
-        """Returns the results of a function of the runs of one seed in train mode: stacked, or a list where it draws."""
-        self.module.train()
+        """Returns the results of a function of the runs of one seed in train mode: stacked, or a list where `by_seed`."""
+        for module in self.modules:
+            module.train()
         with sdpa_kernel(SDPBackend.MATH):  # torch.func has no rule for the other kinds of attention
-            if not self.draws:
+            if not self.by_seed:
                 return vmap(function)(*arguments)
             results = []
             for seed in range(arguments[0][0].shape[0]):
+                self.take_module(seed)
                 seeding(seed)
                 results.append(function(*(_mapped_list(itemgetter(seed), argument) for argument in arguments)))
             return results
@@ -157,7 +182,7 @@ class VmapGrad(_Vmapped):
     def gradients(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree, out: Tensors, seeding: Seeding) -> Tensor:
         of_trials = vmap(grad_and_value(self.loss), (0, 0, None, None), randomness="same")
         results = self.per_seed(of_trials, (list(parameters), list(buffers), x, y), seeding)
-        if self.draws:
+        if self.by_seed:
             for seed, (gradients, _) in enumerate(results):
                 for total, gradient in zip(out, gradients, strict=True):
                     total[seed] += gradient
@@ -177,7 +202,7 @@ class VmapForward(_Vmapped):
         trained = [parameter.detach().requires_grad_() for parameter in parameters]
         of_trials = vmap(self.loss, (0, 0, None, None), randomness="same")
         results = self.per_seed(of_trials, (trained, list(buffers), x, y), seeding)
-        sums = torch.stack(results) if self.draws else results
+        sums = torch.stack(results) if self.by_seed else results
         for total, gradient in zip(out, torch.autograd.grad(sums.sum(), trained), strict=True):
             total += gradient
         return sums.detach()
@@ -188,10 +213,11 @@ class Unfold(VmapForward):
 
     name = "unfold"
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        for parent, name, convolution in _convolutions(self.module):
-            setattr(parent, name, _UnfoldedConvolution(convolution))
+    def __init__(self, task: Task, seeds: Sequence[int] = (0,)) -> None:
+        super().__init__(task, seeds)
+        for module in self.modules:
+            for parent, name, convolution in _convolutions(module):
+                setattr(parent, name, _UnfoldedConvolution(convolution))
 
 
 class _UnfoldedConvolution(nn.Module):
@@ -226,11 +252,11 @@ FORMS: dict[str, type[Form]] = {form.name: form for form in (Loop, VmapGrad, Vma
 """The forms, by name."""
 
 
-def make_forms(task: Task) -> Iterator[Form]:
+def make_forms(task: Task, seeds: Sequence[int]) -> Iterator[Form]:
     """Yields the forms that a task can have."""
     for name, form in FORMS.items():
         if name != "unfold" or _convolutions(task.module):
-            yield form(task)
+            yield form(task, seeds)
 
 
 @contextmanager
@@ -241,22 +267,22 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def fastest(forms: Sequence[Form], take_step: Callable[[Form], Tensors], wait: Callable[[], None]) -> tuple[str, str]:
+def fastest(forms: Sequence[Form], take_step: Callable[[Form], Sequence[Tensors]], wait: Callable[[], None]) -> tuple[str, str]:
     """Returns the name of the fastest of some forms, and why others cannot be taken; empty where all can.
 
-    A form is taken only where its gradients are those of the loop.
+    A form is taken only where its gradients and the buffers that it leaves are those of the loop.
 
     Args:
       forms: the forms. The first one is the loop, which runs everything.
-      take_step: takes a step with a form, and returns the gradients.
+      take_step: takes a step with a form, and returns the gradients, and how the buffers of each type changed.
       wait: waits until the device has done what it was given.
     """
     seconds: dict[str, float] = {}
     notes: list[str] = []
-    expected: list[Tensor] = []
+    expected: list[list[Tensor]] = []
     for form in forms:
         try:
-            gradients = [gradient.clone() for gradient in take_step(form)]
+            results = [[tensor.clone() for tensor in tensors] for tensors in take_step(form)]
             times = []
             for _ in range(TIMED_STEPS):
                 wait()
@@ -269,23 +295,26 @@ def fastest(forms: Sequence[Form], take_step: Callable[[Form], Tensors], wait: C
                 raise
             notes.append(f"{form.name}: {str(error).partition(chr(10))[0]:.200}")
             continue
-        expected = expected or gradients
-        if _are_close(gradients, expected):
-            seconds[form.name] = min(times)
-        else:
+        expected = expected or results
+        if not _are_close(results[0], expected[0]):
             notes.append(f"{form.name}: other gradients than a plain loop, as random numbers are drawn in another way")
+        elif not all(map(_are_close, results[1:], expected[1:])):
+            notes.append(f"{form.name}: other buffers than a plain loop, as the module replaces them")
+        else:
+            seconds[form.name] = min(times)
     return min(seconds, key=lambda name: seconds[name]), "; ".join(notes)
 
 
-def _are_close(gradients: Tensors, expected: Tensors) -> bool:
-    """Returns whether the gradients of all runs differ by rounding only. Where a run is not finite, it counts as equal."""
+def _are_close(results: Tensors, expected: Tensors) -> bool:
+    """Returns whether the numbers of all runs differ by rounding only. Where a run is not finite, it counts as equal."""
 
     def norm(tensors: Iterable[Tensor]) -> float:
-        norms = [torch.linalg.vector_norm(tensor.nan_to_num(), dtype=widest(tensor.device)) for tensor in tensors]
-        return float(torch.linalg.vector_norm(torch.stack(norms)))
+        norms = [torch.linalg.vector_norm(tensor.nan_to_num().to(widest(tensor.device))) for tensor in tensors]
+        return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
-    tolerance = 30 * torch.finfo(expected[0].dtype).eps ** 0.5
-    return bool(norm(a - b for a, b in zip(gradients, expected, strict=True)) <= tolerance * norm(expected))
+    dtype = next((tensor.dtype for tensor in expected if tensor.is_floating_point()), torch.float64)
+    tolerance = 30 * torch.finfo(dtype).eps ** 0.5
+    return bool(norm(a - b for a, b in zip(results, expected, strict=True)) <= tolerance * norm(expected))
 
 
 def _mapped_list(function: Callable[[Tensor], Tensor], tree: Any) -> Any:

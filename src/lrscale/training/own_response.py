@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 from lrscale.spec import Choice, Training
 from lrscale.streams import generator
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.own import Task
+from lrscale.training.fit import check_fit
 from lrscale.training.named_optimizer import POWER_TOLERANCE
 from lrscale.training.own_updates import Factors, OwnUpdates
 
@@ -45,6 +46,7 @@ def measured(training: Training, task: BuiltInTask | Task) -> dict[str, Any]:
     Raises:
       Refusal: the class cannot be made or takes no steps, or its steps are not finite.
     """
+    check_fit(training, task)
     shapes = _shapes(task)
     factors = task.factors if isinstance(task, Task) else None
     with torch.random.fork_rng(devices=[]):
@@ -54,10 +56,9 @@ def measured(training: Training, task: BuiltInTask | Task) -> dict[str, Any]:
         except Refusal:
             raise
         except Exception as problem:
-            first = str(problem).partition("\n")[0]
             raise Refusal(
                 f"`optimizer` {training.optimizer.name:.200} must take steps without a closure, "
-                f"got {type(problem).__name__}: {first:.200}. Give its options other values, or make step() work alone."
+                f"got {said(problem)}. Give its options other values, or make step() work alone."
             ) from problem
         return {"p": p, "p_error": error, "is_exact": is_exact, "way": _way(training, shapes, factors)}
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, said
 from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.own import PIECE_BYTES, Task
 from lrscale.tasks.rows import CPU, Rows, Tree, leaves, mapped
 from lrscale.training.device import free_bytes, own_settings, seed_generators, wait_for, widest
+from lrscale.training.fit import check_fit
 from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
 from lrscale.training.reduction import STEP_DIVISORS
@@ -34,15 +37,25 @@ class OwnMinibatch(NamedTuple):
 
 def own_minibatches(training: Training, task: Task) -> Iterator[OwnMinibatch]:
     """Yields one minibatch per step, epoch after epoch, without end, on the device of the task's data."""
-    epoch, size, device = 0, training.step_examples, task.train.device
+    epoch, step, size, device = 0, 0, training.step_examples, task.train.device
     while True:
         orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
         orders = orders[:, : training.steps_per_epoch * size]
         stored = orders.to(task.train.stored)  # once an epoch
         for indices, of_data in zip(orders.split(size, 1), stored.split(size, 1), strict=True):
+            step += 1
             terms = task.terms[indices].sum(1, keepdim=True)
-            yield OwnMinibatch(*task.train.take(of_data), terms.to(device, widest(device)))
+            yield OwnMinibatch(*_taken(training, task, of_data, step), terms.to(device, widest(device)))
         epoch += 1
+
+
+def _taken(training: Training, task: Task, indices: Tensor, step: int) -> tuple[Tree, Tree]:
+    """Returns the examples of a step, [seed, example, ...]. The draws of random ones depend on the seed and the step alone."""
+    if not task.train.is_random:
+        return task.train.take(indices)
+    draws = [generator("data", seed, step).initial_seed() for seed in training.seeds]
+    x, y = default_collate([task.train.take(*pair) for pair in zip(indices, draws, strict=True)])
+    return mapped(torch.clone, x), mapped(torch.clone, y)
 
 
 def choose_form(training: Training, task: Task, on: torch.device | str = CPU) -> tuple[str, str]:
@@ -56,22 +69,45 @@ def choose_form(training: Training, task: Task, on: torch.device | str = CPU) ->
       on: the device.
 
     Raises:
-      Refusal: the task cannot be trained on the device, as where its model makes tensors on the CPU.
+      Refusal: the task does not fit the training, or cannot take its smallest micro-batch, or cannot be trained on the device,
+        as where its model makes tensors on the CPU.
     """
+    check_fit(training, task)
     device = torch.device(on)
     try:
         with own_settings(device), quiet():
             runs = OwnRuns(training, task, slice(None), "loop", device)
             if device != CPU:
-                _ = runs.loop.evaluate(runs.parameters, runs.buffers, *task.valid.take(torch.arange(1, device=CPU)))
+                _ = runs.piece_sums(task.valid, torch.arange(1, device=CPU))
+            check_smallest(training, task, device)
             return runs.fastest_form(next(own_minibatches(training, task)))
-    except RuntimeError as error:
+    except Exception as error:
         if device == CPU:
             raise
-        first = str(error).partition("\n")[0]
+        with own_settings(CPU):
+            check_smallest(training, task, CPU)  # the device is to blame only for what the CPU can take
+        problem = said(error.__cause__ or error)
         raise Refusal(
-            f"`compute.device` {device.type} cannot train `task` {training.task.name:.200}, got {first:.200}. "
+            f"`compute.device` {device.type} cannot train `task` {training.task.name:.200}, got {problem}. "
             "Make tensors with device=x.device, or with register_buffer. Or take compute.device=cpu."
+        ) from error
+
+
+def check_smallest(training: Training, task: Task, device: torch.device) -> None:
+    """Raises Refusal where a task cannot take as few examples at once as the smallest micro-batch has: with batch norm, one."""
+    short = 0 if training.drop_last else training.examples % training.step_examples
+    size = min(training.batch_size, short % training.batch_size or short or training.batch_size)
+    alone = replace(training, seeds=training.seeds[:1])
+    runs = OwnRuns(alone, task, slice(0, 1), "loop", device)
+    minibatch = next(own_minibatches(alone, task))
+    x, y = (mapped(lambda t: t[:, :size], tree) for tree in (minibatch.x, minibatch.y))
+    try:
+        _ = runs.step(minibatch._replace(x=x, y=y), 1)
+    except Exception as error:
+        way_out = "Take larger batches." if size == training.batch_size else "Take drop_last=true."
+        raise Refusal(
+            f"`batch_size` {training.batch_size} gives micro-batches of {size}, which the model or the loss cannot take in train "
+            f"mode, got {said(error)}. {way_out}"
         ) from error
 
 
@@ -103,8 +139,8 @@ class OwnRuns:
         self.buffers = [self._stacked(values, trials) for values in zip(*(m.buffers() for m in modules), strict=True)]
         self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.updates = make_updates(training, chunk, self.parameters, task.factors)
-        self.loop = Loop(task)
-        self.form: Form = self.loop if form == "loop" else FORMS[form](task)
+        self.loop = Loop(task, training.seeds)
+        self.form: Form = self.loop if form == "loop" else FORMS[form](task, training.seeds)
         for used in (self.loop, self.form):
             self._cast(used)
 
@@ -114,7 +150,8 @@ class OwnRuns:
         return stacked.to(self.device, self.dtype) if stacked.is_floating_point() else stacked.to(self.device)
 
     def _cast(self, form: Form) -> Form:
-        _ = form.module.to(self.device, self.dtype)
+        for module in form.modules:
+            _ = module.to(self.device, self.dtype)
         return form
 
     def minibatches(self, alone: AbstractSet[int] | None) -> Iterator[OwnMinibatch]:
@@ -162,7 +199,10 @@ class OwnRuns:
             yield mapped(itemgetter((slice(None), slice(start, start + size))), tree)
 
     def _seed(self, step: int, micro: int, index: int) -> None:
-        """Seeds torch's generator for the draws of the seed at an index in a micro-batch: dropout's masks."""
+        """Seeds torch's generator for the draws of the seed at an index in a micro-batch: dropout's masks.
+
+        Step 0 is that of evaluations, whose pieces are its micro-batches.
+        """
         name = ("draws", self.training.seeds[index], step, micro)
         seed_generators(self.device, generator(*name).initial_seed())
 
@@ -170,13 +210,17 @@ class OwnRuns:
         """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
         buffers = [buffer.clone() for buffer in self.buffers]
 
-        def take_step(form: Form) -> list[Tensor]:
+        def take_step(form: Form) -> tuple[list[Tensor], ...]:
             for buffer, before in zip(self.buffers, buffers, strict=True):
                 _ = buffer.copy_(before)
             _ = self._sums(form, minibatch, 1)
-            return self.gradients
+            pairs = list(zip(self.buffers, buffers, strict=True))
+            changes = [after - before for after, before in pairs if before.is_floating_point()]
+            counts = [after.to(widest(self.device)) - before for after, before in pairs if not before.is_floating_point()]
+            return self.gradients, changes, counts
 
-        return fastest([self._cast(form) for form in make_forms(self.task)], take_step, partial(wait_for, self.device))
+        forms = [self._cast(form) for form in make_forms(self.task, self.training.seeds)]
+        return fastest(forms, take_step, partial(wait_for, self.device))
 
     def risks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns training loss, excess risk and population risk (both nan), [seed, trial] each."""
@@ -200,7 +244,11 @@ class OwnRuns:
         """
         size = max(1, PIECE_BYTES // (self.task.width * self.parameters[0].element_size()))
         sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64, device=CPU)
-        for indices in torch.arange(len(rows), device=CPU).split(size):
-            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices)).to(CPU)
+        for piece, indices in enumerate(torch.arange(len(rows), device=CPU).split(size)):
+            sums += self.piece_sums(rows, indices, piece).to(CPU)
         losses, weights, wrong, counts = sums
         return losses / weights, wrong / counts
+
+    def piece_sums(self, rows: Rows, indices: Tensor, piece: int = 0) -> Tensor:
+        """Returns the sums over a piece of some data in eval mode, [4, seed, trial], on the device; see `Loop.sums`."""
+        return self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices, piece), partial(self._seed, 0, piece))
