@@ -13,10 +13,13 @@ SOURCE = ("src", "conf", "sweeps/*.yaml", "pyproject.toml")
 """The files that can change numbers. A commit is marked `with changes` where one of them differs from it."""
 
 
-def made_by() -> dict[str, str]:
-    """Returns versions, platform, processor and commit by name.
+def made_by(device: str = "cpu") -> dict[str, str]:
+    """Returns versions, platform, processor and commit by name, and the device where it is not the CPU.
 
-    The keys `NUMBERS_DEPEND_ON` are those on which numbers depend. The others are for information.
+    The keys `NUMBERS_DEPEND_ON` are those on which numbers depend, beside the device. The others are for information.
+
+    Args:
+      device: what `described` says of the device on which the user's own models are trained.
     """
     import platform
     from importlib.metadata import version  # takes 20 ms to import, and most callers need `__version__` only
@@ -33,6 +36,7 @@ def made_by() -> dict[str, str]:
         "libc": " ".join(platform.libc_ver()).strip(),
         "processor": processor(),
         "commit": commit(),
+        **({} if device == "cpu" else {"device": device}),
     }
 
 

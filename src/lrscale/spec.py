@@ -30,11 +30,14 @@ class Compute(NamedTuple):
     """Settings of the machine. A cell's id does not depend on them, so a larger machine can continue the same study.
 
     `threads` is the number of torch's threads. `memory_mb` limits the memory of training, in megabytes: runs are
-    trained in chunks that fit into it.
+    trained in chunks that fit into it. None stands for 1024 on the CPU, and elsewhere for what is free. `device` is where the
+    user's own models are trained: `auto`, `cpu`, `cuda` or `mps`. `tf32` is whether cuda may multiply with fewer digits.
     """
 
     threads: int = 1
-    memory_mb: int = 1024
+    memory_mb: int | None = None
+    device: str = "cpu"
+    tf32: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ AXES: dict[str, list[int]] = {
 }
 
 
-def seconds(runs: int = 64, features: int = 32, examples: int = 1024, memory_mb: int = Compute().memory_mb) -> float:
+def seconds(runs: int = 64, features: int = 32, examples: int = 1024, memory_mb: int | None = None) -> float:
     made = make(
         task="linear",
         task__features=features,
@@ -34,7 +34,7 @@ def seconds(runs: int = 64, features: int = 32, examples: int = 1024, memory_mb:
     )
     task = make_task(made)
     started = time.perf_counter()
-    train(made, task, memory_mb)
+    train(made, task, Compute(memory_mb=memory_mb))
     return time.perf_counter() - started
 
 

@@ -96,18 +96,27 @@ def test_whatever_a_config_holds_it_is_taken_or_refused(changes: dict[str, Any])
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"threads": 1, "memory_mb": 0}, "`compute.memory_mb`"),
-        ({"threads": 0, "memory_mb": 64}, "`compute.threads`"),
-        ({"threads": True, "memory_mb": 64}, "`compute.threads`"),
-        ({"threads": 1}, "`compute.memory_mb` is missing"),
-        ({"threads": 1, "memory_mb": 64, "processes": 2}, "`compute.processes` is not known"),
+        ({"memory_mb": 0}, "`compute.memory_mb`"),
+        ({"threads": 0}, "`compute.threads`"),
+        ({"threads": True}, "`compute.threads`"),
+        ({"processes": 2}, "`compute.processes` is not known"),
+        ({"device": "gpu"}, "`compute.device` must be one of auto, cpu, cuda, mps, got 'gpu'"),
+        ({"device": None}, "`compute.device`"),
+        ({"tf32": 1}, "`compute.tf32`"),
+        ({"tf32": True}, "`compute.tf32` true needs compute.device=cuda, got cpu. Leave it out."),
     ],
 )
 def test_bad_settings_of_the_machine_are_refused_in_one_line(values: dict[str, Any], says: str) -> None:
     with pytest.raises(Refusal) as refusal:
-        make_compute(values)
+        make_compute({**Compute()._asdict(), **values})
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", COMPUTE_RULES)
+def test_each_setting_of_the_machine_must_be_given(key: str) -> None:
+    with pytest.raises(Refusal, match=rf"`compute\.{key}` is missing"):
+        make_compute({name: value for name, value in Compute()._asdict().items() if name != key})
 
 
 def test_zero_is_a_seed() -> None:

@@ -146,7 +146,7 @@ def test_twins_at_one_point_are_one_run(seed: int) -> None:
         for each in (by_mean, by_sum):
             own = [lr * each.factor("optimizer.lr") for lr in lrs]
             training = replace(each, config=with_values(each.config, {"optimizer.lr": own})).training
-            outcomes.append(list(results(training, train(training, make_task(training), 1024))))
+            outcomes.append(list(results(training, train(training, make_task(training)))))
         r = 1.0 if by_sum.twin is None else by_sum.twin.r
         expected = [same_run(result, r) for result in outcomes[0]]
         if by_sum.twin is not None and by_sum.twin.is_same_run:

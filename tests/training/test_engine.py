@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from lrscale.errors import Refusal
-from lrscale.spec import Training
+from lrscale.spec import Compute, Training
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import Curves, recording_steps, train, trials_in_memory, weights_after
 from lrscale.training.minibatches import batch_order, minibatches
@@ -103,7 +103,7 @@ def test_runs_on_data_of_their_own_equal_a_plain_loop(name: str) -> None:
     common: dict[str, Any] = {"task": "linear", "task__examples": 200, "data_seeds": "own", "seeds": [0, 5, 3]}
     made = make(**common, **OWN[name], optimizer__lr=[0.01, 0.02])
     task = make_task(made)
-    curves = train(made, task, 1 if name == "memory for one lr" else 1024)
+    curves = train(made, task, Compute(memory_mb=1 if name == "memory for one lr" else 1024))
     population = task.population
     assert population is not None
     for trial, place in itertools.product(range(2), range(3)):
@@ -170,8 +170,8 @@ def test_chunks_that_fit_the_memory_change_numbers_by_rounding_only(task: str) -
     common |= {"seeds": 8, "optimizer__lr": np.geomspace(1e-3, 0.1, trials).tolist()}
     made = make(**common)
     data = make_task(made)
-    assert trials_in_memory(made, data, 100_000) >= trials > trials_in_memory(made, data, 1)
-    whole, parts, again = (train(made, data, memory_mb).train_loss for memory_mb in (100_000, 1, 1))
+    assert trials_in_memory(made, data, Compute(memory_mb=100_000)) >= trials > trials_in_memory(made, data, Compute(memory_mb=1))
+    whole, parts, again = (train(made, data, Compute(memory_mb=memory_mb)).train_loss for memory_mb in (100_000, 1, 1))
     assert_allclose(parts, whole, rtol=CHUNKS)
     assert_array_equal(parts, again)
 

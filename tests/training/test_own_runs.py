@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lrscale.errors import Refusal
-from lrscale.spec import Training
+from lrscale.spec import Compute, Training
 from lrscale.streams import generator
 from lrscale.tasks.own import Task, called
 from lrscale.tasks.rows import mapped
@@ -401,6 +401,6 @@ def test_what_no_step_can_take_is_refused_before_a_study(changes: dict[str, Any]
 def test_chunks_and_memory() -> None:
     task = task_of(CASES["batch norm"])
     whole = engine.train(training(), task)
-    assert engine.trials_in_memory(training(), task, 1) >= 1
+    assert engine.trials_in_memory(training(), task, Compute(memory_mb=1)) >= 1
     runs = OwnRuns(training(), task, slice(1, 2), "loop")
     assert runs.parameters[0].shape[:2] == (2, 1) and math.isfinite(whole.train_loss[-1, 0])

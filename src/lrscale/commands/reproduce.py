@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from lrscale.commands import Command, add_store, add_strict
+from lrscale.training.device import DEVICES
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a Python file that the study runs, such as the task that it trains; its sha256 must be the recorded one",
     )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        metavar="DEVICE",
+        help="where a model of your own is trained: auto, cpu, cuda or mps; without it, the recorded device",
+    )
     add_strict(parser)
     add_store(parser)
 
@@ -28,9 +35,9 @@ def _run(options: argparse.Namespace) -> None:
 
     trusted = [Path(file) for file in options.trust]
     if options.run_id is None:
-        reproduce(options.study, options.strict, trusted)
+        reproduce(options.study, options.strict, trusted, options.device)
     else:
-        reproduce_from(options.run_id, options.tracking_uri, options.strict, trusted)
+        reproduce_from(options.run_id, options.tracking_uri, options.strict, trusted, options.device)
 
 
 COMMAND = Command(4, "run a published study again and compare all its numbers", _add, _run)

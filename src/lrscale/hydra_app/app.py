@@ -185,13 +185,16 @@ def sweep(
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     plan = with_variant(plan, config, loader)
     launched = [0]
+    asked = to_plain(config.compute)["device"]
+    device = [f"compute.device={setup.compute.device}"] if asked == "auto" else []  # each job takes the one that was chosen here
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
         """Runs jobs with Hydra's launcher, and returns the outcomes of each job. A crashed job gives its traceback instead."""
         first = launched[0]
         launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
-        for returned in launcher.launch([list(job_overrides(job)) for job in jobs], initial_job_idx=first):
+        overrides = [[*job_overrides(job), *device] for job in jobs]
+        for returned in launcher.launch(overrides, initial_job_idx=first):
             try:
                 outcomes.append(returned.return_value)
             except Exception as error:

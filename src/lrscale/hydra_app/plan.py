@@ -19,6 +19,7 @@ from lrscale.study.own_code import TRIALS_TOGETHER, own_facts
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
 from lrscale.study.twins import COMPANIONS, LR_KEY, scaled_companions, with_twins
 from lrscale.tasks.registry import check_files
+from lrscale.training.device import chosen
 from lrscale.training.optimizers import OPTIMIZERS
 
 TOP_LEVEL = (*KEYS, "compute", "tracking", "study", "cells")
@@ -92,7 +93,9 @@ def make_plan(
         for key, rule in rules.items():
             check(f"{section}.{key}", rule, (value or {}).get(key))
     axes, intervals, fixed = axes_of(config, loader, settings.get("params") or {}, arguments)
-    cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals)
+    compute = make_compute(to_plain(config.compute))
+    cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals, compute.device)
+    compute = compute._replace(device=chosen(compute.device, [cell.config for cell in cells]))
     companions = settings["companions"]
     if companions == "scaled" and LR_KEY in intervals and cells[0].training.probe is None:
         cells = scaled_companions(cells, intervals)
@@ -119,7 +122,7 @@ def make_plan(
     setup = Setup(
         uri=tracking["uri"],
         storage=settings["storage"],
-        compute=make_compute(to_plain(config.compute)),
+        compute=compute,
         n_jobs=settings["n_jobs"],
         max_failure_rate=settings["max_failure_rate"],
         profile=settings["profile"],
@@ -221,6 +224,7 @@ def _cells(
     axes: Mapping[str, list[str]],
     fixed: list[str],
     intervals: Mapping[str, TunedInterval],
+    device: str,
 ) -> tuple[Cell, ...]:
     """Returns the checked cell of each combination of the axes.
 
@@ -233,6 +237,7 @@ def _cells(
       axes: the values of each axis, as texts.
       fixed: the overrides that all cells share, with a value for each tuned hyperparameter.
       intervals: the tuned intervals.
+      device: the device that is asked for.
 
     Raises:
       Refusal: a cell cannot be used; the message lists all such cells.
@@ -249,7 +254,7 @@ def _cells(
         if overrides not in composed:
             composed[overrides] = plain_config(loader.load_sweep_config(config, list(overrides)))
         own_values = {key: values[key][i] for key, i in index_of.items() if key in values}
-        facts = own_facts(with_values(composed[overrides], own_values), TRIALS_TOGETHER)
+        facts = own_facts(with_values(composed[overrides], own_values), TRIALS_TOGETHER, device)
         scientific = {key: own_values[key] if key in own_values else _unescaped(axes[key][i]) for key, i in index_of.items()}
         own_values |= facts
         cell_config, label = with_values(composed[overrides], own_values), cell_label(scientific)

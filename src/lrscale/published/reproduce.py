@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -24,6 +25,7 @@ from lrscale.run.setup import Setup
 from lrscale.run.study import check_folder, run_study
 from lrscale.search.samplers import make_sampler
 from lrscale.search.twin_tuner import RecordedRounds
+from lrscale.spec import Compute
 from lrscale.study.claims import check_claims, in_count, require_held
 from lrscale.study.config import make_training
 from lrscale.study.document import check_maker
@@ -32,28 +34,30 @@ from lrscale.study.plan import Plan, Share, with_values
 from lrscale.study.records import StudyRecord, TrialRecord, WorkRecord
 from lrscale.tasks.registry import check_files
 from lrscale.tracking.store import Store
+from lrscale.training.device import chosen, described
 from lrscale.training.results import Result
 
 SHOWN = 20
 """The largest number of differences that are printed."""
 
 
-def reproduce(study: str, strict: bool = False, trusted: Sequence[Path] = ()) -> None:
+def reproduce(study: str, strict: bool = False, trusted: Sequence[Path] = (), device: str | None = None) -> None:
     """Runs a published study again, in new stores, and compares.
 
     Args:
       study: the name of the study.
       strict: whether every claim must hold here.
       trusted: files of code that the study may run.
+      device: where models of the user's own are trained; None for the recorded device.
 
     Raises:
       Refusal: the study is not published, or its record cannot be used; nothing has been written.
       Failure: the study did not reproduce; or `strict`, and a claim fails or cannot be told.
     """
-    _reproduce(study, read(study), strict, trusted)
+    _reproduce(study, read(study), strict, trusted, device)
 
 
-def reproduce_from(run_id: str, uri: str, strict: bool = False, trusted: Sequence[Path] = ()) -> None:
+def reproduce_from(run_id: str, uri: str, strict: bool = False, trusted: Sequence[Path] = (), device: str | None = None) -> None:
     """Runs a study, a trial or a single training from an MLflow store again, and compares.
 
     Args:
@@ -61,6 +65,7 @@ def reproduce_from(run_id: str, uri: str, strict: bool = False, trusted: Sequenc
       uri: the URI of the MLflow store.
       strict: whether every claim of the study must hold here.
       trusted: files of code that the study may run.
+      device: where models of the user's own are trained; None for the recorded device.
 
     Raises:
       Refusal: the store has no such run, or the run cannot be repeated; nothing has been written.
@@ -69,16 +74,16 @@ def reproduce_from(run_id: str, uri: str, strict: bool = False, trusted: Sequenc
     store = Store.existing(uri)
     if store.kind(run_id) == "study":
         answer = finished(store, store.study_of(run_id))
-        _reproduce(answer.plan.study, Published(answer.study, number_files(answer)), strict, trusted)
+        _reproduce(answer.plan.study, Published(answer.study, number_files(answer)), strict, trusted, device)
     elif strict:
         raise Refusal(
             "`--strict` must be used with a study, as only studies make claims, got the run of a training. Leave it out."
         )
     else:
-        _reproduce_work(run_id, store.work(run_id), trusted)
+        _reproduce_work(run_id, store.work(run_id), trusted, device)
 
 
-def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[Path]) -> None:
+def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[Path], device: str | None) -> None:
     """Checks a published study, runs it again in `studies/reproduce/`, and compares."""
     folder = Path("studies") / "reproduce" / safe_name(name)
     if published.study.plan.is_script:
@@ -87,7 +92,8 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
             f"Run it again with its own command: {published.study.plan.command}"
         )
     plan = published.study.plan.renewed()
-    setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", published.study.compute)
+    compute = _on_device(published.study.compute, device, [cell.config for cell in plan.cells])
+    setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", compute)
     theirs = compare.numbers(published.files)
     compare.within(published.files["report.json"], published.files["report.json"])
     rounds = read_rounds(published)
@@ -98,7 +104,7 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
         check_files(cell.training)
     check_folder(folder)
     console = Console(highlight=False, markup=False)
-    rounds_differently = _print_promise(console, published.study.made_by)
+    rounds_differently = _print_promise(console, published.study.made_by, compute)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files = _conduct(plan, setup, rounds)
@@ -136,16 +142,27 @@ def _conduct(plan: Plan, setup: Setup, rounds: RecordedRounds | None) -> dict[st
     return number_files(finished(store, store.study_of(study.run_id)))
 
 
-def _reproduce_work(run_id: str, record: WorkRecord, trusted: Sequence[Path]) -> None:
+def _on_device(compute: Compute, device: str | None, configs: Sequence[Mapping[str, Any]]) -> Compute:
+    """Returns the settings of the machine that a record has, with another device where one is asked for.
+
+    Raises:
+      Refusal: the device is not there, or cannot train what was recorded.
+    """
+    found = chosen(device or compute.device, configs)
+    return compute._replace(device=found, tf32=compute.tf32 and found == "cuda")
+
+
+def _reproduce_work(run_id: str, record: WorkRecord, trusted: Sequence[Path], device: str | None) -> None:
     """Trains the trials of one call together again, and compares the trial of the requested run."""
     check_maker(record.made_by)
     tuned = {name: [params[name] for params in record.together] for name in record.together[0]}
     config = with_values(record.config, tuned)
     trust_for([config], trusted)
+    compute = _on_device(record.compute, device, [config])
     check_files(make_training(config))
     console = Console(highlight=False, markup=False)
-    rounds_differently = _print_promise(console, record.made_by, record.is_whole)
-    result = work(config, record.compute)[record.index]
+    rounds_differently = _print_promise(console, record.made_by, compute, record.is_whole)
+    result = work(config, compute)[record.index]
     theirs, ours = _trial_numbers(record.outcome), _trial_numbers(result)
     differing = (compare.rounding if rounds_differently else compare.exact)(theirs, ours)
     precision = "to rounding" if rounds_differently else "bit for bit"
@@ -160,20 +177,23 @@ def _trial_numbers(trial: TrialRecord | Result) -> dict[str, str]:
     return numbers | {quantity.name: repr(quantity.value) for quantity in trial.quantities}
 
 
-def _print_promise(console: Console, maker: Mapping[str, str], is_whole: bool = True) -> bool:
+def _print_promise(console: Console, maker: Mapping[str, str], compute: Compute, is_whole: bool = True) -> bool:
     """Prints what is promised of the numbers, and returns whether it is less than equality bit for bit.
 
     Args:
       console: where the promise is printed.
-      maker: the versions and the processor of the record, as `made_by` returns them.
+      maker: the versions, the processor and the device of the record, as `made_by` returns them.
+      compute: the settings of this machine.
       is_whole: whether the record has all trials that were trained in the same call.
     """
-    ours = made_by()
+    ours, device, recorded = made_by(), described(compute.device, compute.tf32), maker.get("device", "cpu")
     reasons = [
         f"{name} {ours[name]} here, {maker.get(name, 'unknown')} there"
         for name in NUMBERS_DEPEND_ON
         if ours[name] != maker.get(name)
     ]
+    if device != "cpu" or recorded != "cpu":  # sums have no fixed order there
+        reasons.append(f"trained on {printable(device)} here, on {printable(recorded)} there")
     if not is_whole:
         reasons.append("the trials that were trained together with it are not on record")
     if reasons:

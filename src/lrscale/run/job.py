@@ -43,7 +43,7 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
     use_threads(compute.threads)
     if training.probe is not None:
         return [probe_result(PROBES[training.probe.name].measure(training, make_built_in(training)))]
-    return list(results(training, train(training, make_task(training), compute.memory_mb)))
+    return list(results(training, train(training, make_task(training), compute)))
 
 
 def work_all(configs: Sequence[Mapping[str, Any]], compute: Compute) -> list[Outcome]:

@@ -22,7 +22,7 @@ from lrscale.run.study import run_study
 from lrscale.spec import Compute
 from lrscale.study.answer import answer
 from lrscale.study.call import called_config, called_plan, plain, with_own_facts
-from lrscale.study.config import make_training
+from lrscale.study.config import make_compute, make_training
 from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord
 from lrscale.tasks.held import hold
@@ -31,10 +31,8 @@ from lrscale.tasks.registry import check_files, make_task
 from lrscale.tracking.client import make_database
 from lrscale.tracking.store import Store
 from lrscale.training import engine
+from lrscale.training.device import chosen
 from lrscale.training.engine import Array, Curves, threads
-
-MACHINE = Compute()
-"""The settings of the machine, as for a command."""
 
 
 def study(
@@ -55,6 +53,7 @@ def study(
     name: str | None = None,
     tracking_uri: str | None = None,
     show_progress: bool = True,
+    device: str = "cpu",
     **options: Any,
 ) -> ShownAnswer:
     """Finds the best lr of each reduction and batch size, and says how it must scale.
@@ -82,6 +81,8 @@ def study(
       tracking_uri: the MLflow store that records the study, such as `sqlite:///mlflow.db`. The study then continues where
         the store has a part of it, and `lrscale report` and `lrscale ui` show it. None to record it nowhere.
       show_progress: whether lines on the progress are printed.
+      device: where a task of your own is trained: `cpu`, `cuda`, `mps`, or `auto` for the best of those that are here. Its
+        data and modules are made on the CPU. `cuda` and `mps` have not been tried on hardware yet.
       options: options of the optimizer, such as `momentum=0.9`. They are given for mean, and scaled for sum.
 
     Returns:
@@ -101,7 +102,8 @@ def study(
     """
     if name is not None:
         check("name", TEXT, name)
-    with threads(MACHINE.threads):
+    machine = make_compute({**Compute()._asdict(), "device": device})
+    with threads(machine.threads):
         config = called_config(
             _known(task),
             optimizer,
@@ -115,7 +117,8 @@ def study(
             seeds=plain(seeds),
         )
         call = f"lrscale.study({config['task']['name']!r}, reduction={reduction!r}, batch_size={batch_size!r}, ...) in Python"
-        plan = called_plan(config, {"reduction": reduction, "batch_size": batch_size}, lr, n_trials, name, call)
+        plan = called_plan(config, {"reduction": reduction, "batch_size": batch_size}, lr, n_trials, name, call, device)
+        machine = machine._replace(device=chosen(device, [cell.config for cell in plan.cells]))
         console = Console(force_jupyter=False, quiet=not show_progress, highlight=False, markup=False, emoji=False)
         found: list[ShownAnswer] = []
 
@@ -126,10 +129,10 @@ def study(
             found.append(ShownAnswer(study_answer, best_curves(store, study_answer)))
 
         def launch(jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:
-            return [work_all([share.config for share in job], MACHINE) for job in jobs]
+            return [work_all([share.config for share in job], machine) for job in jobs]
 
         try:
-            with _stores(tracking_uri) as setup:
+            with _stores(tracking_uri, machine) as setup:
                 run_study(plan, setup, launch, report, console=console)
         finally:
             gc.unfreeze()
@@ -149,6 +152,7 @@ def train(
     schedule: str | Mapping[str, Any] = "constant",
     accumulation: int = 1,
     drop_last: bool = True,
+    device: str = "cpu",
     **options: Any,
 ) -> Curves:
     """Trains a model with each lr and each seed, all runs at once, and returns their curves. It records nothing.
@@ -165,6 +169,7 @@ def train(
       schedule: how the lr changes in a run: a name, or a mapping with its `name` and its options.
       accumulation: micro-batches per step; their gradients are added up.
       drop_last: whether the last step of an epoch is dropped where it has fewer examples than the others.
+      device: as for `study`.
       options: options of the optimizer, such as `momentum=0.9`.
 
     Returns:
@@ -182,7 +187,8 @@ def train(
       True
     """
     lrs = values if isinstance(values := plain(lr), list) else [values]
-    with threads(MACHINE.threads):
+    machine = make_compute({**Compute()._asdict(), "device": device})
+    with threads(machine.threads):
         config = called_config(
             _known(task),
             optimizer,
@@ -196,9 +202,10 @@ def train(
             drop_last=drop_last,
             seeds=plain(seeds),
         )
-        training = make_training(with_own_facts(config, len(lrs)))
+        training = make_training(with_own_facts(config, device, len(lrs)))
+        machine = machine._replace(device=chosen(device, [config]))
         check_files(training)
-        return engine.train(training, make_task(training), MACHINE.memory_mb)
+        return engine.train(training, make_task(training), machine)
 
 
 def _known(task: Task | str | Mapping[str, Any]) -> str | Mapping[str, Any]:
@@ -207,14 +214,14 @@ def _known(task: Task | str | Mapping[str, Any]) -> str | Mapping[str, Any]:
 
 
 @contextmanager
-def _stores(tracking_uri: str | None) -> Iterator[Setup]:
+def _stores(tracking_uri: str | None, machine: Compute) -> Iterator[Setup]:
     """Yields the stores of a study: those of a command, or temporary ones where it is not to be recorded."""
     if tracking_uri is not None:
-        yield Setup(tracking_uri, "optuna.journal", MACHINE)
+        yield Setup(tracking_uri, "optuna.journal", machine)
         return
     with tempfile.TemporaryDirectory(prefix="lrscale-") as folder:
         (Path(folder) / "mlflow.db").write_bytes(_empty_database())
-        yield Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", MACHINE)
+        yield Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", machine)
 
 
 @cache

@@ -15,6 +15,7 @@ from lrscale.study.config import make_training
 from lrscale.study.own_code import own_facts
 from lrscale.study.plan import short_number, with_values
 from lrscale.tasks.registry import check_files
+from lrscale.training.device import chosen, described
 from lrscale.training.quantity import Quantity
 from lrscale.training.results import Result
 
@@ -34,7 +35,8 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
     from lrscale.tracking.client import check_uri
     from lrscale.tracking.store import Store
 
-    config = with_values(config, own_facts(config))
+    config = with_values(config, own_facts(config, device=compute.device))
+    compute = compute._replace(device=chosen(compute.device, [config]))
     training = make_training(config)
     if training.trials > 1:
         raise Refusal(
@@ -51,8 +53,9 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
     console = Console(highlight=False, markup=False, emoji=False)
     for line in printed_lines(training, result):
         console.print(line)
+    versions = made_by(described(compute.device, compute.tf32))
     with uninterrupted():
-        run_id = store.record_single(experiment, name, config, compute, {"optimizer.lr": lr}, result, made_by())
+        run_id = store.record_single(experiment, name, config, compute, {"optimizer.lr": lr}, result, versions)
     console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")
 
 

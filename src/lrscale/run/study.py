@@ -28,6 +28,7 @@ from lrscale.study.records import StudyRecord
 from lrscale.tracking.client import check_uri, sqlite_file
 from lrscale.tracking.outbox import outbox_path
 from lrscale.tracking.store import Store, Undelivered
+from lrscale.training.device import described
 
 Report = Callable[[Store, StudyRecord, Console], None]
 """A function that reports on a finished study, from the records in its store."""
@@ -101,7 +102,9 @@ def _carry_out(
         if store.is_server:
             store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study)
     with watch.phase("opening stores"), uninterrupted():
-        study = store.start_study(StudyRecord(plan, made_by(), setup.compute, setup.storage))
+        study = store.start_study(
+            StudyRecord(plan, made_by(described(setup.compute.device, setup.compute.tf32)), setup.compute, setup.storage)
+        )
     start, seconds = time.monotonic(), 0.0
     try:
         with watch.phase("asking"), uninterrupted():

@@ -88,9 +88,9 @@ def _chosen(group: str, choice: Any) -> dict[str, Any]:
     return {**config, group: {**known, **{key: plain(value) for key, value in given.items()}}}
 
 
-def with_own_facts(config: Mapping[str, Any], trials: int = TRIALS_TOGETHER) -> dict[str, Any]:
+def with_own_facts(config: Mapping[str, Any], device: str, trials: int = TRIALS_TOGETHER) -> dict[str, Any]:
     """Returns a config with what is known of its task, where this is the user's own."""
-    return with_values(config, own_facts(config, trials))
+    return with_values(config, own_facts(config, trials, device))
 
 
 def called_plan(
@@ -100,6 +100,7 @@ def called_plan(
     n_trials: int,
     name: str | None,
     command: str,
+    device: str = "cpu",
 ) -> Plan:
     """Returns the plan of a study that tunes the lr in each cell of a grid.
 
@@ -110,6 +111,7 @@ def called_plan(
       n_trials: the number of trials of each cell.
       name: the name of the study; None to make one of the task and the axes.
       command: the call that repeats the study.
+      device: the device that is asked for.
 
     Raises:
       Refusal: a value cannot be used.
@@ -123,7 +125,7 @@ def called_plan(
     for combination in itertools.product(*values.values()):
         of_cell = dict(zip(values, combination, strict=True))
         scientific = {key: of_cell[key] for key in swept}
-        made = with_own_facts({**base, **of_cell})
+        made = with_own_facts({**base, **of_cell}, device)
         cell = Cell(identity(made, [LR_KEY]), cell_label(scientific), scientific, made)
         check_files(cell.training)
         cells.append(cell)

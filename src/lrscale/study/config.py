@@ -13,6 +13,7 @@ from lrscale.spec import Choice, Compute, Registry, Training, is_own
 from lrscale.study.script import SCRIPT_KEYS, script_training
 from lrscale.tasks.named import OF_THE_RUN
 from lrscale.tasks.registry import TASKS
+from lrscale.training.device import DEVICES
 from lrscale.training.named_optimizer import MEASURED_FACTS, own_options
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.reduction import REDUCTIONS, STEP_DIVISORS
@@ -39,7 +40,13 @@ LATER = {"data_seeds": "shared"}
 """Keys that older records lack, with the values that stand for these records."""
 KEYS = ("task", "optimizer", "schedule", "budget", "probe", "reduction", *FIELDS, "seeds")
 """The top-level keys of a config that describe a training."""
-COMPUTE_RULES: dict[str, Rule] = {"threads": integer(1, 256), "memory_mb": integer(1, 1_000_000)}
+_MEGABYTES = integer(1, 1_000_000)
+COMPUTE_RULES: dict[str, Rule] = {
+    "threads": integer(1, 256),
+    "memory_mb": Rule(f"{_MEGABYTES.text} or null", lambda v: v is None or _MEGABYTES.holds(v)),
+    "device": one_of(*DEVICES),
+    "tf32": BOOLEAN,
+}
 """The keys of `compute`. They describe the machine and not the training."""
 MOVED = {key: f"compute.{key}" for key in COMPUTE_RULES}
 """The present name of each key that older configs have at another place."""
@@ -93,6 +100,8 @@ def make_compute(values: Mapping[str, Any]) -> Compute:
     check_keys("compute", values, COMPUTE_RULES)
     for key, rule in COMPUTE_RULES.items():
         check(f"compute.{key}", rule, values[key])
+    if values["tf32"] and values["device"] not in ("auto", "cuda"):
+        raise Refusal(f"`compute.tf32` true needs compute.device=cuda, got {values['device']}. Leave it out.")
     return Compute(**values)
 
 

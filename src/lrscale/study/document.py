@@ -78,6 +78,10 @@ def document(study: StudyRecord) -> dict[str, Any]:
     }
 
 
+COMPUTE_LATER = {"device": "cpu", "tf32": False}
+"""Settings of the machine that older records lack, with the values that stand for these records."""
+
+
 def read_document(values: object, run_id: str = "", experiment_id: str = "", status: str = "FINISHED") -> StudyRecord:
     """Returns the record of a study from its document.
 
@@ -120,7 +124,9 @@ def read_document(values: object, run_id: str = "", experiment_id: str = "", sta
     return StudyRecord(
         plan=plan,
         made_by=values["made_by"],
-        compute=make_compute(values["compute"]) if "compute" in values else compute_of(values["cells"][0]["config"]),
+        compute=make_compute({**COMPUTE_LATER, **values["compute"]})
+        if "compute" in values
+        else compute_of(values["cells"][0]["config"]),
         storage=values.get("storage"),
         run_id=run_id,
         experiment_id=experiment_id,

@@ -12,6 +12,7 @@ from lrscale.study.config import GROUPS, make_training
 from lrscale.study.plan import with_values
 from lrscale.tasks.held import is_held, no_file
 from lrscale.tasks.source import trust, trust_nothing
+from lrscale.training.device import chosen
 
 TRIALS_TOGETHER = 4
 """About how many trials of a cell are trained together. The form of a task of the user's own is chosen for so many."""
@@ -52,7 +53,7 @@ def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> No
                 )
 
 
-def own_facts(config: Mapping[str, Any], trials: int = 1) -> dict[str, Any]:
+def own_facts(config: Mapping[str, Any], trials: int = 1, device: str = "cpu") -> dict[str, Any]:
     """Returns what is known about the user's own code in a config, by dotted key; empty where there is none.
 
     For a task, this is also the form in which its gradients are computed: the fastest one of those that are tried. For an
@@ -61,11 +62,14 @@ def own_facts(config: Mapping[str, Any], trials: int = 1) -> dict[str, Any]:
     Args:
       config: plain values, as Hydra composes them.
       trials: number of trials that are trained together, for the choice of the form.
+      device: the device that is asked for, on which a task is tried; see `chosen`.
 
     Raises:
-      Refusal: the code must not be run, or cannot be used; or a value of the config cannot be used.
+      Refusal: the code must not be run, or cannot be used; or a value of the config cannot be used; or the device is not there.
     """
     facts: dict[str, Any] = {}
+    if is_own(config["task"]["name"]):
+        device = chosen(device, [config])
     for group, registry in GROUPS.items():
         values = config.get(group)
         if registry.own is not None and isinstance(values, Mapping) and is_own(values.get("name")):
@@ -75,7 +79,7 @@ def own_facts(config: Mapping[str, Any], trials: int = 1) -> dict[str, Any]:
         facts |= {f"optimizer.{key}": value for key, value in _response(json.dumps(like)).items()}
     if "task.form" in facts:
         like = with_values(config, {**facts, "reduction": "mean", "optimizer.lr": [1.0] * trials})
-        facts["task.form"], facts["task.form_note"] = _form(json.dumps(like))
+        facts["task.form"], facts["task.form_note"] = _form(json.dumps(like), device)
     return facts
 
 
@@ -92,7 +96,7 @@ def _response(config: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _form(config: str) -> tuple[str, str]:
+def _form(config: str, device: str) -> tuple[str, str]:
     """Returns the form that is fastest for a config, and why others cannot be taken. Reductions and lrs do not matter."""
     from lrscale.tasks.own import Task
     from lrscale.tasks.registry import make_task
@@ -103,4 +107,4 @@ def _form(config: str) -> tuple[str, str]:
     task = make_task(training)
     assert isinstance(task, Task)
     use_threads(1)
-    return choose_form(training, task)
+    return choose_form(training, task, device)

@@ -1,6 +1,7 @@
 """Writes the remarks on a table of cells: what was scaled, why theory gives no best lr, and what the intervals cover."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from lrscale.spec import Choice, is_own
@@ -23,6 +24,7 @@ def remarks(answer: Answer) -> list[str]:
         *companion_remarks(answer.plan, answer.cells),
         *theory_remarks(answer.cells),
         *form_remarks(answer.plan),
+        *device_remarks(answer.cells),
         *optimizer_remarks(answer.plan),
     ]
 
@@ -55,6 +57,14 @@ def form_remarks(plan: Plan) -> list[str]:
         return []
     parts = ", ".join(form if count == len(plan.cells) else f"{form} in {count} cells" for form, count in forms.items())
     return [f"Gradients computed by {parts}, the fastest.", *(f"torch.func cannot run {note}." for note in notes)]
+
+
+def device_remarks(cells: Sequence[CellAnswer]) -> list[str]:
+    """Returns a sentence on the devices on which trials were trained; none where all were trained on the CPU."""
+    devices = Counter(str(trial.settings.get("device", "cpu")) for cell in cells for trial in cell.trials)
+    if set(devices) <= {"cpu"}:
+        return []
+    return [f"Trained on {', '.join(f'{name} ({count} trials)' for name, count in sorted(devices.items()))}."]
 
 
 def optimizer_remarks(plan: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lrscale.provenance import NUMBERS
+from lrscale.spec import is_own
 from lrscale.study.plan import Cell, Plan
 from lrscale.study.records import StudyRecord, TrialRecord
 
@@ -16,6 +17,15 @@ LEEWAY = 1e-6
 """How far beyond an interval, relatively, a trial may lie: lattice points and factors are rounded."""
 QUESTION = ("sampler", "intervals")
 """The settings that say which points are asked for. Trials whose settings agree in them were asked one after another."""
+OTHERWISE = {
+    "intervals": "in another interval",
+    "sampler": "by another sampler",
+    "torch": "with another torch",
+    "device": "on another device",
+}
+"""The settings in which a trial that is used may differ from what is asked, with the words for it."""
+OLDER_TRIALS = {"device": "cpu"}
+"""Settings that older trials lack, with the values that stand for them."""
 
 
 class Sorted(NamedTuple):
@@ -27,8 +37,15 @@ class Sorted(NamedTuple):
 
 def settings_of(study: StudyRecord, cell: Cell) -> dict[str, Any]:
     """Returns what a trial of a cell is asked under, as plain values."""
-    versions = {"numbers": NUMBERS, "torch": study.made_by.get("torch", "")}
-    return {**asked_for(study.plan, cell), "n_trials": study.plan.n_trials, **versions}
+    machine = {"numbers": NUMBERS, "torch": study.made_by.get("torch", "")}
+    if not study.plan.is_script:
+        machine["device"] = device_of(study, cell)
+    return {**asked_for(study.plan, cell), "n_trials": study.plan.n_trials, **machine}
+
+
+def device_of(study: StudyRecord, cell: Cell) -> str:
+    """Returns the device that trains a cell: `cpu` for a task that comes with lrscale, else the one of the study."""
+    return study.made_by.get("device", "cpu") if is_own(cell.config.get("task", {}).get("name")) else "cpu"
 
 
 def asked_for(plan: Plan, cell: Cell) -> dict[str, Any]:
@@ -58,10 +75,14 @@ def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list
     cells = {cell.id: cell for cell in plan.cells}
     remarks = [left_out_remark(plan, len(found.left_out))] if found.left_out else []
     asked = {cell.id: settings_of(study, cell) for cell in plan.cells}
-    for key, what in (("intervals", "in another interval"), ("sampler", "by another sampler"), ("torch", "with another torch")):
-        others = [t for t in found.used if t.settings and t.settings.get(key) != asked[t.cell][key]]
+    for key, what in OTHERWISE.items():
+        others = [
+            t
+            for t in found.used
+            if t.settings and {**OLDER_TRIALS, **t.settings}.get(key) != {**OLDER_TRIALS, **asked[t.cell]}[key]
+        ]
         if others:
-            digits = "their last digits may differ" if key == "torch" else "inside what is asked"
+            digits = "their last digits may differ" if key in ("torch", "device") else "inside what is asked"
             remarks.append(f"{_count(len(others))} made {what}, {digits}: used.")
     counts = [sum(trial.cell == cell for trial in found.used) for cell in cells]
     if plan.intervals and max(counts, default=0) > plan.n_trials:

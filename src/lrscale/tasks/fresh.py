@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrscale.errors import Refusal, said
+from lrscale.tasks.rows import CPU
 
 
 class Maker:
@@ -46,12 +47,14 @@ class Maker:
         self.is_drawn = not all(_are_same(a, b) for (_, a), (_, b) in zip(_rest(module), _rest(self(1)), strict=False))
 
     def __call__(self, seed: int) -> nn.Module:
-        """Makes the module of a seed of torch. Where the function hands out parts of others, as a backbone, it is a copy.
+        """Makes the module of a seed of torch, on the CPU.
+
+        Where the function hands out parts of others, as a backbone, it is a copy.
 
         Raises:
           Refusal: the function makes something else, or a module that cannot be copied.
         """
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), CPU:
             torch.manual_seed(seed)
             module = self.make()
         if not isinstance(module, nn.Module):

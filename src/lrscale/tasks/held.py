@@ -76,7 +76,7 @@ def fingerprint(task: Task) -> str:
     import torch
 
     from lrscale.tasks.own import called
-    from lrscale.tasks.rows import leaves
+    from lrscale.tasks.rows import CPU, leaves
 
     module = task.fresh(torch.Generator().manual_seed(0))
     dtype = next(module.parameters()).dtype
@@ -84,13 +84,13 @@ def fingerprint(task: Task) -> str:
     digest = hashlib.sha256("\n".join(texts).encode())
     for _, tensor in _state(module):
         digest.update(_content(tensor))
+    task.to(dtype)
     draw = torch.Generator().manual_seed(0)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
-        parameter.data += NEAR * torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype)
+        parameter.data += NEAR * torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype, device=CPU)
     for rows in (task.train, task.valid):
-        rows.to(dtype)
-        few = torch.arange(min(LOOKED_AT, len(rows)))
+        few = torch.arange(min(LOOKED_AT, len(rows)), device=CPU)
         x, y = rows.take(few)
         digest.update(str(len(rows)).encode())
         for tensor in (*leaves(x), *leaves(y)) if rows.dataset is not None else (*leaves(rows.x), *leaves(rows.y)):
@@ -100,7 +100,7 @@ def fingerprint(task: Task) -> str:
             out = called(module, x)
             terms = task.terms_of(out, y)
         gradients = torch.autograd.grad(terms.losses.sum(), trained, allow_unused=True)
-        norms = torch.stack([torch.zeros(()) if g is None else g.detach().norm().float() for g in gradients])
+        norms = torch.stack([torch.zeros((), device=CPU) if g is None else g.detach().norm().float() for g in gradients])
         wrong = [] if task.wrong is None else task.wrong(out, y).flatten().tolist()
         digits = [f"{value:.4g}" for part in terms for value in part.tolist()]
         digits += [f"{value:.3f}" for value in (norms / norms.norm()).tolist()] + [str(bool(value)) for value in wrong]

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lrscale.errors import Refusal, said
 from lrscale.tasks.fresh import Maker
-from lrscale.tasks.rows import Rows, Tree, leaves
+from lrscale.tasks.rows import CPU, Rows, Tree, leaves
 from lrscale.tasks.terms import Terms, TermsOf, each_term_of, summed
 
 Groups = Callable[[str, nn.Parameter], Mapping[str, float]]
@@ -83,7 +83,7 @@ class Task:
                 "`loss` must have no weights that are trained, as only those of `model` are, "
                 f"got {next(name for name, _ in loss.named_parameters())}. Make them part of the model and of its output."
             )
-        self.make, self.wrong = model, wrong
+        self.make, self.loss, self.wrong = model, loss, wrong
         self.each_term_of: TermsOf = each_term_of(loss)
         self.train, self.valid = Rows("train", train), Rows("valid", valid)
         self.maker = Maker(model)
@@ -91,8 +91,7 @@ class Task:
         self.names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
         if not self.names:
             raise Refusal("`model` must have parameters that are trained, got none.")
-        for rows in (self.train, self.valid):
-            rows.to(next(self.module.parameters()).dtype)
+        self.to(next(self.module.parameters()).dtype)
         self.weights = sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad)
         self.factors = _factors(groups, self.module)
         self.width = self._check_step()
@@ -104,8 +103,21 @@ class Task:
         return summed(self.each_term_of(out, y))
 
     def fresh(self, generator: torch.Generator) -> nn.Module:
-        """Makes a module from the seed of a generator, in train mode. torch's own generator is the same after the call."""
+        """Makes a module on the CPU from the seed of a generator, in train mode. torch's generator is the same after the call."""
         return self.maker(generator.initial_seed())
+
+    def to(self, dtype: torch.dtype, device: torch.device = CPU, room: float = math.inf) -> None:
+        """Puts the data and the loss on a device; see `Rows.to`. `module` stays on the CPU.
+
+        Args:
+          dtype: the dtype of the data.
+          device: the device.
+          room: how many bytes the training data may take on it, and how many the validation data.
+        """
+        if device != self.train.device:
+            self.each_term_of = each_term_of(self.loss, device)
+        for rows in (self.train, self.valid):
+            rows.to(dtype, device, room)
 
     def _check_step(self) -> int:
         """Takes one gradient. Sets `draws`, and returns how many numbers autograd keeps for an example.
@@ -114,7 +126,7 @@ class Task:
           Refusal: the gradient cannot be taken, or is not that of one loss an example or a term; or a second step with the
             same weights and draws is another one.
         """
-        x, y = self.train.take(torch.arange(min(2, len(self.train))))
+        x, y = self.train.take(torch.arange(min(2, len(self.train)), device=CPU))
         module = self.module
         shared = {tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers(), *leaves(x), *leaves(y))}
         versions = [tensor._version for tensor in (*leaves(x), *leaves(y))]
@@ -177,7 +189,7 @@ class Task:
         module = self.fresh(torch.Generator().manual_seed(1)).train(False)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(1)
-            x, y = self.train.take(torch.arange(min(3, len(self.train))), seed=1)
+            x, y = self.train.take(torch.arange(min(3, len(self.train)), device=CPU), seed=1)
             others = self._terms(module, x, y, "three training examples").weights[: len(weights)]
         if not torch.allclose(weights, others):
             raise Refusal(
@@ -201,7 +213,7 @@ class Task:
     def _check_wrong(self) -> None:
         if self.wrong is None:
             return
-        x, y = self.valid.take(torch.arange(min(2, len(self.valid))))
+        x, y = self.valid.take(torch.arange(min(2, len(self.valid)), device=CPU))
         with torch.no_grad():
             result = self.wrong(called(self.module.train(False), x), y)
         self.module.train()
@@ -224,7 +236,7 @@ class Task:
         size = max(1, PIECE_BYTES // (4 * self.width))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            for indices in torch.arange(len(rows)).split(size):
+            for indices in torch.arange(len(rows), device=CPU).split(size):
                 what = f"examples {indices[0]} to {indices[-1]} of `{rows.name}` in eval mode"
                 losses, weights = self._terms(module, *rows.take(indices), what)
                 if not bool(torch.isfinite(losses).all()):

@@ -1,5 +1,6 @@
 """The examples of a user's task: inputs and targets as tensors, or as tuples or dicts of tensors, or a map-style Dataset."""
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from lrscale.errors import Refusal, said
 
 Tree = Any
 """A tensor, or a tuple or a dict of tensors; all have the examples along the same axis."""
+CPU = torch.device("cpu")
 LOADED_BYTES = 2**30
 """A Dataset of at most this size, in bytes, is loaded once. Items of a larger one are read at each step."""
 READ_AGAIN = 16
@@ -41,8 +43,9 @@ def leaves(tree: Tree) -> Iterator[Tensor]:
 class Rows:
     """Some examples, by index. Their inputs and targets are trees with the examples along the first axis.
 
-    Floating-point tensors have the dtype that `to` was called with; whole numbers stay as they are. `is_random` says whether
-    items are other ones each time that they are read.
+    `to` says on which device they are given out, and in which dtype; whole numbers keep theirs. `stored` is the device on which
+    their tensors are kept; where it is not the first one, examples move at each step. `is_random` says whether items are other
+    ones each time that they are read.
     """
 
     def __init__(self, name: str, source: Any) -> None:
@@ -55,7 +58,8 @@ class Rows:
         Raises:
           Refusal: it is neither, or the tensors do not have the same number of examples.
         """
-        self.name, self.dtype = name, torch.float32
+        self.name, self.dtype, self.device, self.stored = name, torch.float32, CPU, CPU
+        self.is_placed = False
         self.dataset: Sequence[Any] | None = None
         self.source: tuple[Tree, Tree] | None = None
         self.is_random = False
@@ -83,11 +87,22 @@ class Rows:
     def __len__(self) -> int:
         return self.count
 
-    def to(self, dtype: torch.dtype) -> None:
-        """Gives floating-point inputs and targets a dtype: that of the source, cast once."""
-        self.dtype = dtype
-        if self.source is not None:
-            self.x, self.y = (mapped(self._cast, tree) for tree in self.source)
+    def to(self, dtype: torch.dtype, device: torch.device = CPU, room: float = math.inf) -> None:
+        """Gives floating-point inputs and targets a dtype, and puts all on a device: once, where they fit there.
+
+        Args:
+          dtype: the dtype.
+          device: the device.
+          room: how many bytes they may take on it. What takes more stays on the CPU, and so does what a Dataset reads.
+        """
+        if self.is_placed and (dtype, device) == (self.dtype, self.device):
+            return
+        self.is_placed, self.dtype, self.device, self.stored = True, dtype, device, CPU
+        if self.source is None:
+            return
+        self.x, self.y = (mapped(self._cast, tree) for tree in self.source)
+        if sum(tensor.nbytes for tensor in (*leaves(self.x), *leaves(self.y))) <= room:
+            self.x, self.y, self.stored = self._moved(self.x), self._moved(self.y), device
 
     def take(self, indices: Tensor, seed: int = 0) -> tuple[Tree, Tree]:
         """Returns the inputs and the targets of some examples.
@@ -97,12 +112,15 @@ class Rows:
           seed: the seed of torch's generator while random items are read; it is the same after the call.
 
         Returns:
-          Trees of tensors [*shape of the indices, ...].
+          Trees of tensors [*shape of the indices, ...], on the device.
         """
         if self.dataset is None:
-            x, y = (mapped(lambda t: t.index_select(0, indices.flatten()), tree) for tree in (self.x, self.y))
+            flat = indices.flatten().to(self.stored)
+            x, y = (mapped(lambda t: t.index_select(0, flat), tree) for tree in (self.x, self.y))
         else:
             x, y = (mapped(self._cast, tree) for tree in self._read(indices.flatten().tolist(), seed))
+        if self.stored != self.device:
+            x, y = self._moved(x), self._moved(y)
         shape = indices.shape
         return mapped(lambda t: t.unflatten(0, shape), x), mapped(lambda t: t.unflatten(0, shape), y)
 
@@ -126,7 +144,10 @@ class Rows:
         return x, y
 
     def _cast(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        return tensor.to(CPU, self.dtype) if tensor.is_floating_point() else tensor.to(CPU)
+
+    def _moved(self, tree: Tree) -> Tree:
+        return mapped(lambda tensor: tensor.to(self.device), tree)
 
 
 def _checked_pair(name: str, source: Sequence[Any]) -> tuple[Tree, Tree]:

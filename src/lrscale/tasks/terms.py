@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrscale.errors import Refusal
+from lrscale.tasks.rows import CPU
 
 RETURN = "Return one loss an example, [example], or one a term, [example, term], or a pair of such losses and their weights."
 
@@ -37,7 +38,7 @@ def terms_of(loss: Callable[..., Any]) -> TermsOf:
     return lambda out, y: summed(each_term(out, y))
 
 
-def each_term_of(loss: Callable[..., Any]) -> TermsOf:
+def each_term_of(loss: Callable[..., Any], device: torch.device = CPU) -> TermsOf:
     """Returns the function that computes the terms of a loss one by one: losses and weights, [example, ...] each.
 
     A loss of torch is called with `reduction="none"`. For cross-entropy and the negative log-likelihood, the weights are
@@ -46,11 +47,12 @@ def each_term_of(loss: Callable[..., Any]) -> TermsOf:
 
     Args:
       loss: a loss of torch, as a function or as a module, or a function of output and targets of the user.
+      device: where it is computed. Class weights, and what a module holds, are copied there.
     """
-    known = _known(loss)
+    known = _known(loss, device)
     if known is not None:
         return known
-    plain, is_batchmean = _without_reduction(loss), _reduction(loss) == "batchmean"
+    plain, is_batchmean = _without_reduction(loss, device), _reduction(loss) == "batchmean"
 
     def function(out: Any, y: Any) -> Terms:
         result = plain(out, y)
@@ -79,10 +81,11 @@ def _reduction(loss: Callable[..., Any]) -> object:
     return loss.keywords.get("reduction") if isinstance(loss, partial) else getattr(loss, "reduction", None)
 
 
-def _without_reduction(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+def _without_reduction(loss: Callable[..., Any], device: torch.device) -> Callable[[Any, Any], Any]:
     """Returns a loss that does not reduce, where it is one of those that have the option."""
     if isinstance(loss, nn.Module):
-        unreduced = copy.copy(loss)
+        has_tensors = bool([*loss.buffers(), *loss.parameters()])
+        unreduced = copy.deepcopy(loss).to(device) if has_tensors else copy.copy(loss)
         if hasattr(loss, "reduction"):
             vars(unreduced)["reduction"] = "none"
         return unreduced
@@ -93,7 +96,7 @@ def _without_reduction(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     return partial(loss, reduction="none") if has_option else loss
 
 
-def _known(loss: Callable[..., Any]) -> TermsOf | None:
+def _known(loss: Callable[..., Any], device: torch.device) -> TermsOf | None:
     """Returns the terms of a loss of torch whose mean is special: cross-entropy and nll have weights; None for other losses.
 
     The squared error is written out, as torch.func cannot run torch's own for many runs. A class made from one of torch's
@@ -114,6 +117,7 @@ def _known(loss: Callable[..., Any]) -> TermsOf | None:
     if function not in (F.cross_entropy, F.nll_loss):
         return None
     weight, ignored = options.get("weight"), options.get("ignore_index", -100)
+    weight = None if weight is None else weight.to(device)
 
     def terms(out: Any, y: Any) -> Terms:
         own = None if weight is None else weight.to(out.dtype)

@@ -21,7 +21,7 @@ from lrscale.spec import Compute
 from lrscale.study.document import document
 from lrscale.study.plan import Cell, trial_label, with_values
 from lrscale.study.records import StudyRecord
-from lrscale.study.settings import settings_of
+from lrscale.study.settings import device_of, settings_of
 from lrscale.tracking.client import answers, deliver, failure
 from lrscale.tracking.datasets import datasets, own_data, own_schedule
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
@@ -220,7 +220,7 @@ class Store(Reader):
             ROUND: str(together),
             ASKED_UNDER: json.dumps(settings_of(study, cell)),
             PARAMS: json.dumps(dict(params)),
-            NOTE: trial_note(study.plan, cell, number, params, result, same_as),
+            NOTE: trial_note(study.plan, cell, number, params, result, same_as, device_of(study, cell)),
         }
         if same_as:
             tags[SAME_RUN] = same_as

@@ -13,7 +13,9 @@ DASHBOARD = "http://127.0.0.1:8080/dashboard/"
 """The address at which `lrscale ui --optuna` serves optuna-dashboard, unless another program uses that port."""
 
 
-def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float], result: Result, same_as: str = "") -> str:
+def trial_note(
+    plan: Plan, cell: Cell, number: int, params: Mapping[str, float], result: Result, same_as: str = "", device: str = "cpu"
+) -> str:
     """Returns the note of a trial: its outcome, its exact values, its Optuna trial, its overrides, and its config as YAML.
 
     Args:
@@ -23,6 +25,7 @@ def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float],
       params: the tuned hyperparameters, by dotted key.
       result: what the training returned.
       same_as: the exact label of the trial that is the same run and was trained; empty where this one was trained.
+      device: the device that trained it; the note says it where it is not the CPU.
     """
     outcome = f"objective {result.objective:.4g}" if math.isfinite(result.objective) else "objective infinite"
     seeds = f"{sum(result.diverged)} of {len(result.diverged)} seeds diverged"
@@ -31,6 +34,7 @@ def trial_note(plan: Plan, cell: Cell, number: int, params: Mapping[str, float],
     lines = [
         f"{escape_markdown(trial_label(cell.label, params))}: {outcome}, {seeds}",
         f"The same run as `{same_as}`: trained once, recorded for both." if same_as else "",
+        f"Trained on {escape_markdown(device)}." if device != "cpu" else "",
         f"Exact values: `{' '.join(exact)}`",
         f"[Optuna]({DASHBOARD}): trial {number} of the study `{plan.optuna_name(cell)}`, "
         f"served by `lrscale ui {shlex.quote(plan.study)} --optuna` "

@@ -15,14 +15,19 @@ from lrscale.spec import Compute, Training
 from lrscale.streams import generator
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.own import Task
+from lrscale.tasks.rows import CPU
 from lrscale.training.built_in_runs import BuiltInRuns
+from lrscale.training.device import SHARE, free_bytes, own_settings, widest
 from lrscale.training.fit import check_fit
 from lrscale.training.forms import quiet
 from lrscale.training.minibatches import minibatches
 from lrscale.training.multistep import STRIDE, Stride
 from lrscale.training.named_optimizer import optimizer_of
-from lrscale.training.own_runs import OwnRuns, choose_form
+from lrscale.training.own_runs import OwnRuns, choose_form, place
 
+DEFAULT = Compute()
+MEMORY_MB = 1024
+"""The memory that runs and curves may use where nothing is said, and torch does not know what is free, in megabytes."""
 Array = NDArray[np.float64]
 """An array of float64."""
 
@@ -51,7 +56,7 @@ class Curves(NamedTuple):
     steps_to_target: Array
 
 
-def train(training: Training, task: BuiltInTask | Task, memory_mb: int = Compute().memory_mb) -> Curves:
+def train(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAULT) -> Curves:
     """Trains every trial with every seed.
 
     All trials of a seed share its initial weights and minibatches. Runs do not influence each other: a run that diverges
@@ -61,7 +66,8 @@ def train(training: Training, task: BuiltInTask | Task, memory_mb: int = Compute
     Args:
       training: the description of the runs.
       task: its task, from `make_task`, or a task of the user's own.
-      memory_mb: megabytes that runs and curves may use.
+      compute: settings of the machine: the memory that runs and curves may use, and the device of a task of the user's own,
+        `cpu`, `cuda` or `mps`; see `chosen`. The number of threads is that of `use_threads`.
 
     Returns:
       The curves of all runs, with run = trial x number of seeds + index of the seed.
@@ -74,14 +80,14 @@ def train(training: Training, task: BuiltInTask | Task, memory_mb: int = Compute
       `tests/training/test_engine.py` checks the agreement with plain loops of torch.optim.
     """
     check_fit(training, task)
-    size = trials_in_memory(training, task, memory_mb)
+    size = trials_in_memory(training, task, compute)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
-        return _train_chunk(training, task, chunks[0])
+        return _train_chunk(training, task, chunks[0], compute)
     points, runs, seeds = recording_steps(training), training.trials * len(training.seeds), len(training.seeds)
     curves = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(5)), *(np.empty(runs) for _ in range(3)))
     for chunk in chunks:
-        for curve, part in zip(curves[1:], _train_chunk(training, task, chunk)[1:], strict=True):
+        for curve, part in zip(curves[1:], _train_chunk(training, task, chunk, compute)[1:], strict=True):
             curve[..., chunk.start * seeds : chunk.stop * seeds] = part
     return curves
 
@@ -106,7 +112,7 @@ def threads(count: int) -> Iterator[None]:
         use_threads(before)
 
 
-def trials_in_memory(training: Training, task: BuiltInTask | Task, memory_mb: int) -> int:
+def trials_in_memory(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAULT) -> int:
     """Returns the number of trials that are trained at once; at least 1.
 
     These trials, with all their seeds, fit in the memory together with the curves of all runs.
@@ -114,9 +120,13 @@ def trials_in_memory(training: Training, task: BuiltInTask | Task, memory_mb: in
     Args:
       training: the description of the runs.
       task: its task.
-      memory_mb: megabytes that runs and curves may use.
+      compute: settings of the machine.
     """
+    room = math.inf
     if isinstance(task, Task):
+        device = torch.device(compute.device)
+        place(training, task, device)  # the data come first, and the runs take what is left
+        room = SHARE * free_bytes(device)
         weights, width, bytes_each = task.weights, task.width, getattr(torch, training.dtype).itemsize
     else:
         weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
@@ -125,8 +135,10 @@ def trials_in_memory(training: Training, task: BuiltInTask | Task, memory_mb: in
     numbers = weights * (4 + slots) + training.step_examples * width
     curves = 5 * len(recording_steps(training)) + 3
     run_bytes = numbers * bytes_each + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, transposed
-    free_bytes = memory_mb * 2**20 - 8 * curves * training.trials * len(training.seeds)
-    trials = int(free_bytes // (run_bytes * len(training.seeds)))
+    if compute.memory_mb is not None or room == math.inf:
+        room = (compute.memory_mb or MEMORY_MB) * 2**20
+    room -= 8 * curves * training.trials * len(training.seeds)
+    trials = int(room // (run_bytes * len(training.seeds)))
     return max(1, trials if 2 * training.trials <= trials else trials // 4)  # later chunks reuse only part of the freed memory
 
 
@@ -216,12 +228,13 @@ class _Target:
         return bool((self.reached.isfinite() | ~above.isfinite()).all())
 
 
-def _train_chunk(training: Training, task: BuiltInTask | Task, chunk: slice) -> Curves:
+def _train_chunk(training: Training, task: BuiltInTask | Task, chunk: slice, compute: Compute) -> Curves:
     """Trains the trials of a chunk with every seed, all at once."""
     if isinstance(task, Task):
-        form = training.task.options.get("form") or choose_form(training, task)[0]
-        with torch.random.fork_rng(devices=[]), quiet():  # dropout and a user's optimizer draw from torch's own generator
-            return _curves(training, OwnRuns(training, task, chunk, form))
+        device = torch.device(compute.device)
+        form = training.task.options.get("form") or choose_form(training, task, device)[0]
+        with own_settings(device, compute.tf32), quiet():  # dropout and a user's optimizer draw from torch's own generator
+            return _curves(training, OwnRuns(training, task, chunk, form, device))
     with torch.random.fork_rng(devices=[]):
         return _curves(training, BuiltInRuns(training, task, chunk))
 
@@ -241,20 +254,25 @@ def _curves(training: Training, runs: Runs[M]) -> Curves:
         before = runs.risks() if step == 1 else None
         minibatch_loss = runs.step(minibatch, step)
         if before is not None:
-            recorded[0] = (*before, minibatch_loss, _norm(runs.gradients))
+            recorded[0] = _on_cpu(*before, minibatch_loss, _norm(runs.gradients))
         finished = step == last or (target is not None and target.all_finished(step, runs))
         if finished or step in due:
-            recorded[step] = (*runs.risks(), minibatch_loss, _norm(runs.gradients))
+            recorded[step] = _on_cpu(*runs.risks(), minibatch_loss, _norm(runs.gradients))
         if finished:
             break
     values_at_points = [recorded[step if step in recorded else max(recorded)] for step in points]
     curves = [torch.stack(values).double().transpose(1, 2).flatten(1).numpy() for values in zip(*values_at_points, strict=True)]
-    reached = torch.full(runs.parameters[0].shape[:2], math.nan) if target is None else target.reached
+    reached = torch.full(runs.parameters[0].shape[:2], math.nan, device=CPU) if target is None else target.reached
     ends = [values.double().T.flatten().numpy() for values in (*runs.ends(), reached)]
     return Curves(np.array(points), *curves, *ends)
 
 
+def _on_cpu(*values: Tensor) -> tuple[Tensor, ...]:
+    return tuple(value.to(CPU) for value in values)
+
+
 def _norm(gradients: list[Tensor]) -> Tensor:
     """Returns the norm of each run's gradient over all parameters, [seed, trial]."""
-    norms: list[Tensor] = [torch.linalg.vector_norm(g.flatten(2), dim=-1, dtype=torch.float64) for g in gradients]
+    dtype = widest(gradients[0].device)
+    norms: list[Tensor] = [torch.linalg.vector_norm(g.flatten(2), dim=-1, dtype=dtype) for g in gradients]
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)

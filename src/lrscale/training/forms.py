@@ -26,6 +26,7 @@ from lrscale.streams import generator
 from lrscale.tasks.own import Task, called
 from lrscale.tasks.rows import Tree, mapped
 from lrscale.tasks.terms import summed
+from lrscale.training.device import widest
 
 Tensors = Sequence[Tensor]
 Seeding = Callable[[int], None]
@@ -44,6 +45,8 @@ class Form(ABC):
 
     def __init__(self, task: Task, seeds: Sequence[int] = (0,)) -> None:
         """Prepares a form for the runs of a task. Where the module draws at random, all trials of a seed get the same draws.
+
+        Its modules are on the CPU, and must be moved to the runs' device.
 
         Args:
           task: the task.
@@ -91,7 +94,7 @@ class Loop(Form):
         return total
 
     def evaluate(self, parameters: Tensors, buffers: Tensors, x: Tree, y: Tree, seeding: Seeding) -> Tensor:
-        """Returns the sums over some examples in eval mode, [4, seed, trial], float64; see `sums`.
+        """Returns the sums over some examples in eval mode, [4, seed, trial], in the widest dtype; see `sums`.
 
         Many examples at once leave nothing to gain for torch.func, so all forms are evaluated so.
 
@@ -125,7 +128,7 @@ class Loop(Form):
         wrong = torch.full_like(losses, torch.nan) if self.task.wrong is None else self.task.wrong(out, y)
         its_own = next((w for w in (each.weights, weights) if w.shape == wrong.shape), None)
         counts = torch.ones_like(wrong) if its_own is None else its_own != 0
-        return torch.stack([part.sum(dtype=torch.float64) for part in (losses, weights, wrong * counts, counts)])
+        return torch.stack([part.sum(dtype=widest(losses.device)) for part in (losses, weights, wrong * counts, counts)])
 
     def _point(self, parameters: Tensors, buffers: Tensors, seed: int, trial: int) -> None:
         """Makes the module that of one run."""
@@ -264,7 +267,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def fastest(forms: Sequence[Form], take_step: Callable[[Form], Sequence[Tensors]]) -> tuple[str, str]:
+def fastest(forms: Sequence[Form], take_step: Callable[[Form], Sequence[Tensors]], wait: Callable[[], None]) -> tuple[str, str]:
     """Returns the name of the fastest of some forms, and why others cannot be taken; empty where all can.
 
     A form is taken only where its gradients and the buffers that it leaves are those of the loop.
@@ -272,6 +275,7 @@ def fastest(forms: Sequence[Form], take_step: Callable[[Form], Sequence[Tensors]
     Args:
       forms: the forms. The first one is the loop, which runs everything.
       take_step: takes a step with a form, and returns the gradients, and how the buffers of each type changed.
+      wait: waits until the device has done what it was given.
     """
     seconds: dict[str, float] = {}
     notes: list[str] = []
@@ -281,8 +285,10 @@ def fastest(forms: Sequence[Form], take_step: Callable[[Form], Sequence[Tensors]
             results = [[tensor.clone() for tensor in tensors] for tensors in take_step(form)]
             times = []
             for _ in range(TIMED_STEPS):
+                wait()
                 start = time.perf_counter()
                 _ = take_step(form)
+                wait()
                 times.append(time.perf_counter() - start)
         except Exception as error:  # torch.func says in many ways that it cannot run something
             if form.name == "loop":
@@ -303,7 +309,7 @@ def _are_close(results: Tensors, expected: Tensors) -> bool:
     """Returns whether the numbers of all runs differ by rounding only. Where a run is not finite, it counts as equal."""
 
     def norm(tensors: Iterable[Tensor]) -> float:
-        norms = [torch.linalg.vector_norm(tensor.nan_to_num().double()) for tensor in tensors]
+        norms = [torch.linalg.vector_norm(tensor.nan_to_num().to(widest(tensor.device))) for tensor in tensors]
         return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
     dtype = next((tensor.dtype for tensor in expected if tensor.is_floating_point()), torch.float64)

@@ -30,7 +30,7 @@ class Minibatch(NamedTuple):
 @lru_cache(maxsize=128)
 def batch_order(seed: int, epoch: int, examples: int) -> Tensor:
     """Returns the order in which the runs of a seed visit the examples in an epoch, [example]; the same for every batch size."""
-    return torch.randperm(examples, generator=generator("order", seed, epoch))
+    return torch.randperm(examples, generator=generator("order", seed, epoch), device="cpu")
 
 
 def minibatches(training: Training, task: BuiltInTask) -> Iterator[Minibatch]:

@@ -18,7 +18,8 @@ from lrscale.errors import Refusal, said
 from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.own import PIECE_BYTES, Task
-from lrscale.tasks.rows import Rows, Tree, leaves, mapped
+from lrscale.tasks.rows import CPU, Rows, Tree, leaves, mapped
+from lrscale.training.device import free_bytes, own_settings, seed_generators, wait_for, widest
 from lrscale.training.fit import check_fit
 from lrscale.training.forms import FORMS, Form, Loop, fastest, make_forms, quiet
 from lrscale.training.minibatches import batch_order
@@ -35,13 +36,16 @@ class OwnMinibatch(NamedTuple):
 
 
 def own_minibatches(training: Training, task: Task) -> Iterator[OwnMinibatch]:
-    """Yields one minibatch per step, epoch after epoch, without end."""
-    epoch, step, size = 0, 0, training.step_examples
+    """Yields one minibatch per step, epoch after epoch, without end, on the device of the task's data."""
+    epoch, step, size, device = 0, 0, training.step_examples, task.train.device
     while True:
         orders = torch.stack([batch_order(seed, epoch, training.examples) for seed in training.seeds])
-        for indices in orders[:, : training.steps_per_epoch * size].split(size, 1):
+        orders = orders[:, : training.steps_per_epoch * size]
+        stored = orders.to(task.train.stored)  # once an epoch
+        for indices, of_data in zip(orders.split(size, 1), stored.split(size, 1), strict=True):
             step += 1
-            yield OwnMinibatch(*_taken(training, task, indices, step), task.terms[indices].sum(1, keepdim=True))
+            terms = task.terms[indices].sum(1, keepdim=True)
+            yield OwnMinibatch(*_taken(training, task, of_data, step), terms.to(device, widest(device)))
         epoch += 1
 
 
@@ -54,30 +58,51 @@ def _taken(training: Training, task: Task, indices: Tensor, step: int) -> tuple[
     return mapped(torch.clone, x), mapped(torch.clone, y)
 
 
-def choose_form(training: Training, task: Task) -> tuple[str, str]:
+def choose_form(training: Training, task: Task, on: torch.device | str = CPU) -> tuple[str, str]:
     """Returns the name of the form that is fastest for a step of a training, and why other forms cannot be taken.
 
     The second one is empty where all can.
 
+    Args:
+      training: the description of the runs.
+      task: its task.
+      on: the device.
+
     Raises:
-      Refusal: the task does not fit the training, or cannot take its smallest micro-batch.
+      Refusal: the task does not fit the training, or cannot take its smallest micro-batch, or cannot be trained on the device,
+        as where its model makes tensors on the CPU.
     """
     check_fit(training, task)
-    runs = OwnRuns(training, task, slice(None), "loop")
-    minibatch = next(own_minibatches(training, task))
-    with torch.random.fork_rng(devices=[]), quiet():
-        check_smallest(training, task, minibatch)
-        return runs.fastest_form(minibatch)
+    device = torch.device(on)
+    try:
+        with own_settings(device), quiet():
+            runs = OwnRuns(training, task, slice(None), "loop", device)
+            if device != CPU:
+                _ = runs.piece_sums(task.valid, torch.arange(1, device=CPU))
+            check_smallest(training, task, device)
+            return runs.fastest_form(next(own_minibatches(training, task)))
+    except Exception as error:
+        if device == CPU:
+            raise
+        with own_settings(CPU):
+            check_smallest(training, task, CPU)  # the device is to blame only for what the CPU can take
+        problem = said(error.__cause__ or error)
+        raise Refusal(
+            f"`compute.device` {device.type} cannot train `task` {training.task.name:.200}, got {problem}. "
+            "Make tensors with device=x.device, or with register_buffer. Or take compute.device=cpu."
+        ) from error
 
 
-def check_smallest(training: Training, task: Task, minibatch: OwnMinibatch) -> None:
+def check_smallest(training: Training, task: Task, device: torch.device) -> None:
     """Raises Refusal where a task cannot take as few examples at once as the smallest micro-batch has: with batch norm, one."""
     short = 0 if training.drop_last else training.examples % training.step_examples
     size = min(training.batch_size, short % training.batch_size or short or training.batch_size)
-    runs = OwnRuns(replace(training, seeds=training.seeds[:1]), task, slice(0, 1), "loop")
-    x, y = (mapped(lambda t: t[:1, :size], tree) for tree in (minibatch.x, minibatch.y))
+    alone = replace(training, seeds=training.seeds[:1])
+    runs = OwnRuns(alone, task, slice(0, 1), "loop", device)
+    minibatch = next(own_minibatches(alone, task))
+    x, y = (mapped(lambda t: t[:, :size], tree) for tree in (minibatch.x, minibatch.y))
     try:
-        _ = runs.step(OwnMinibatch(x, y, minibatch.terms[:1]), 1)
+        _ = runs.step(minibatch._replace(x=x, y=y), 1)
     except Exception as error:
         way_out = "Take larger batches." if size == training.batch_size else "Take drop_last=true."
         raise Refusal(
@@ -86,10 +111,15 @@ def check_smallest(training: Training, task: Task, minibatch: OwnMinibatch) -> N
         ) from error
 
 
+def place(training: Training, task: Task, device: torch.device) -> None:
+    """Puts the data of a task on a device, in the dtype of a training. Each part may take a quarter of what is free there."""
+    task.to(getattr(torch, training.dtype), device, free_bytes(device) / 4)
+
+
 class OwnRuns:
     """The state of one chunk of runs of a user's task: parameters and buffers [seed, trial, *shape], and optimizer state."""
 
-    def __init__(self, training: Training, task: Task, chunk: slice, form: str) -> None:
+    def __init__(self, training: Training, task: Task, chunk: slice, form: str, device: torch.device = CPU) -> None:
         """Makes the runs.
 
         Args:
@@ -97,11 +127,11 @@ class OwnRuns:
           task: its task.
           chunk: the trials.
           form: the form in which gradients are computed: a name of `FORMS`.
+          device: where all is computed. Initial weights are drawn on the CPU.
         """
-        self.training, self.task = training, task
+        self.training, self.task, self.device = training, task, device
         self.dtype = getattr(torch, training.dtype)
-        for rows in (task.train, task.valid):
-            rows.to(self.dtype)
+        place(training, task, device)
         trials = len(training.optimizer.options["lr"][chunk])
         modules = [task.fresh(generator("init", seed)) for seed in training.seeds]
         parameters = [[p.detach() for p in module.parameters() if p.requires_grad] for module in modules]
@@ -117,11 +147,11 @@ class OwnRuns:
     def _stacked(self, values: tuple[Tensor, ...], trials: int) -> Tensor:
         """Returns the tensors of each seed's module as one tensor of all runs."""
         stacked = torch.stack(values).unsqueeze(1).repeat(1, trials, *[1] * values[0].ndim)
-        return stacked.to(self.dtype) if stacked.is_floating_point() else stacked
+        return stacked.to(self.device, self.dtype) if stacked.is_floating_point() else stacked.to(self.device)
 
     def _cast(self, form: Form) -> Form:
         for module in form.modules:
-            _ = module.to(self.dtype)
+            _ = module.to(self.device, self.dtype)
         return form
 
     def minibatches(self, alone: AbstractSet[int] | None) -> Iterator[OwnMinibatch]:
@@ -156,7 +186,7 @@ class OwnRuns:
         """Adds up the gradients of the sums of losses over the micro-batches, which are passed through the module apart."""
         for gradient in self.gradients:
             _ = gradient.zero_()
-        total = torch.zeros(self.parameters[0].shape[:2], dtype=torch.float64)
+        total = torch.zeros(self.parameters[0].shape[:2], dtype=widest(self.device), device=self.device)
         parts = zip(*(self._micro_batches(tree) for tree in (minibatch.x, minibatch.y)), strict=True)
         for micro, (x, y) in enumerate(parts):
             total += form.gradients(self.parameters, self.buffers, x, y, self.gradients, partial(self._seed, step, micro))
@@ -174,7 +204,7 @@ class OwnRuns:
         Step 0 is that of evaluations, whose pieces are its micro-batches.
         """
         name = ("draws", self.training.seeds[index], step, micro)
-        _ = torch.default_generator.manual_seed(generator(*name).initial_seed())
+        seed_generators(self.device, generator(*name).initial_seed())
 
     def fastest_form(self, minibatch: OwnMinibatch) -> tuple[str, str]:
         """Returns the name of the form that is fastest in a step like this one, and why others cannot be taken."""
@@ -186,10 +216,11 @@ class OwnRuns:
             _ = self._sums(form, minibatch, 1)
             pairs = list(zip(self.buffers, buffers, strict=True))
             changes = [after - before for after, before in pairs if before.is_floating_point()]
-            counts = [after.double() - before for after, before in pairs if not before.is_floating_point()]
+            counts = [after.to(widest(self.device)) - before for after, before in pairs if not before.is_floating_point()]
             return self.gradients, changes, counts
 
-        return fastest([self._cast(form) for form in make_forms(self.task, self.training.seeds)], take_step)
+        forms = [self._cast(form) for form in make_forms(self.task, self.training.seeds)]
+        return fastest(forms, take_step, partial(wait_for, self.device))
 
     def risks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns training loss, excess risk and population risk (both nan), [seed, trial] each."""
@@ -207,10 +238,17 @@ class OwnRuns:
         return self.evaluate(self.task.valid)
 
     def evaluate(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode."""
+        """Returns the mean loss over the terms of some data and the share of wrong predictions, [seed, trial], in eval mode.
+
+        Both are on the CPU.
+        """
         size = max(1, PIECE_BYTES // (self.task.width * self.parameters[0].element_size()))
-        sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64)
-        for piece, indices in enumerate(torch.arange(len(rows)).split(size)):
-            sums += self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices, piece), partial(self._seed, 0, piece))
+        sums = torch.zeros(4, *self.parameters[0].shape[:2], dtype=torch.float64, device=CPU)
+        for piece, indices in enumerate(torch.arange(len(rows), device=CPU).split(size)):
+            sums += self.piece_sums(rows, indices, piece).to(CPU)
         losses, weights, wrong, counts = sums
         return losses / weights, wrong / counts
+
+    def piece_sums(self, rows: Rows, indices: Tensor, piece: int = 0) -> Tensor:
+        """Returns the sums over a piece of some data in eval mode, [4, seed, trial], on the device; see `Loop.sums`."""
+        return self.loop.evaluate(self.parameters, self.buffers, *rows.take(indices, piece), partial(self._seed, 0, piece))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrscale.spec import Training
 from lrscale.streams import generator
+from lrscale.training.device import seed_generators
 from lrscale.training.named_optimizer import class_options, load_class
 from lrscale.training.schedules import lr_factor
 
@@ -88,7 +89,7 @@ class OwnUpdates:
                 for group, lr in zip(optimizer.param_groups, full_lrs, strict=True):
                     group["lr"] = factor * lr
             if s is not None:  # where the optimizer draws, all lrs of a seed have the same draws
-                _ = torch.default_generator.manual_seed(generator("optimizer", self.seeds[s], step).initial_seed())
+                seed_generators(parameters[0].device, generator("optimizer", self.seeds[s], step).initial_seed())
             _ = optimizer.step()
         for view, target, _ in self.views:
             if view.data_ptr() != target.data_ptr():  # the class has put another tensor in its place

@@ -66,7 +66,7 @@ def per_trial(training: Training, chunk: slice, like: Tensor) -> dict[str, Any]:
     declared = OPTIMIZERS[training.optimizer.name].options
     shape = (1, -1, *[1] * (like.ndim - 2))
     return {
-        name: torch.tensor(value[chunk], dtype=like.dtype).view(shape)
+        name: torch.tensor(value[chunk], dtype=like.dtype, device=like.device).view(shape)
         if declared[name].tunable and isinstance(value, tuple)
         else value
         for name, value in training.optimizer.options.items()
