@@ -72,7 +72,10 @@ def _ratio(seen: Seen) -> float:
 
 
 def _plain(value: Any) -> Any:
-    return tuple(float(part) for part in value) if isinstance(value, tuple | list) else float(value)
+    """Returns an option as plain numbers; None stays, as the first eps of Adafactor."""
+    if isinstance(value, tuple | list):
+        return tuple(_plain(part) for part in value)
+    return None if value is None else float(value)
 
 
 def _power(small: float, large: float, ratio: float) -> float:
