@@ -22,7 +22,8 @@ MOST_RUNS = 60
 RANKS = "Several processes"
 GROUPS = {
     "Accumulation": (
-        *("token_means", "padding", "class_weights", "focal_loss", "times_window", "divided_twice", "not_divided"),
+        *("token_means", "padding", "class_weights", "focal_loss", "triplet", "times_window"),
+        *("divided_twice", "not_divided", "sum_of_micro_batch"),
         *("short_window", "auxiliary_each_micro_batch", "clip_in_loop", "zeroed_in_loop"),
     ),
     "Reduction": (
