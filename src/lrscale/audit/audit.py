@@ -14,6 +14,7 @@ from lrscale.audit.bench import Bench, IsClosure, trained
 from lrscale.audit.examples import MOST, Examples
 from lrscale.audit.finding import Audit
 from lrscale.audit.growth import measure_growth
+from lrscale.audit.own import without_sizes
 from lrscale.audit.parts import measure_parts
 from lrscale.audit.processes import in_processes
 from lrscale.audit.ranks import Shared, measure_ranks, measure_share
@@ -265,5 +266,6 @@ def measure(m: Auditing, shared: list[Shared] | None = None) -> None:
     elif m.bench.window is None:
         m.unknown.append("Whether several ranks are one process. Pass ranks=, with a function that makes the step.")
     measure_response(m)
+    without_sizes(m)
     if m.bench.state.left:
         m.unknown.append(f"Not put back, as too large: {', '.join(m.bench.state.left)}.")

@@ -6,6 +6,7 @@ import torch
 
 from lrscale.audit.auditing import Auditing
 from lrscale.audit.bench import Seen
+from lrscale.audit.own import measure_own
 from lrscale.audit.vectors import along, is_same
 
 AVERAGED_DRAWS = 6
@@ -50,6 +51,7 @@ def can_be_audited(m: Auditing) -> bool:
         m.say("ignores the batch", "The gradient is the same whatever batch is given: the step does not use its micro-batches.")
     if m.findings:
         return False
+    measure_own(m)
     _measure_accuracy(m)
     return not m.has("too random")
 

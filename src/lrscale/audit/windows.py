@@ -187,6 +187,8 @@ def _measure_unlike(m: Auditing) -> None:
 def _apart(m: Auditing, one: list[int], other: list[int]) -> float:
     """Returns how far two micro-batches are from their whole, as a share, apart from the factor of equal micro-batches."""
     windowed, whole = m.gradient(one, other), m.gradient(one + other)
+    if m.bench.is_normalised:
+        return along(windowed, whole)[1]
     factor = m.numbers["window of j / whole"][2]
     return float((windowed - factor * whole).norm() / (factor * whole).norm().clamp(min=NEAR_ZERO))
 
