@@ -115,6 +115,8 @@ class Bench:
         return torch.stack([self._gradient(micros, draw) for draw in draws]).mean(0)
 
     def _gradient(self, micros: Sequence[Sequence[int]], draw: int) -> Tensor:
+        if not self.runs:
+            self.run(*micros)  # tells whether there is an optimizer
         if self.is_by_hand:
             return self.added(draw) - self.run(*micros, draw=draw).update
         seen = self.run(*micros, r=SMALL, draw=draw, moves=False)
@@ -264,9 +266,7 @@ class _Reading:
         if not any(known is optimizer for known in self.optimizers):
             self.optimizers.append(optimizer)
         for group in optimizer.param_groups:
-            for name, value in self.options.items():
-                if name in group:
-                    group[name] = value * group[name]
+            group |= {name: value * group[name] for name, value in self.options.items() if name in group}
         closure = kwargs.get("closure") or next((part for part in args[1:] if callable(part)), None)
         if closure is None:
             self._give(optimizer)

@@ -3,11 +3,11 @@
 from lrscale.audit.auditing import Auditing
 from lrscale.audit.bench import SMALL
 
-LESS = 1 / 64
+SMALLER = 1 / 64
 """How much smaller gradients are made, to see whether what the optimizer is given follows in proportion."""
-OFF = 1e-3
+OUT_OF_PROPORTION = 1e-3
 """How far it may be from that, as a share."""
-SIZES = frozenset(
+SIZE_KINDS = frozenset(
     {
         *("sum", "averaged twice", "odd growth", "grows with the window", "not divided", "short window"),
         *("falls with the window", "accumulation factor"),
@@ -22,11 +22,11 @@ def measure_own(m: Auditing) -> None:
     if bench.is_by_hand:
         whole, own = bench.run(s).update, bench.run(s, r=0.0).update
     else:
-        small, smaller = (bench.run(s, r=r, moves=False).given for r in (SMALL, LESS * SMALL))
-        if float((smaller - LESS * small).norm()) <= OFF * float((LESS * small).norm()):
+        small, smaller = (bench.run(s, r=r, moves=False).given for r in (SMALL, SMALLER * SMALL))
+        if float((smaller - SMALLER * small).norm()) <= OUT_OF_PROPORTION * float((SMALLER * small).norm()):
             return
         whole, own = bench.run(s).given, bench.run(s, r=0.0, moves=False).given
-        if not float(own.norm()) > 0 and float(smaller.norm()) > 2 * float((LESS * small).norm()):
+        if not float(own.norm()) > 0 and float(smaller.norm()) > 2 * float((SMALLER * small).norm()):
             bench.is_normalised = True
             m.say(
                 "normalised",
@@ -51,5 +51,5 @@ def without_sizes(m: Auditing) -> None:
         m.findings = [
             finding
             for finding in m.findings
-            if finding.kind not in SIZES and not (finding.kind == "c" and finding.numbers["apart"] <= m.accuracy)
+            if finding.kind not in SIZE_KINDS and not (finding.kind == "c" and finding.numbers["apart"] <= m.accuracy)
         ]
