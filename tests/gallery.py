@@ -22,14 +22,15 @@ MOST_RUNS = 60
 RANKS = "Several processes"
 GROUPS = {
     "Accumulation": (
-        *("token_means", "padding", "class_weights", "focal_loss", "times_window", "divided_twice", "not_divided"),
+        *("token_means", "padding", "class_weights", "focal_loss", "triplet", "times_window"),
+        *("divided_twice", "not_divided", "time_steps", "sum_of_micro_batch"),
         *("short_window", "auxiliary_each_micro_batch", "clip_in_loop", "zeroed_in_loop"),
     ),
     "Reduction": (
         *("plain_sum", "times_batch_size", "ctc_sum", "ctc_divided_twice", "kl_over_elements", "mse_over_outputs"),
         *("penalty_on_sum", "root_of_mean"),
     ),
-    "Examples that see each other": ("contrastive", "batch_norm", "variance_penalty", "experts"),
+    "Examples that see each other": ("contrastive", "hardest_partner", "batch_norm", "variance_penalty", "experts"),
     "Between backward and update": ("clip_before_unscale",),
     RANKS: ("ddp_sum", "ddp_divided_twice", "ddp_local_means", "ddp_mean_times_ranks", "ddp_missing"),
     "Larger networks": ("cnn", "transformer", "lstm", "vae", "two_heads", "gan", "codebook"),

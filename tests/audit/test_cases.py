@@ -65,6 +65,11 @@ def test_an_audit_over_two_ranks_names_the_mistake(name: str, form: str) -> None
     assert not complaints(expected, found), found
 
 
+@pytest.mark.parametrize("name", ["sum_of_micro_batch", "times_window", "divided_twice"])
+def test_one_mistake_is_one_finding(name: str) -> None:
+    assert sum(finding.is_mistake for finding in audited(name, "wrong").findings) == 1, audited(name, "wrong")
+
+
 @pytest.mark.parametrize(("name", "function"), CASES)
 def test_float32_raises_no_alarm_and_hides_no_mistake(name: str, function: str) -> None:
     case = build(name, function, dtype=torch.float32)

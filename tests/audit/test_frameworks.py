@@ -144,7 +144,7 @@ LIGHTNING = {
         lambda _: with_reference(lightning_case(Module(), points(), window=WINDOW)), "short window"
     ),
     "manual, a short last window": says(lambda _: with_reference(lightning_case(Manual(setting), points())), "short window"),
-    "automatic, a sum": says(lambda _: lightning_case(Module(total), points()), "sum", "falls with the window", growth=1),
+    "automatic, a sum": says(lambda _: lightning_case(Module(total), points()), "sum", growth=1),
     "automatic, token means": says(lambda _: lightning_case(Module(), sequences()), "mean of means", accumulation_factor=1),
     "manual, not divided": says(
         lambda _: with_reference(lightning_case(Manual(), points())), "not divided", accumulation_factor=WINDOW

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from lrscale.audit.bench import Bench, IsClosure, trained
 from lrscale.audit.examples import MOST, Examples
 from lrscale.audit.finding import Audit
 from lrscale.audit.growth import measure_growth
+from lrscale.audit.own import without_sizes
 from lrscale.audit.parts import measure_parts
 from lrscale.audit.processes import in_processes
 from lrscale.audit.ranks import Shared, measure_ranks, measure_share
@@ -22,7 +24,7 @@ from lrscale.audit.size import measure_size
 from lrscale.audit.state import State
 from lrscale.audit.translations import with_translations
 from lrscale.audit.windows import measure_windows
-from lrscale.errors import Refusal
+from lrscale.errors import Failure, Refusal
 from lrscale.rules import POSITIVE, check, integer
 
 DTYPE_ERRORS = ("dtype", "double", "float", "type", "bfloat16", "half")
@@ -128,9 +130,32 @@ def audited(given: Request, shared: list[Shared] | None = None) -> Audit:
 
     try:
         m = measured(None) if shared else _in_float64(measured, trained(given.model), given.model)
+    except Exception as error:
+        kept.restore()
+        if not isinstance(error, Refusal | Failure) and _is_of_step(error) and _runs_on_all(given):
+            raise Refusal(
+                f"`step` must run on batches made of 1 to 24 of the batch's examples, got {type(error).__name__}: "
+                f"{error!s:.200}. Read the number of examples from the batch, as in len(x)."
+            ) from error
+        raise
     finally:
         kept.restore()
     return concluded(m)
+
+
+def _is_of_step(error: Exception) -> bool:
+    """Returns whether an error comes from a run of the step."""
+    return any(frame.f_code is Bench._run.__code__ for frame, _ in walk_tb(error.__traceback__))
+
+
+def _runs_on_all(given: Request) -> bool:
+    """Returns whether the step runs on the whole batch, so that its errors come from other numbers of examples."""
+    examples = Examples(given.batch, given.collate)
+    try:
+        given.step([examples.make(range(examples.count)) for _ in range(given.accumulation or 1)])
+    except Exception:
+        return False
+    return True
 
 
 def auditing(given: Request, dtype: torch.dtype | None = None, window: int | None = None) -> Auditing:
@@ -241,5 +266,6 @@ def measure(m: Auditing, shared: list[Shared] | None = None) -> None:
     elif m.bench.window is None:
         m.unknown.append("Whether several ranks are one process. Pass ranks=, with a function that makes the step.")
     measure_response(m)
+    without_sizes(m)
     if m.bench.state.left:
         m.unknown.append(f"Not put back, as too large: {', '.join(m.bench.state.left)}.")

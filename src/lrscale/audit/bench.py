@@ -75,7 +75,9 @@ class Bench:
       window: the number of micro-batches in each update, where it is fixed; a composition is repeated up to it.
 
     `off` holds the kinds of modules that run in eval mode. `runs` counts the runs of the step. `optimizers` holds those that
-    took a step in the last run, in their order. `coarsest` is the rounding of the coarsest dtype that was seen.
+    took a step in the last run, in their order. `coarsest` is the rounding of the coarsest dtype that was seen. `adds_at` is a
+    composition at which the step adds something to the gradient by itself, None where it adds nothing. `is_normalised` says that
+    the step divides the gradient by its own size.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Bench:
         self.runs = 0
         self.optimizers: list[Optimizer] = []
         self.coarsest = 0.0
+        self.adds_at: Sequence[Sequence[int]] | None = None
+        self.is_normalised = False
         self.position = {id(parameter): i for i, parameter in enumerate(self.parameters)}
         self._chosen = _chosen([parameter.numel() for parameter in self.parameters])
         self._cache: dict[Any, Seen] = {}
@@ -105,10 +109,28 @@ class Bench:
     def gradient(self, *micros: Sequence[int], draws: Sequence[int] = (0,)) -> Tensor:
         """Returns the gradient that a composition gives to the optimizer, where no clip acts, [entry].
 
-        For a step without an optimizer of torch it is the change of the weights, with its sign changed.
+        For a step without an optimizer of torch it is the change of the weights, with its sign changed. What the step adds by
+        itself is taken away. Where the step normalises the gradient, it is what the backwards bring.
         """
-        found = [self.run(*micros, r=1.0 if self.is_by_hand else SMALL, draw=draw, moves=self.is_by_hand) for draw in draws]
-        return torch.stack([-seen.update if self.is_by_hand else seen.given / SMALL for seen in found]).mean(0)
+        return torch.stack([self._gradient(micros, draw) for draw in draws]).mean(0)
+
+    def _gradient(self, micros: Sequence[Sequence[int]], draw: int) -> Tensor:
+        if not self.runs:
+            self.run(*micros)  # tells whether there is an optimizer
+        if self.is_by_hand:
+            return self.added(draw) - self.run(*micros, draw=draw).update
+        seen = self.run(*micros, r=SMALL, draw=draw, moves=False)
+        return (seen.raw if self.is_normalised else seen.given - self.added(draw)) / SMALL
+
+    def added(self, draw: int = 0) -> Tensor:
+        """Returns what the step adds by itself to the gradient, as weight decay or noise by hand, [entry].
+
+        It is what the optimizers are given, or how the weights change, where each gradient that a backward brings is 0.
+        """
+        if self.adds_at is None:
+            return torch.zeros((), dtype=torch.float64)
+        seen = self.run(*self.adds_at, r=0.0, draw=draw, moves=self.is_by_hand)
+        return seen.update if self.is_by_hand else seen.given
 
     def run(self, *micros: Sequence[int], r: float = 1.0, draw: int = 0, decays: bool = True, moves: bool = True) -> Seen:
         """Runs the step on micro-batches, given as numbers of examples.
@@ -244,9 +266,7 @@ class _Reading:
         if not any(known is optimizer for known in self.optimizers):
             self.optimizers.append(optimizer)
         for group in optimizer.param_groups:
-            for name, value in self.options.items():
-                if name in group:
-                    group[name] = value * group[name]
+            group |= {name: value * group[name] for name, value in self.options.items() if name in group}
         closure = kwargs.get("closure") or next((part for part in args[1:] if callable(part)), None)
         if closure is None:
             self._give(optimizer)

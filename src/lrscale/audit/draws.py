@@ -17,11 +17,11 @@ NORMING = (nn.modules.batchnorm._BatchNorm,)
 """Modules that mix the examples of a micro-batch."""
 DROPOUTS = frozenset({F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout})
 """Functions that return their input where nothing is dropped."""
-LIKE = frozenset({torch.rand_like, torch.randn_like})
+LIKE = frozenset({torch.rand_like, torch.randn_like, torch.randint_like})
 """Functions that draw a tensor with the shape of their argument."""
 SIZED = frozenset({torch.rand, torch.randn})
 """Functions that draw a tensor of a size."""
-IN_PLACE = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.bernoulli_})
+IN_PLACE = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.bernoulli_, Tensor.random_})
 """Methods that fill a tensor with draws."""
 
 
@@ -33,8 +33,8 @@ class SharedDraws(TorchFunctionMode):
     """Switches dropout of functions off, and gives all examples the same draws.
 
     A draw with the shape [example, ...] is made for one example and repeated. So the gradient of a batch is made of the
-    gradients of its examples, as it is without random numbers. Draws of numpy and Python, and of torch as whole numbers,
-    stay as they are.
+    gradients of its examples, as it is without random numbers. Draws of numpy and Python, and orders (torch.randperm), stay as
+    they are.
 
     Args:
       draw: the seed.
@@ -84,6 +84,8 @@ def _drawn(func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any
         if size:
             return _repeated(func((1, *size[1:]), **options), size)
         return func(size, **options)
+    if func is torch.randint:
+        return _whole_numbers(args, options)
     if func in IN_PLACE and isinstance(first, Tensor) and first.ndim and len(first):
         with torch.no_grad():
             return first.copy_(func(first[:1].clone(), *args[1:], **options).expand_as(first))
@@ -92,6 +94,19 @@ def _drawn(func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any
     if func is torch.normal and len(args) == 2 and all(isinstance(part, Tensor) and part.ndim for part in args):
         return first + args[1] * torch.randn_like(torch.broadcast_tensors(*args)[0][:1])
     return func(*args, **options)
+
+
+def _whole_numbers(args: Sequence[Any], options: dict[str, Any]) -> Any:
+    """Calls torch.randint([low,] high, size) for one example, as for its time step, and repeats it."""
+    place = next((i for i, part in enumerate(args) if isinstance(part, Sequence)), None)
+    size: Sequence[int] | None = options.get("size") if place is None else args[place]
+    if not size or options.get("out") is not None:
+        return torch.randint(*args, **options)
+    if place is None:
+        options = {**options, "size": (1, *size[1:])}
+    else:
+        args = [*args[:place], (1, *size[1:]), *args[place + 1 :]]
+    return _repeated(torch.randint(*args, **options), size)
 
 
 def _repeated(row: Tensor, size: Sequence[int]) -> Tensor:

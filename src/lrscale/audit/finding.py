@@ -8,7 +8,12 @@ from typing import Any
 TEXT_COLUMNS = 80
 """The width of the text of an audit, in columns."""
 
-REFUSALS = frozenset({"no gradient", "closure", "weights move", "ignores the batch", "too random"})
+REFUSALS = frozenset(
+    {
+        *("no gradient", "no update", "not finite", "float16"),
+        *("closure", "weights move", "ignores the batch", "too random"),
+    }
+)
 """The kinds of finding after which nothing else can be measured."""
 MISTAKES = frozenset(
     {

@@ -10,8 +10,15 @@ from lrscale.audit.vectors import affine_dimension, weights_in
 
 SPLITS = (([0], [1, 2], [3, 4, 5]), ([0, 1], [2, 3, 4, 5]), ([0, 1, 2], [3, 4, 5]))
 """Ways to split the examples in parts; the first that the step can run is taken."""
-MIXTURES = ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (3, 1, 1), (1, 3, 1), (2, 3, 1), (1, 3, 2), (3, 1, 2))
-"""How often each third of the examples comes in a batch; their gradients show how many means there are."""
+MIXTURES = (
+    *((1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 3, 1), (1, 3, 2), (3, 1, 2)),
+    *((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1)),
+)
+"""How often each third of the examples comes in a batch; their gradients show how many means there are.
+
+Batches without one of the thirds tell two means over different counts from a loss in which examples meet: batches that hold
+all of them lie in a plane too where a loss takes the hardest partner of each.
+"""
 NOT_COUNTED = (-100, 0)
 """Values of whole-number targets that often do not count: torch's `ignore_index`, and padding."""
 FINE = 1e-3
@@ -70,21 +77,24 @@ def _say_coupled(m: Auditing, rest: float) -> None:
     thirds = [m.indices[:2], m.indices[2:4], m.indices[4:6] or m.indices[:1]]
     dimension = 9
     if len(m.indices) == 6 and m.accuracy < FINE:
-        mixed = [m.gradient([i for third, k in zip(thirds, mix, strict=True) for i in third * k]) for mix in MIXTURES]
+        growth = {"sum": 1, "averaged twice": -1}.get(m.numbers.get("reduction", ""), 0)
+        batches = [[i for third, k in zip(thirds, mix, strict=True) for i in third * k] for mix in MIXTURES]
+        mixed = [m.gradient(batch) / len(batch) ** growth for batch in batches]
         dimension = affine_dimension(mixed, m.accuracy)
         m.numbers["affine dimension"] = dimension
     if dimension <= 4:
         m.say(
             "two counts",
-            "The loss is a sum of two means over different counts, as of two heads. No single number of terms stands for both: "
-            "one of them may grow against the other where the counts change.",
+            "The loss is a sum of two means over different counts, as of two heads, or a quotient of two sums, as a Dice loss "
+            "over the batch. No single number of terms stands for both: one may grow against the other where the counts change.",
             {"not from parts": rest, "affine dimension": dimension},
         )
     else:
+        padding = " Padding that counts does so too." if m.bench.examples.collate else ""
         m.say(
             "coupled loss",
             f"A share of {rest:.2g} of the batch's gradient is not made of its examples' gradients: the loss or the model "
-            "couples them, and the batch size is part of it.",
+            f"couples them, and the batch size is part of it.{padding}",
             {"not from parts": rest},
         )
 

@@ -1,6 +1,7 @@
 """How the update answers to the gradient's size: p, clipping, loss scaling, eps and weight decay."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from torch.optim import Optimizer
@@ -29,6 +30,8 @@ def measure_response(m: Auditing) -> None:
         _measure_by_hand(m)
         return
     seen = {r: m.bench.run(m.indices, r=r, decays=False) for r in GRADIENT_FACTORS}
+    own = m.bench.added()
+    seen = {r: replace(run, given=run.given - own) for r, run in seen.items()}
     m.bench.restore()  # the weight decay too
     groups: list[dict[str, Any]] = []
     for number, optimizer in enumerate(m.bench.optimizers):
@@ -48,8 +51,9 @@ def measure_response(m: Auditing) -> None:
     if len(powers) > 1:
         each = "; ".join(f"{g['optimizer']} group {g['group']}: p = {g['p']:.2f}" for g in groups)
         m.say("several p", f"The groups of parameters answer unlike to the gradient's size: {each}.", {"p": powers})
-    _say_clip(m, seen)
-    _say_decay(m)
+    if not m.bench.is_normalised:
+        _say_clip(m, seen)
+        _say_decay(m)
     _say_eps(m, groups)
 
 
@@ -72,7 +76,10 @@ def _ratio(seen: Seen) -> float:
 
 
 def _plain(value: Any) -> Any:
-    return tuple(float(part) for part in value) if isinstance(value, tuple | list) else float(value)
+    """Returns an option as plain numbers; None stays, as the first eps of Adafactor."""
+    if isinstance(value, tuple | list):
+        return tuple(_plain(part) for part in value)
+    return None if value is None else float(value)
 
 
 def _power(small: float, large: float, ratio: float) -> float:

@@ -2,7 +2,11 @@
 
 import math
 
+import torch
+
 from lrscale.audit.auditing import Auditing
+from lrscale.audit.bench import Seen
+from lrscale.audit.own import measure_own
 from lrscale.audit.vectors import along, is_same
 
 AVERAGED_DRAWS = 6
@@ -17,11 +21,26 @@ MOST_NOISE = 0.2
 def can_be_audited(m: Auditing) -> bool:
     """Says why a step cannot be audited; returns whether it can be. Sets the accuracy."""
     s, h = m.indices, m.half
-    one = m.bench.run(s)
+    if any(parameter.dtype is torch.float16 for parameter in m.bench.parameters):
+        m.say(
+            "float16",
+            "The weights are float16, and the step does not run in float64. Their gradients would vanish where they are made "
+            "smaller. Audit the step with a model in bfloat16 or float32.",
+        )
+        return False
+    one = _first_update(m)
     if one.backwards == 0:
-        m.say("no gradient", "No backward reached the model's parameters. Give the model that the step trains.")
+        m.say("no gradient", _OTHER_GRADIENT if _has_updated(m, one) else _NO_BACKWARD)
+    elif not bool(one.raw.isfinite().all()):
+        m.say(
+            "not finite",
+            f"The gradient is nan or infinite for this batch, in {int((~one.raw.isfinite()).sum())} of {len(one.raw)} entries. "
+            "Look for such values in the loss and in the batch.",
+        )
     elif float(one.raw.norm()) == 0:
         m.say("no gradient", "The gradient is 0 for this batch. Give a batch on which the loss is not at its minimum.")
+    elif not _has_updated(m, one):
+        m.say("no update", _NO_UPDATE)
     elif one.is_moving:
         m.say(
             "weights move",
@@ -32,8 +51,35 @@ def can_be_audited(m: Auditing) -> bool:
         m.say("ignores the batch", "The gradient is the same whatever batch is given: the step does not use its micro-batches.")
     if m.findings:
         return False
+    measure_own(m)
     _measure_accuracy(m)
     return not m.has("too random")
+
+
+_NO_BACKWARD = "No backward reached the model's parameters. Give the model that the step trains."
+_OTHER_GRADIENT = (
+    "The weights change, but no backward reached them: the step takes its gradient from torch.autograd.grad or torch.func.grad. "
+    "An audit reads what backward() brings. Write the step with loss.backward()."
+)
+_NO_UPDATE = (
+    "The step does not change the weights, and calls no optimizer of torch. Where it counts its micro-batches itself, and "
+    "updates after some of them, pass accumulation=, their number."
+)
+
+
+def _first_update(m: Auditing) -> Seen:
+    """Runs the step once. Where it makes no update, as it counts its micro-batches itself, each run gets as many as it needs."""
+    one = m.bench.run(m.indices)
+    if one.backwards and not _has_updated(m, one) and (m.accumulation or 1) > 1:
+        m.bench.forget()
+        m.bench.window = m.accumulation
+        one = m.bench.run(m.indices)
+    return one
+
+
+def _has_updated(m: Auditing, seen: Seen) -> bool:
+    """Returns whether the last run made an update."""
+    return not m.bench.is_by_hand or float(seen.update.norm()) > 0
 
 
 _CLOSURE = (

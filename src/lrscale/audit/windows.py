@@ -1,5 +1,6 @@
 """Accumulation: the same examples as one micro-batch and as several."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -7,7 +8,7 @@ from lrscale.audit.auditing import EXACT, Auditing
 from lrscale.audit.bench import SMALL
 from lrscale.audit.parts import heaviest_last
 from lrscale.audit.size import reference_gradient
-from lrscale.audit.vectors import along, weights_in
+from lrscale.audit.vectors import NEAR_ZERO, along, weights_in
 
 NOT_PER_EXAMPLE = 10
 """How many times the accuracy equal micro-batches may differ in direction from their whole."""
@@ -60,7 +61,7 @@ def _unlike_pairs(m: Auditing) -> tuple[list[int], list[int]]:
 
 def _measure_equal(m: Auditing, k: int) -> None:
     """Gives j equal micro-batches, and their examples at once."""
-    half = m.indices[: m.half]
+    half = _with_gradient(m)
     window = {j: along(m.gradient(*[half] * j), m.gradient(half * j)) for j in sorted({1, 2, k})}
     factors = {j: factor for j, (factor, _) in window.items()}
     bent = max(bend for _, bend in window.values())
@@ -70,6 +71,13 @@ def _measure_equal(m: Auditing, k: int) -> None:
         return
     if not m.has("two terms", "coupled loss"):
         _say_factor(m, k, half, factors, bent)
+
+
+def _with_gradient(m: Auditing) -> list[int]:
+    """Returns half of the examples; others where these have no gradient, as where a margin is kept, or all of them."""
+    least = 1e-9 * float(m.gradient(m.indices).norm())
+    halves = (m.indices[: m.half], m.indices[m.half :])
+    return next((half for half in halves if float(m.gradient(half).norm()) > least), m.indices)
 
 
 def _say_lost(m: Auditing, lost: float) -> bool:
@@ -97,6 +105,7 @@ def _say_factor(m: Auditing, k: int, half: Sequence[int], factors: Mapping[int, 
       bent: the share of their gradient that has another direction.
     """
     factor = factors[k]
+    growth = {"sum": 1, "averaged twice": -1}.get(m.numbers.get("reduction", ""), 0)
     if bent > NOT_PER_EXAMPLE * m.accuracy:
         m.say(
             "term once a micro-batch",
@@ -105,6 +114,8 @@ def _say_factor(m: Auditing, k: int, half: Sequence[int], factors: Mapping[int, 
             {"bent": bent},
             f"loss = main_loss + penalty / {k}   # its share of the update",
         )
+    elif growth and all(m.near(f, j**-growth) for j, f in factors.items()):
+        return  # divided by the number of micro-batches, as is right for the mean within each that must replace its loss
     elif all(m.near(f, j) for j, f in factors.items()):
         _say_growing(m, k, half)
     elif all(m.near(f, 1 / j) for j, f in factors.items()):
@@ -163,9 +174,7 @@ def _measure_unlike(m: Auditing) -> None:
     if not m.has("random"):
         with suppress(ValueError, RuntimeError):  # as batch norm refuses one example
             orders.append(heaviest_last(m))
-    apart, one, other = max(
-        (along(m.gradient(o[:h], o[h : 2 * h]), m.gradient(o[:h] + o[h : 2 * h]))[1], o[:h], o[h : 2 * h]) for o in orders
-    )
+    apart, one, other = max((_apart(m, o[:h], o[h : 2 * h]), o[:h], o[h : 2 * h]) for o in orders)
     m.numbers["unlike micro-batches apart from their whole"] = apart
     if apart <= m.accuracy:
         return
@@ -173,6 +182,15 @@ def _measure_unlike(m: Auditing) -> None:
     windowed, _, _ = weights_in(m.gradient(one, other), parts)
     whole, _, _ = weights_in(m.gradient([*one, *other]), parts)
     _say_mean_of_means(m, h, windowed, whole, apart)
+
+
+def _apart(m: Auditing, one: list[int], other: list[int]) -> float:
+    """Returns how far two micro-batches are from their whole, as a share, apart from the factor of equal micro-batches."""
+    windowed, whole = m.gradient(one, other), m.gradient(one + other)
+    if m.bench.is_normalised:
+        return along(windowed, whole)[1]
+    factor = m.numbers["window of j / whole"][2]
+    return float((windowed - factor * whole).norm() / (factor * whole).norm().clamp(min=NEAR_ZERO))
 
 
 def _say_mean_of_means(m: Auditing, h: int, windowed: Sequence[float], whole: Sequence[float], apart: float) -> None:
@@ -185,6 +203,16 @@ def _say_mean_of_means(m: Auditing, h: int, windowed: Sequence[float], whole: Se
       whole: their weights in one batch.
       apart: the share of the gradient that is off.
     """
+    fix = "loss = losses.sum() / count_of_the_whole_update   # counted over all its micro-batches before the first backward"
+    if not all(map(math.isfinite, [*windowed, *whole])):  # one of the two has no gradient
+        m.say(
+            "mean of means",
+            f"Two micro-batches of {h} examples weigh otherwise than in one batch. It is a mean of means: {apart:.0%} of the "
+            "gradient is off.",
+            {"apart": apart},
+            fix,
+        )
+        return
     total = sum(windowed) / sum(whole) if sum(whole) else 1.0
     numbers = {"as micro-batches": windowed, "in one batch": whole, "apart": apart}
     m.numbers |= {"weights as micro-batches": windowed, "weights in one batch": whole}
@@ -193,5 +221,5 @@ def _say_mean_of_means(m: Auditing, h: int, windowed: Sequence[float], whole: Se
         f"Two micro-batches of {h} examples weigh {windowed[0]:.3g} and {windowed[1]:.3g}; in one batch they weigh "
         f"{whole[0] * total:.3g} and {whole[1] * total:.3g}. It is a mean of means: {apart:.0%} of the gradient is off.",
         numbers,
-        "loss = losses.sum() / count_of_the_whole_update   # counted over all its micro-batches before the first backward",
+        fix,
     )
