@@ -293,7 +293,16 @@ def make():
 """
 
 
-def test_a_function_is_called_in_each_process(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("ranks", [2, 4])  # of 4, each has one example, which it ran before
+def test_a_function_is_called_in_each_process(ranks: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "ddp.py").write_text(RANKS)
-    numbers = document(capsys, "ddp.py:make", "--ranks", "2", status=0)["numbers"]
-    assert numbers["ranks"] == 2 and numbers["ranks_over_one_process"] == pytest.approx(1.0, abs=1e-4)
+    numbers = document(capsys, "ddp.py:make", "--ranks", str(ranks), status=0)["numbers"]
+    assert numbers["ranks"] == ranks and numbers["ranks_over_one_process"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_an_error_in_one_rank_is_a_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = "    optimizer.zero_grad()\n        model(micro_batches[0][:, : 3 - group.get_rank()])\n"
+    (folder / "ill.py").write_text(RANKS.replace("    optimizer.zero_grad()\n", wrong))
+    assert main(["audit", "ill.py:make", "--ranks", "2"]) == 1
+    _, err = capfd.readouterr()
+    assert err.startswith("lrscale: Rank 1 of 2 failed: RuntimeError: ") and err.count("\n") == 1 and "(ill.py, line 17)" in err
