@@ -122,4 +122,4 @@ def _told(error: BaseException) -> str:
     users = [(f.f_code.co_filename, line) for f, line in steps if is_users(f.f_globals.get("__name__"), f.f_code.co_filename)]
     place = f" ({Path(users[-1][0]).name}, line {users[-1][1]})" if users else ""
     first = str(error).partition("\n")[0].rstrip(".")
-    return f"{type(error).__name__}: {printable(first)[:300]}{place}."
+    return f"{type(error).__name__}{f': {printable(first)[:300]}' if first else ''}{place}."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lrscale.audit.audit import Request, auditing, concluded, measure
+from lrscale.audit.audit import Request, auditing, concluded, measure, whole_model
 from lrscale.audit.bench import trained
 from lrscale.audit.draws import SharedDraws
 from lrscale.audit.examples import MOST, Examples
@@ -37,7 +37,7 @@ class watch:
 
     Args:
       loader: any iterable of batches; see `audit` for what a batch may be.
-      model: the model that is trained, or a list of its parameters.
+      model: the model that is trained, a list of models, or their parameters.
       reference: returns the loss for which c is 1, for a batch.
       restore: further objects to put back, which the loop's function does not see.
       show: is called with the audit; None prints it.
@@ -53,14 +53,14 @@ class watch:
     def __init__(
         self,
         loader: Iterable[Any],
-        model: nn.Module | Iterable[Tensor],
+        model: nn.Module | Iterable[nn.Module | Tensor],
         *,
         reference: Callable[[Any], Tensor] | None = None,
         restore: tuple[Any, ...] = (),
         show: Callable[[Audit], Any] | None = None,
     ) -> None:
         self.loader, self.reference, self.restore = loader, reference, restore
-        self.model = model if isinstance(model, nn.Module) else list(model)
+        self.model = whole_model(model)
         self.show: Callable[[Audit], Any] = print if show is None else show
         self.audit: Audit | None = None
         self._is_done = False
