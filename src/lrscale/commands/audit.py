@@ -47,7 +47,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog, parser.allow_abbrev = AUDIT_ABOUT, AUDIT_EXAMPLES, False
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("step", nargs="?", metavar="STEP", help="your training step: FILE.py:NAME or package.module:NAME")
-    parser.add_argument("--task", metavar="TASK", help="a lrscale.Task instead, FILE.py:NAME: see lrscale new-task")
+    parser.add_argument(
+        "--task", metavar="TASK", help="a lrscale.Task instead, FILE.py:NAME, with SGD of lr 0.1: see lrscale new-task"
+    )
     parser.add_argument("--reduction", help="of --task: mean, sum or sum_over_nominal (default: mean)")
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of --task: an option of its function; may be repeated"
