@@ -78,15 +78,28 @@ def test_a_loop_that_sums_is_told_from_one_that_averages() -> None:
     assert linear_loop(lambda out, y: F.mse_loss(out, y, reduction="sum")).kinds == {"sum"}
 
 
-def test_a_loop_that_is_left_during_the_audit_puts_all_back(capsys: pytest.CaptureFixture[str]) -> None:
-    net = nn.Linear(3, 1)
-    before = [p.detach().clone() for p in net.parameters()]
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    for count, x in enumerate(lrscale.watch([torch.randn(8, 3)], net)):
+def leaves_a_for(loader: Iterable[Tensor], net: nn.Module) -> None:
+    for count, x in enumerate(loader):
         if count == 5:
             break
         net(x).square().mean().backward()
-        optimizer.step()
+        step(net, 0.1)
+
+
+def leaves_a_next(loader: Iterable[Tensor], net: nn.Module) -> None:
+    batches = iter(loader)
+    for _ in range(5):
+        net(next(batches)).square().mean().backward()
+        step(net, 0.1)
+
+
+@pytest.mark.parametrize("leaves", [leaves_a_for, leaves_a_next])
+def test_a_loop_that_is_left_during_the_audit_puts_all_back(
+    leaves: Callable[[Iterable[Tensor], nn.Module], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = nn.Linear(3, 1)
+    before = [p.detach().clone() for p in net.parameters()]
+    leaves(lrscale.watch([torch.randn(8, 3)], net), net)
     assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
     assert "The loop was left during the audit" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import CodeType, FunctionType, GeneratorType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 SPARE_BYTES = 2**28
 """The memory for copies of tensors that are not the model's, in bytes."""
 VALUES = (bool, int, float, complex, str, bytes, type(None))
+"""Types of objects that never change."""
+NOT_HELD = (*VALUES, GeneratorType)
+"""Types of objects that are left alone. A generator over a watched loader, if it were held, would keep its own audit open."""
 
 
 class Names(NamedTuple):
@@ -72,7 +75,7 @@ class State:
         todo = deque([(thing, is_state)])
         while todo:
             part, is_state = todo.popleft()
-            if id(part) not in self._seen and not isinstance(part, VALUES):
+            if id(part) not in self._seen and not isinstance(part, NOT_HELD):
                 self._seen[id(part)] = part
                 todo.extend(self._keep(part, is_state))
 
@@ -169,6 +172,7 @@ class State:
 
     def _keep_names(self, variables: Names) -> list[tuple[Any, bool]]:
         found = {name: variables.scope[name] for name in variables.names if name in variables.scope}
+        found = {name: value for name, value in found.items() if not isinstance(value, GeneratorType)}
         self._restores += [partial(_set_name, variables.scope, name, value) for name, value in found.items()]
         return [(value, False) for value in found.values()]
 

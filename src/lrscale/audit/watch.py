@@ -16,7 +16,7 @@ from lrscale.audit.bench import trained
 from lrscale.audit.draws import SharedDraws
 from lrscale.audit.examples import MOST, Examples
 from lrscale.audit.finding import Audit
-from lrscale.audit.state import Names, State, is_users, names_of
+from lrscale.audit.state import NOT_HELD, Names, State, is_users, names_of
 from lrscale.errors import Refusal, printable
 
 LONGEST_WINDOW = 256
@@ -225,4 +225,6 @@ def _roots(frame: FrameType | None) -> list[Any]:
     if frame is None:
         return []
     of_module = Names(frame.f_globals, names_of(frame.f_code))
-    return [of_module] if frame.f_locals is frame.f_globals else [*frame.f_locals.values(), of_module]
+    if frame.f_locals is frame.f_globals:
+        return [of_module]
+    return [*(value for value in frame.f_locals.values() if not isinstance(value, NOT_HELD)), of_module]
