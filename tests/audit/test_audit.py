@@ -166,11 +166,19 @@ def test_what_cannot_be_audited_is_said_in_a_sentence(kind: str) -> None:
     assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize("given", [lambda net: [net], lambda net: {"net": net}, lambda net: net.parameters()])
+def test_models_and_parameters_come_in_any_form(given: Callable[[nn.Module], Any]) -> None:
+    step, batch, net = made(mean)
+    assert lrscale.audit(step, batch, given(net)).numbers == lrscale.audit(step, batch, net).numbers
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"batch": torch.zeros(0, 3)}, "`batch` must have 4 examples or more, got 0"),
         ({"batch": torch.zeros(3, 3)}, "`batch` must have 4 examples or more, got 3"),
         ({"model": []}, "`model` must be a torch.nn.Module"),
+        ({"model": 5}, "`model` must be a torch.nn.Module"),
         ({"accumulation": 0}, "`accumulation`"),
         ({"tolerance": -1.0}, "`tolerance`"),
         ({"ranks": 2}, "`ranks` must go with a function"),

@@ -64,7 +64,9 @@ def linear_loop(loss: Callable[[Tensor, Tensor], Tensor], **options: Any) -> lrs
     net, x, y = nn.Linear(3, 1), torch.randn(24, 3), torch.randn(24, 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     audits: list[lrscale.Audit] = []
-    for a, b in lrscale.watch([(x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16)], net, show=audits.append, **options):
+    for a, b in lrscale.watch(
+        [(x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16)], net.parameters(), show=audits.append, **options
+    ):
         optimizer.zero_grad()
         loss(net(a), b).backward()
         optimizer.step()
@@ -76,16 +78,142 @@ def test_a_loop_that_sums_is_told_from_one_that_averages() -> None:
     assert linear_loop(lambda out, y: F.mse_loss(out, y, reduction="sum")).kinds == {"sum"}
 
 
-def test_a_loop_that_is_left_during_the_audit_puts_all_back() -> None:
-    net = nn.Linear(3, 1)
-    before = [p.detach().clone() for p in net.parameters()]
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    for count, x in enumerate(lrscale.watch([torch.randn(8, 3)], net)):
+def leaves_a_for(loader: Iterable[Tensor], net: nn.Module) -> None:
+    for count, x in enumerate(loader):
         if count == 5:
             break
         net(x).square().mean().backward()
-        optimizer.step()
+        step(net, 0.1)
+
+
+def leaves_a_next(loader: Iterable[Tensor], net: nn.Module) -> None:
+    batches = iter(loader)
+    for _ in range(5):
+        net(next(batches)).square().mean().backward()
+        step(net, 0.1)
+
+
+@pytest.mark.parametrize("leaves", [leaves_a_for, leaves_a_next])
+def test_a_loop_that_is_left_during_the_audit_puts_all_back(
+    leaves: Callable[[Iterable[Tensor], nn.Module], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = nn.Linear(3, 1)
+    before = [p.detach().clone() for p in net.parameters()]
+    leaves(lrscale.watch([torch.randn(8, 3)], net), net)
     assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
+    assert "The loop was left during the audit" in capsys.readouterr().out
+
+
+STEP = 0
+
+
+def peeks(loader: Any, net: nn.Module) -> None:
+    """Looks at one batch, keeps the iterator, and trains."""
+    batches = iter(loader)
+    assert len(next(batches)[0]) == 8
+    trains(loader, net)
+
+
+def breaks(loader: Any, net: nn.Module) -> None:
+    """Leaves after the first batch, and trains."""
+    for batch in loader:
+        update(net, batch)
+        break
+    trains(loader, net)
+
+
+def counts_in_its_module(loader: Any, net: nn.Module) -> None:
+    """Warms the lr up by a variable of the module."""
+    global STEP
+    STEP = 0
+    for batch in loader:
+        update(net, batch, 0.1 * min(1, (STEP + 1) / 10))
+        STEP += 1
+
+
+def counts_from_0(loader: Any, net: nn.Module) -> None:
+    """Makes an update of the batches 0, then 1 to 3, then 4 to 6, and so on, by `enumerate`."""
+    for i, batch in enumerate(loader):
+        loss_of(net, batch).backward()
+        if i % 3 == 0:
+            step(net, 0.1)
+
+
+def leaves_out(loader: Any, net: nn.Module) -> None:
+    """Leaves out batches of another size."""
+    for batch in loader:
+        if len(batch[0]) == 8:
+            update(net, batch)
+
+
+def trains(loader: Any, net: nn.Module) -> None:
+    """Trains three epochs."""
+    for _ in range(3):
+        for batch in loader:
+            update(net, batch)
+
+
+def loss_of(net: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(net(batch[0]), batch[1])
+
+
+def step(net: nn.Module, lr: float) -> None:
+    torch.optim.SGD(net.parameters(), lr=lr).step()
+    net.zero_grad()
+
+
+def update(net: nn.Module, batch: Any, lr: float = 0.1) -> None:
+    loss_of(net, batch).backward()
+    step(net, lr)
+
+
+@pytest.mark.parametrize(
+    ("loop", "is_audited", "said"),
+    [
+        (peeks, True, ""),
+        (breaks, True, ""),
+        (counts_in_its_module, True, ""),
+        (counts_from_0, False, "The first update came after 1 batch, and later ones at other places"),
+        (leaves_out, False, "The first update came after 1 batch, and later ones at other places"),
+    ],
+)
+def test_a_loop_trains_as_without_it(
+    loop: Callable[[Any, nn.Module], None], is_audited: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = []
+    for is_watched in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.1), nn.Linear(8, 3))
+        loader: Any = DataLoader(TensorDataset(torch.randn(96, 5), torch.randint(3, (96,))), batch_size=8, shuffle=True)
+        loader = lrscale.watch(loader, net, show=lambda _: None) if is_watched else loader
+        loop(loader, net)
+        ends.append([*net.parameters(), torch.get_rng_state()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    assert (loader.audit is not None) == is_audited
+    assert said in capsys.readouterr().out
+
+
+def test_of_two_loops_at_a_time_one_is_audited(capsys: pytest.CaptureFixture[str]) -> None:
+    nets = [nn.Linear(3, 1), nn.Linear(3, 1)]
+    loaders = [lrscale.watch([torch.randn(8, 3) for _ in range(100)], net, show=lambda _: None) for net in nets]
+    for batches in zip(*loaders, strict=False):
+        for net, x in zip(nets, batches, strict=True):
+            net(x).square().mean().backward()
+            step(net, 0.1)
+    assert [loader.audit is None for loader in loaders] == [False, True]
+    assert "Another loop is audited now" in capsys.readouterr().out
+
+
+def test_the_rounding_of_autocast_is_no_finding() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    loader = lrscale.watch([(torch.randn(8, 5), torch.randint(3, (8,)))], net, show=lambda _: None)
+    for batch in loader:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(net, batch)
+        loss.backward()
+        step(net, 0.1)
+    assert loader.audit is not None and loader.audit.ok is True
 
 
 def test_the_books_loop_by_hand_averages(capsys: pytest.CaptureFixture[str]) -> None:

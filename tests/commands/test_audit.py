@@ -79,6 +79,10 @@ def too_small():
     return right, (batch[0][:3], batch[1][:3]), model
 
 
+def of_a_loader():
+    return right, torch.utils.data.DataLoader(batch[0]), model
+
+
 def step_fails():
     def step(micro_batches):
         raise KeyError("gone")
@@ -109,6 +113,9 @@ def mine(folder: Path) -> Path:
     (folder / "mine.py").write_text(f"{MINE}\n# {folder}\n")  # a file of the same bytes is run once in a process
     (folder / "beside.py").write_text("SIZE = 8\n")
     (folder / "task.py").write_text(TASK)
+    (folder / "part.py").write_text("from .beside import SIZE\n")
+    (folder / "ends.py").write_text("import sys\n\nsys.exit()\n")
+    (folder / "arguments.py").write_text(f"import argparse\nargparse.ArgumentParser().parse_args()\n{MINE}\n# {folder}\n")
     (folder / "broken.py").write_text("\nimport no_such_module\n")
     return folder
 
@@ -140,6 +147,13 @@ def test_only_the_answer_is_on_standard_output(mine: Path, capsys: pytest.Captur
     assert "the user's own line" not in out and "the user's own line" in err
 
 
+def test_a_file_that_reads_the_command_line_sees_no_arguments(
+    mine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["lrscale", "audit", "arguments.py:right"])
+    assert document(capsys, "arguments.py:right", status=0)["ok"] is True
+
+
 def test_options_of_the_command_line_come_before_those_of_the_file(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, factor in (([], 4), (["--accumulation", "3"], 3)):
         found = document(capsys, "mine.py:makes_undivided", *arguments, status=1)
@@ -166,6 +180,9 @@ def test_options_of_the_command_line_come_before_those_of_the_file(mine: Path, c
             f"made of 1 to 24 of the batch's examples, got KeyError: 'gone' (mine.py, line {line('KeyError')})",
         ),
         (["beside.py:f"], "It defines none"),
+        (["part.py:f"], "Name it as a part of its package, with PYTHONPATH=FOLDER and package.module:NAME."),
+        (["ends.py:f"], "`STEP` ends.py:f must run, got SystemExit (ends.py, line 3)."),
+        (["mine.py:of_a_loader"], "must have 4 examples or more, got DataLoader, in which no tensor was found"),
         (["broken.py:f"], "ModuleNotFoundError: No module named 'no_such_module' (broken.py, line 2)"),
         (["task.py:make"], "returns a lrscale.Task. Audit it with: lrscale audit --task task.py:make"),
         (["mine.py:right", "--accumulation", "0"], "`accumulation` must be a whole number"),
@@ -293,7 +310,16 @@ def make():
 """
 
 
-def test_a_function_is_called_in_each_process(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("ranks", [2, 4])  # of 4, each has one example, which it ran before
+def test_a_function_is_called_in_each_process(ranks: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "ddp.py").write_text(RANKS)
-    numbers = document(capsys, "ddp.py:make", "--ranks", "2", status=0)["numbers"]
-    assert numbers["ranks"] == 2 and numbers["ranks_over_one_process"] == pytest.approx(1.0, abs=1e-4)
+    numbers = document(capsys, "ddp.py:make", "--ranks", str(ranks), status=0)["numbers"]
+    assert numbers["ranks"] == ranks and numbers["ranks_over_one_process"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_an_error_in_one_rank_is_a_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = "    optimizer.zero_grad()\n        model(micro_batches[0][:, : 3 - group.get_rank()])\n"
+    (folder / "ill.py").write_text(RANKS.replace("    optimizer.zero_grad()\n", wrong))
+    assert main(["audit", "ill.py:make", "--ranks", "2"]) == 1
+    _, err = capfd.readouterr()
+    assert err.startswith("lrscale: Rank 1 of 2 failed: RuntimeError: ") and err.count("\n") == 1 and "(ill.py, line 17)" in err

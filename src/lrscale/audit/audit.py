@@ -1,6 +1,6 @@
 """`lrscale.audit`: what one update of a training step does to the gradient."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from traceback import walk_tb
@@ -34,7 +34,7 @@ DTYPE_ERRORS = ("dtype", "double", "float", "type", "bfloat16", "half")
 def audit(
     step: Callable[[list[Any]], Any],
     batch: Any = None,
-    model: nn.Module | Sequence[Tensor] | None = None,
+    model: nn.Module | Iterable[nn.Module | Tensor] | None = None,
     *,
     accumulation: int | None = None,
     reference: Callable[[Any], Tensor] | None = None,
@@ -54,11 +54,11 @@ def audit(
 
     Args:
       step: makes one update from a list of micro-batches, as in `for batch in micro_batches: loss(batch).backward()` between
-        `optimizer.zero_grad()` and `optimizer.step()`. Request alone it is a function without arguments that returns
+        `optimizer.zero_grad()` and `optimizer.step()`. Given alone it is a function without arguments that returns
         `(step, batch, model)`, or `(step, batch, model, options)` with options of this function by name.
       batch: tensors, or tuples, lists, mappings or dataclasses of tensors, with four examples or more along the first axis.
         With `collate`, a list of examples.
-      model: the model that is trained, or a list of its parameters.
+      model: the model that is trained, a list of models, or their parameters.
       accumulation: the number of micro-batches in one update; None where they are not accumulated.
       reference: returns the loss for which c is 1, for a batch. It tells the size of the gradient.
       collate: makes a batch of a list of examples, as in a DataLoader. It tells whether padding counts.
@@ -93,10 +93,18 @@ def audit(
     check("tolerance", POSITIVE, tolerance, "It is a share of the gradient, such as 1e-3.")
     if not callable(step):
         raise Refusal(f"`step` must be a function of a list of micro-batches, got {type(step).__name__}.")
-    given = Request(step, batch, model, accumulation, reference, collate, tuple(restore), tolerance)
+    given = Request(step, batch, whole_model(model), accumulation, reference, collate, tuple(restore), tolerance)
     if ranks > 1:
         return _with_ranks(given, ranks)
     return audited(given if batch is not None or model is not None else _made(given))
+
+
+def whole_model(model: Any) -> Any:
+    """Returns several models as one, and parameters of any iterable as a list."""
+    if model is None or isinstance(model, nn.Module):
+        return model
+    parts = list(model.values() if isinstance(model, Mapping) else model) if isinstance(model, Iterable) else []
+    return nn.ModuleList(parts) if parts and all(isinstance(part, nn.Module) for part in parts) else parts
 
 
 class Request(NamedTuple):
@@ -195,7 +203,7 @@ def _made(given: Request) -> Request:
     if set(options) - known:
         raise Refusal(f"`options` must have the names {', '.join(sorted(known))}, got {', '.join(sorted(set(options) - known))}.")
     beside = {name: getattr(given, name) for name, default in Request._field_defaults.items() if getattr(given, name) != default}
-    return Request(**{**options, **beside, "step": step, "batch": batch, "model": model})
+    return Request(**{**options, **beside, "step": step, "batch": batch, "model": whole_model(model)})
 
 
 def _with_ranks(given: Request, ranks: int) -> Audit:

@@ -1,6 +1,6 @@
 """`lrscale.assert_batch_invariant`: an audit as an assertion, for the tests of a team."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ ALLOWED = MISTAKES | {"batch norm"}
 def assert_batch_invariant(
     step: Callable[..., Any],
     batch: Any = None,
-    model: nn.Module | Sequence[Tensor] | None = None,
+    model: nn.Module | Iterable[nn.Module | Tensor] | None = None,
     *,
     allow: Iterable[str] = (),
     tolerance: float = SMALLEST,
@@ -41,6 +41,7 @@ def assert_batch_invariant(
         audited. The text is that of the audit.
       Refusal: an argument cannot be used.
     """
+    __tracebackhide__ = True  # pytest shows the line of the test, and not this function
     allowed = frozenset([allow] if isinstance(allow, str) else allow)
     if allowed - ALLOWED:
         unknown = ", ".join(sorted(allowed - ALLOWED))

@@ -32,8 +32,10 @@ class Examples:
         self.batch, self.collate = batch, collate
         self.count = len(batch) if collate else _length(batch)
         if self.count < FEWEST:
+            is_empty = collate is None and not any(tensors_of(batch))
+            got = f"{type(batch).__name__}, in which no tensor was found" if is_empty else self.count
             raise Refusal(
-                f"`batch` must have {FEWEST} examples or more, got {self.count}. Give tensors with the examples along the first "
+                f"`batch` must have {FEWEST} examples or more, got {got}. Give tensors with the examples along the first "
                 "axis, or a list of examples and collate=."
             )
 

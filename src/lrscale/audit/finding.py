@@ -86,7 +86,7 @@ class Audit:
         return "The update is invariant to how its examples are grouped, as far as it was measured."
 
     def __str__(self) -> str:
-        lines = [self.verdict]
+        lines = wrap(self.verdict, TEXT_COLUMNS)
         for finding in self.findings:
             lines += [
                 "",

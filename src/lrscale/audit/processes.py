@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from lrscale.audit.state import is_users
 from lrscale.errors import Failure, Refusal, printable
 
 LONGEST_SECONDS = 300
@@ -46,20 +47,21 @@ def in_processes(function: Callable[[int], Any], ranks: int, seconds: float = LO
         try:
             for rank in range(ranks):
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(function, rank, ranks, Path(folder), theirs, seconds), daemon=True)
+                process = context.Process(target=_alone, args=(function, rank, ranks, Path(folder), theirs, seconds), daemon=True)
                 process.start()
                 theirs.close()
                 ends.append(ours)
                 processes.append(process)
-            return _answers(ends, time.monotonic() + seconds)
+            return _answers(ends, seconds)
         finally:
             for process in processes:
                 process.kill()
                 process.join()
 
 
-def _answers(ends: list[Connection], end: float) -> list[Any]:
+def _answers(ends: list[Connection], seconds: float) -> list[Any]:
     """Returns the answers of all processes; raises the first error."""
+    end = time.monotonic() + seconds
     answers: dict[int, Any] = {}
     while len(answers) < len(ends):
         for rank, connection in enumerate(ends):
@@ -73,8 +75,21 @@ def _answers(ends: list[Connection], end: float) -> list[Any]:
                 raise answers[rank]
         if time.monotonic() > end:
             late = ", ".join(str(rank) for rank in range(len(ends)) if rank not in answers)
-            raise Failure(f"Ranks {late} of {len(ends)} gave no answer in time: do all ranks call the same collectives?")
+            said = f"Ranks {late} of {len(ends)} gave no answer in {seconds:g} seconds"
+            raise Failure(f"{said}: do all ranks make the same backwards, and call the same collectives?")
     return [answers[rank] for rank in range(len(ends))]
+
+
+def _alone(*arguments: Any) -> None:
+    """Calls `_child`, and ends the process without what the parent process does at its end. A Ctrl-C ends it silently."""
+    try:
+        _child(*arguments)
+    except KeyboardInterrupt:
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
 
 
 def _child(function: Callable[[int], Any], rank: int, ranks: int, folder: Path, connection: Connection, seconds: float) -> None:
@@ -95,9 +110,16 @@ def _child(function: Callable[[int], Any], rank: int, ranks: int, folder: Path, 
         answer = function(rank)
     except (Refusal, Failure) as error:
         answer = error
-    except BaseException as error:
-        traceback.print_exc()
-        answer = Failure(f"Rank {rank} of {ranks} failed: {type(error).__name__}: {printable(str(error))[:300]}")
+    except (Exception, SystemExit) as error:
+        answer = Failure(f"Rank {rank} of {ranks} failed: {_told(error)}")
     connection.send_bytes(pickle.dumps(answer))
     time.sleep(0.2 if ranks == 1 else seconds)  # no rank may end while another still needs it; the parent process ends them
-    os._exit(0)
+
+
+def _told(error: BaseException) -> str:
+    """Returns an error in one line: its type, its first line, and the last line of the user's code on its way."""
+    steps = list(traceback.walk_tb(error.__traceback__))
+    users = [(f.f_code.co_filename, line) for f, line in steps if is_users(f.f_globals.get("__name__"), f.f_code.co_filename)]
+    place = f" ({Path(users[-1][0]).name}, line {users[-1][1]})" if users else ""
+    first = str(error).partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}{f': {printable(first)[:300]}' if first else ''}{place}."

@@ -31,14 +31,16 @@ def measure_share(m: Auditing, rank: int, ranks: int) -> Shared:
       ranks: the number of processes.
     """
     k = m.accumulation or 1
+    m.bench.run(m.indices)  # it tells which optimizers take a step, and so what counts as the gradient
     try:
         order = heaviest_last(m)
     except (ValueError, RuntimeError):  # the step does not run one example, in any rank
         order = list(m.indices)
     size = max(1, len(order) // ranks)
     share = [[order[(r * size + i) % len(order)] for i in range(size)] for r in range(ranks)]
+    m.bench.forget()  # a run that one rank knows already and another one makes would wait for the first for ever
     equal = m.bench.gradient(*[m.indices[: m.half]] * k)
-    m.bench.forget()  # one rank's share may have been measured already, and the others would wait for it
+    m.bench.forget()
     return Shared(equal, m.bench.gradient(*[share[rank]] * k), share, m.bench.runs)
 
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any
+from types import CodeType, FunctionType, GeneratorType, MethodType, ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,16 @@ STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 SPARE_BYTES = 2**28
 """The memory for copies of tensors that are not the model's, in bytes."""
 VALUES = (bool, int, float, complex, str, bytes, type(None))
+"""Types of objects that never change."""
+NOT_HELD = (*VALUES, GeneratorType)
+"""Types of objects that are left alone. A generator over a watched loader, if it were held, would keep its own audit open."""
+
+
+class Names(NamedTuple):
+    """Variables of a module, by their names: their values are kept, and what the names mean."""
+
+    scope: dict[str, Any]
+    names: frozenset[str]
 
 
 class State:
@@ -65,7 +75,7 @@ class State:
         todo = deque([(thing, is_state)])
         while todo:
             part, is_state = todo.popleft()
-            if id(part) not in self._seen and not isinstance(part, VALUES):
+            if id(part) not in self._seen and not isinstance(part, NOT_HELD):
                 self._seen[id(part)] = part
                 todo.extend(self._keep(part, is_state))
 
@@ -91,6 +101,8 @@ class State:
             return [(part, is_state) for part in (thing.values() if isinstance(thing, dict) else list(thing))] + (
                 [(key, is_state) for key in thing if isinstance(key, Tensor)] if isinstance(thing, dict) else []
             )
+        if isinstance(thing, Names):
+            return self._keep_names(thing)
         if isinstance(thing, tuple):
             return [(part, is_state) for part in thing]
         if isinstance(thing, partial):
@@ -156,12 +168,13 @@ class State:
                 continue
             self._restores.append(partial(setattr, cell, "cell_contents", value))
             found.append((value, False))
-        scope = function.__globals__
-        for name in names_of(function.__code__):
-            if name in scope:
-                self._restores.append(partial(_set_name, scope, name, scope[name]))
-                found.append((scope[name], False))
-        return found
+        return found + self._keep_names(Names(function.__globals__, names_of(function.__code__)))
+
+    def _keep_names(self, variables: Names) -> list[tuple[Any, bool]]:
+        found = {name: variables.scope[name] for name in variables.names if name in variables.scope}
+        found = {name: value for name, value in found.items() if not isinstance(value, GeneratorType)}
+        self._restores += [partial(_set_name, variables.scope, name, value) for name, value in found.items()]
+        return [(value, False) for value in found.values()]
 
 
 def _set_name(scope: dict[str, Any], name: str, value: Any) -> None:
@@ -173,9 +186,9 @@ def _set_generator(generator: torch.Generator, state: Tensor) -> None:
     generator.set_state(state)
 
 
-def names_of(code: CodeType) -> set[str]:
+def names_of(code: CodeType) -> frozenset[str]:
     """Returns the names that a function may look up outside itself."""
-    return set(code.co_names).union(*(names_of(const) for const in code.co_consts if isinstance(const, CodeType)))
+    return frozenset(code.co_names).union(*(names_of(const) for const in code.co_consts if isinstance(const, CodeType)))
 
 
 def is_users(module: str | None, file: str | None) -> bool:

@@ -13,7 +13,7 @@ from lrscale.tasks.terms import Terms
 from lrscale.training.reduction import REDUCTIONS, STEP_DIVISORS
 
 TASK_LR = 0.1
-"""The lr of the step. The audit's findings do not depend on it."""
+"""The lr of the step. The audit's findings do not depend on it, but the commands that translate an lr show it."""
 
 
 def task_step(task: Task, reduction: str = "mean") -> AuditedStep:

@@ -5,18 +5,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from queue import SimpleQueue
 from threading import Thread
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lrscale.audit.audit import Request, auditing, concluded, measure
+from lrscale.audit.audit import Request, auditing, concluded, measure, whole_model
 from lrscale.audit.bench import trained
 from lrscale.audit.draws import SharedDraws
 from lrscale.audit.examples import MOST, Examples
 from lrscale.audit.finding import Audit
-from lrscale.audit.state import State, is_users, names_of
+from lrscale.audit.state import NOT_HELD, Names, State, is_users, names_of
 from lrscale.errors import Refusal, printable
 
 LONGEST_WINDOW = 256
@@ -26,17 +26,18 @@ LONGEST_WINDOW = 256
 class watch:
     """Audits a training loop through its loader. The loop is changed in one line.
 
-    The first batches are compositions of a few examples of the first real batch. They are handed out as many at a time as an
-    update takes, and everything is put back after each update. Then the audit is printed, and the real batches follow, the
-    first one included. The audit is made in the first epoch only.
+    The first real batch is handed out first. Where the loop goes on, compositions of a few of its examples follow, as many at a
+    time as an update takes, and everything is put back after each update. Then the audit is printed, and the real batches
+    follow, the first one included. The audit is made once. A loop that is left after its first batch is not audited: the next
+    one is.
 
-    What the loop counts by itself in local variables, or by `enumerate`, goes on counting. What it prints or logs is printed or
-    logged. An error in the audit is printed, and the training goes on; an error that the loop raises for a batch of another
-    size is the loop's own.
+    Variables of a module are put back. What the loop counts by itself in local variables of a function, or by `enumerate` or
+    `zip`, goes on counting. What it prints or logs is printed or logged. An error in the audit is printed, and the training
+    goes on; an error that the loop raises for a batch of another size is the loop's own.
 
     Args:
       loader: any iterable of batches; see `audit` for what a batch may be.
-      model: the model that is trained, or a list of its parameters.
+      model: the model that is trained, a list of models, or their parameters.
       reference: returns the loss for which c is 1, for a batch.
       restore: further objects to put back, which the loop's function does not see.
       show: is called with the audit; None prints it.
@@ -47,20 +48,23 @@ class watch:
       `tests/audit/test_watch.py` trains with and without it and compares all bits.
     """
 
+    _is_one_at_work: ClassVar[bool] = False
+
     def __init__(
         self,
         loader: Iterable[Any],
-        model: nn.Module | list[Tensor],
+        model: nn.Module | Iterable[nn.Module | Tensor],
         *,
         reference: Callable[[Any], Tensor] | None = None,
         restore: tuple[Any, ...] = (),
         show: Callable[[Audit], Any] | None = None,
     ) -> None:
-        self.loader, self.model, self.reference, self.restore = loader, model, reference, restore
+        self.loader, self.reference, self.restore = loader, reference, restore
+        self.model = whole_model(model)
         self.show: Callable[[Audit], Any] = print if show is None else show
         self.audit: Audit | None = None
         self._is_done = False
-        trained(model)
+        trained(self.model)
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
@@ -71,61 +75,76 @@ class watch:
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self.loader)
         if not self._is_done:
-            self._is_done = True
             try:
                 first = next(batches)
             except StopIteration:
                 return
             yield from self._compositions(first, _roots(sys._getframe(1)))
-            yield first
         yield from batches
 
     def _compositions(self, first: Any, roots: list[Any]) -> Iterator[Any]:
-        """Yields the compositions of the first batch, and makes the audit of what the loop does with them."""
+        """Yields the first batch, makes the audit of what the loop does with its compositions, and yields it again."""
         try:
             examples = Examples(first)
         except Refusal as refusal:
-            print(f"lrscale.watch: not audited. {refusal}")
+            self._is_done = True
+            _say(str(refusal))
+            yield first
             return
         kept = State([self.model, self.reference, *self.restore, *roots], trained(self.model))
-        try:
-            window = yield from self._window(examples)
-            kept.restore()
-            if window is None:
-                print(f"lrscale.watch: not audited. No update in the first {LONGEST_WINDOW} batches.")
+        with _Updates(trained(self.model)) as updates:
+            yield examples.make(range(examples.count))  # a loop that is left here has trained as without an audit
+            self._is_done = True
+            if watch._is_one_at_work:
+                _say("Another loop is audited now: watch one loader at a time.")
                 return
-            yield from self._audited(first, roots, window)
-        finally:
-            kept.restore()
+            watch._is_one_at_work = True
+            try:
+                yield from self._rest(first, examples, roots, kept, updates)
+            except GeneratorExit:
+                _say("The loop was left during the audit, and everything was put back as before its first batch.")
+                raise
+            finally:
+                watch._is_one_at_work = False
+                kept.restore()
         if self.audit is not None:
             self.show(self.audit)
+        yield first
 
-    def _window(self, examples: Examples) -> Generator[Any, None, int | None]:
-        """Hands out the same examples until the weights are updated. Returns how many batches that took."""
-        parameters = trained(self.model)
-        before = [parameter.detach().clone() for parameter in parameters]
-        updates: list[None] = []
-        hook = register_optimizer_step_pre_hook(lambda *_: updates.append(None))
-        try:
-            for count in range(1, LONGEST_WINDOW + 1):
-                yield examples.make(range(min(examples.count, MOST)))
-                if updates or not all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True)):
-                    return count
-        finally:
-            hook.remove()
-        return None
+    def _rest(self, first: Any, examples: Examples, roots: list[Any], kept: State, updates: "_Updates") -> Iterator[Any]:
+        """Yields what follows the first batch: the rest of its window, and the audit's windows."""
+        some = examples.make(range(min(examples.count, MOST)))
+        more = 0 if updates.one_was_made() else (yield from updates.until_one(some))
+        if more is None:
+            _say(f"No update in the first {LONGEST_WINDOW} batches.")
+            return
+        kept.restore()
+        if (yield from self._audited(first, roots, 1 + more, updates)):
+            return
+        _say(
+            f"The first update came after {1 + more} batch{'es' if more else ''}, and later ones at other places, as if the loop "
+            "counted its batches or left some out. Write the update as a function, and give it to lrscale.audit."
+        )
+        yield from updates.until_one(some)
+        period = (yield from updates.until_one(some)) or 1
+        for _ in range((period - 1 - more) % period):  # the loop's own count is again where it was before the first batch
+            yield some
 
-    def _audited(self, first: Any, roots: list[Any], window: int) -> Iterator[Any]:
-        """Runs the measurements in a thread. It asks for updates, and waits while the loop makes them."""
+    def _audited(self, first: Any, roots: list[Any], window: int, updates: "_Updates") -> Generator[Any, None, bool]:
+        """Runs the measurements in a thread. It asks for updates, and waits while the loop makes them.
+
+        Returns False where an update did not come after `window` batches.
+        """
         asked: SimpleQueue[list[Any] | None] = SimpleQueue()
-        answered: SimpleQueue[bool] = SimpleQueue()
-
-        def step(micros: list[Any]) -> None:
-            asked.put(micros)
-            if not answered.get():
-                raise _LoopEnded
+        answered: SimpleQueue[SharedDraws | None] = SimpleQueue()
 
         def work() -> None:
+            def step(micros: list[Any]) -> None:
+                asked.put(micros)
+                if (draws := answered.get()) is None:
+                    raise _LoopEnded
+                m.bench.coarsest = max(m.bench.coarsest, draws.coarsest)
+
             try:
                 given = Request(step, first, self.model, window, self.reference, None, (*self.restore, *roots))
                 m = auditing(given, window=window)
@@ -134,7 +153,7 @@ class watch:
             except _LoopEnded:
                 pass
             except Exception as error:
-                print(f"lrscale.watch: not audited. {type(error).__name__}: {printable(str(error))[:300]}")
+                _say(f"{type(error).__name__}: {printable(str(error))[:300]}")
             finally:
                 asked.put(None)
 
@@ -144,15 +163,59 @@ class watch:
             while (micros := asked.get()) is not None:
                 with SharedDraws() as draws:
                     draws.restart()
-                    yield from micros
-                answered.put(True)
+                    for count, micro in enumerate(micros, 1):
+                        yield micro
+                        if updates.one_was_made() != (count == window) and (updates.are_of_optimizers or count < window):
+                            return False
+                answered.put(draws)
         finally:
-            answered.put(False)
+            answered.put(None)
             worker.join()
+        return True
+
+
+class _Updates:
+    """Tells whether the weights were updated: by an optimizer of torch, or else by hand.
+
+    `are_of_optimizers` says which of the two.
+    """
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters, self.before = parameters, [parameter.detach().clone() for parameter in parameters]
+        self.are_of_optimizers = self._is_new = False
+
+    def __enter__(self) -> "_Updates":
+        self._hook = register_optimizer_step_pre_hook(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def _count(self, *_: Any) -> None:
+        self.are_of_optimizers = self._is_new = True
+
+    def one_was_made(self) -> bool:
+        """Whether an optimizer took a step since this was asked last; without optimizers, whether the weights have changed."""
+        is_new, self._is_new = self._is_new, False
+        if self.are_of_optimizers:
+            return is_new
+        return not all(torch.equal(p, old) for p, old in zip(self.parameters, self.before, strict=True))
+
+    def until_one(self, batch: Any) -> Generator[Any, None, int | None]:
+        """Hands out a batch until the next update. Returns how often that was; None where no update came."""
+        for count in range(1, LONGEST_WINDOW):
+            yield batch
+            if self.one_was_made():
+                return count
+        return None
 
 
 class _LoopEnded(Exception):
     """The loop was left while it was audited."""
+
+
+def _say(why: str) -> None:
+    print(f"lrscale.watch: not audited. {why}")
 
 
 def _roots(frame: FrameType | None) -> list[Any]:
@@ -161,5 +224,7 @@ def _roots(frame: FrameType | None) -> list[Any]:
         frame = frame.f_back
     if frame is None:
         return []
-    names = names_of(frame.f_code)
-    return [*frame.f_locals.values(), *(frame.f_globals[name] for name in names if name in frame.f_globals)]
+    of_module = Names(frame.f_globals, names_of(frame.f_code))
+    if frame.f_locals is frame.f_globals:
+        return [of_module]
+    return [*(value for value in frame.f_locals.values() if not isinstance(value, NOT_HELD)), of_module]

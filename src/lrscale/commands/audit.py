@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ AUDIT_ABOUT = """\
 Run one update of your training step on compositions of a few examples, and say what it does to the gradient: whether it
 averages or sums, what the mean is over, whether accumulated micro-batches are one batch, and how the optimizer answers.
 
-STEP is FILE.py:NAME. The file is run. NAME is one of
+STEP is FILE.py:NAME. The file is run, as by an import: what stands under if __name__ == "__main__" is not, and it sees
+no arguments. NAME is one of
   a function without parameters  it returns (step, batch, model) or (step, batch, model, options); options is a dict with
                                  any of accumulation, reference, collate and restore, as for lrscale.audit
   a function with one parameter  it is the step itself; the file defines batch and model, and any of the options
@@ -45,7 +47,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog, parser.allow_abbrev = AUDIT_ABOUT, AUDIT_EXAMPLES, False
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("step", nargs="?", metavar="STEP", help="your training step: FILE.py:NAME or package.module:NAME")
-    parser.add_argument("--task", metavar="TASK", help="a lrscale.Task instead, FILE.py:NAME: see lrscale new-task")
+    parser.add_argument(
+        "--task", metavar="TASK", help="a lrscale.Task instead, FILE.py:NAME, with SGD of lr 0.1: see lrscale new-task"
+    )
     parser.add_argument("--reduction", help="of --task: mean, sum or sum_over_nominal (default: mean)")
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of --task: an option of its function; may be repeated"
@@ -60,13 +64,23 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     name = _check(options)
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer
+    with contextlib.redirect_stdout(sys.stderr), _as_script(name):  # what the user's code prints is no part of the answer
         audited = _load(name, options)
         audit = _audit(audited, name, options)
     _show(audit, options.format)
     if options.figure or options.record:
         _keep(audit, audited, name, options)
     return 0 if audit.ok else 1
+
+
+@contextlib.contextmanager
+def _as_script(name: str) -> Iterator[None]:
+    """Hides this program's own arguments, which a file that reads the command line would take for its own."""
+    kept, sys.argv = sys.argv, [name.rpartition(":")[0]]
+    try:
+        yield
+    finally:
+        sys.argv = kept
 
 
 def _check(options: argparse.Namespace) -> str:

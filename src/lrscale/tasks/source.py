@@ -24,7 +24,7 @@ TYPES: dict[str, Rule] = {
 }
 """The rules of parameters by their type. A parameter of another type takes any plain value."""
 PLAIN = Rule("must be a plain value", lambda v: v is None or isinstance(v, bool | int | float | str | list | tuple))
-ADVICE = "Write FILE.py:NAME, or package.module:NAME for installed code."
+ADVICE = "Write FILE.py:NAME, or package.module:NAME for code that is installed or in PYTHONPATH."
 
 
 class Source(NamedTuple):
@@ -238,7 +238,9 @@ def load_module(group: str, name: str, sha256: str) -> Any:
     except Refusal:
         raise
     except (Exception, SystemExit) as error:
-        raise Refusal(f"`{group}` {name:.200} must run, got {told(error, file)}.") from error
+        is_relative = isinstance(error, ImportError) and "relative import" in str(error)
+        advice = " Name it as a part of its package, with PYTHONPATH=FOLDER and package.module:NAME." if is_relative else ""
+        raise Refusal(f"`{group}` {name:.200} must run, got {told(error, file)}.{advice}") from error
 
 
 def _trusted(name: str, sha256: str) -> Path:
