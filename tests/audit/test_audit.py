@@ -112,6 +112,22 @@ def test_gradients_that_are_divided_after_the_backwards_are_a_mean() -> None:
     assert lrscale.audit(step, batch, net).kinds == {"sum"}
 
 
+def test_batch_norm_is_named_also_where_the_step_ends_in_eval_mode() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def step(micros: list[Any]) -> None:
+        net.train()
+        optimizer.zero_grad()
+        mean(net(micros[0][0]), micros[0][1]).backward()
+        optimizer.step()
+        net.eval()
+
+    net.eval()
+    assert lrscale.audit(step, (torch.randn(8, 3), torch.randn(8, 1)), net).kinds == {"batch norm"}
+
+
 def test_a_reference_tells_the_size() -> None:
     step, batch, net = made(lambda out, y: 3 * mean(out, y))
     audit = lrscale.audit(step, batch, net, reference=lambda b: mean(net(b[0]), b[1]))

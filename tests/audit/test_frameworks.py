@@ -61,6 +61,7 @@ from tests.configs import ROOT
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),  # Lightning, with many cores
+    pytest.mark.filterwarnings("ignore:The `srun` command is available"),  # Lightning, beside Slurm
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),  # Lightning, of torch
 ]
 DOCUMENT = ROOT / "src" / "lrscale" / "audit" / "FRAMEWORKS.md"

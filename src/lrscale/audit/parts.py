@@ -61,7 +61,7 @@ def _split(m: Auditing) -> tuple[list[list[int]], list[float], float, bool]:
 
 def _say_coupled(m: Auditing, rest: float) -> None:
     """Says why the gradient of the batch is not made of its parts' gradients."""
-    norms = [module for module in m.bench.state.modules if isinstance(module, NORMING) and module.training]
+    norms = [module for module in m.bench.state.modules if isinstance(module, NORMING)]  # the step may end in eval mode
     again = _rest_without_norms(m) if norms else rest
     if norms and again < m.accuracy:
         numbers = {"not from parts": rest}
