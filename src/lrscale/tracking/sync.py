@@ -5,8 +5,10 @@ from pathlib import Path
 
 from lrscale.errors import Failure, Refusal
 from lrscale.locks import study_lock
-from lrscale.tracking.client import answers, deliver, open_client
+from lrscale.tracking.client import answers, deliver
+from lrscale.tracking.lease import refused, running
 from lrscale.tracking.outbox import Outbox, deliver_all
+from lrscale.tracking.store import Store
 
 
 def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
@@ -37,5 +39,8 @@ def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
         with study_lock(study, [outbox.path]):
             if not uri.startswith("http") or not answers(uri):
                 raise Failure(f"{uri} does not answer: {len(entries)} records go on waiting in {outbox.path}.")
-            delivered.append((outbox, deliver_all(outbox, uri, partial(deliver, open_client(uri))), study))
+            store = Store(uri)
+            if claim := running(store, study):
+                raise refused(study, claim)
+            delivered.append((outbox, deliver_all(outbox, uri, partial(deliver, store.client)), study))
     return delivered
