@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lrscale.provenance import NUMBERS
-from lrscale.study.plan import Cell, Plan
+from lrscale.study.plan import Cell, Plan, exact_label
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.training.results import mean_objective
 
 LEEWAY = 1e-6
 """How far beyond an interval, relatively, a trial may lie: lattice points and factors are rounded."""
@@ -19,10 +20,14 @@ QUESTION = ("sampler", "intervals")
 
 
 class Sorted(NamedTuple):
-    """The recorded trials of a plan's cells: those that lie inside what the plan asks for, and those that are left out."""
+    """The recorded trials of a plan's cells: those that lie inside what the plan asks for, and those that are left out.
+
+    Each stands once. `unequal` has a sentence for each trial that is recorded more than once, with unequal objectives.
+    """
 
     used: list[TrialRecord]
     left_out: list[TrialRecord]
+    unequal: list[str]
 
 
 def settings_of(study: StudyRecord, cell: Cell) -> dict[str, Any]:
@@ -38,13 +43,33 @@ def asked_for(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 
 def sort_trials(plan: Plan, trials: Iterable[TrialRecord]) -> Sorted:
-    """Sorts the recorded trials of a plan's cells; trials of other cells are in neither part."""
+    """Sorts the recorded trials of a plan's cells; trials of other cells are in neither part.
+
+    Two processes of an older lrscale may each have recorded the same trial. The last of `trials` counts: a store lists the
+    trial that began first last.
+    """
     cells = {cell.id: cell for cell in plan.cells}
-    found = Sorted([], [])
+    same: dict[tuple[str, frozenset[tuple[str, float]]], list[TrialRecord]] = {}
     for trial in trials:
         if trial.cell in cells:
-            (found.used if _is_inside(plan, cells[trial.cell], trial) else found.left_out).append(trial)
+            same.setdefault((trial.cell, frozenset(trial.params.items())), []).append(trial)
+    found = Sorted([], [], [_unequal_remark(cells[t[0].cell], t) for t in same.values() if len({*map(_outcome, t)}) > 1])
+    for *_, trial in same.values():
+        (found.used if _is_inside(plan, cells[trial.cell], trial) else found.left_out).append(trial)
     return found
+
+
+def _outcome(trial: TrialRecord) -> str:
+    """Returns what must agree between two records of one trial, as text: nan equals nan there."""
+    return repr((trial.objectives, trial.diverged, trial.quantities))
+
+
+def _unequal_remark(cell: Cell, same: Sequence[TrialRecord]) -> str:
+    """Returns a sentence on one trial that is recorded more than once, and not equally."""
+    *others, used = same
+    found = ", ".join(f"{mean_objective(t.objectives)!r} in run {t.run_id}" for t in others if _outcome(t) != _outcome(used))
+    label = exact_label(cell.label, used.params)
+    return f"{label} is recorded more than once: {mean_objective(used.objectives)!r} in run {used.run_id} is used, not {found}."
 
 
 def question_of(settings: Mapping[str, Any]) -> str:
@@ -56,7 +81,7 @@ def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list
     """Returns a sentence for each kind of recorded trials that were made otherwise: how many, and what becomes of them."""
     plan, found = study.plan, sort_trials(study.plan, trials)
     cells = {cell.id: cell for cell in plan.cells}
-    remarks = [left_out_remark(plan, len(found.left_out))] if found.left_out else []
+    remarks = [*found.unequal, *([left_out_remark(plan, len(found.left_out))] if found.left_out else [])]
     asked = {cell.id: settings_of(study, cell) for cell in plan.cells}
     for key, what in (("intervals", "in another interval"), ("sampler", "by another sampler"), ("torch", "with another torch")):
         others = [t for t in found.used if t.settings and t.settings.get(key) != asked[t.cell][key]]
