@@ -7,15 +7,19 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from lrscale.errors import Refusal
 from lrscale.files import safe_name
+
+_T = TypeVar("_T")
 
 
 def is_locked(study: str, store: Path) -> bool:
@@ -85,6 +89,21 @@ def folder_lock(folders: Iterable[str]) -> Iterator[str]:
         f"`hydra.sweep.dir` must be a folder that no other sweep writes into now, got {tried}. "
         "Wait until that sweep ends, or take another folder."
     )
+
+
+def first_start(call: Callable[[], _T]) -> _T:
+    """Returns what a call returns that gets or creates something: the tables of a database, an experiment.
+
+    Where two processes are the first at the same moment, the second fails to create what it had not found. It then looks again.
+    """
+    for pause in (0.2, 0.5, 1.0):
+        try:
+            return call()
+        except Exception as error:
+            if not any(sign in str(error) for sign in ("exists", "EXISTS", "UNIQUE", "duplicate key", "Duplicate entry")):
+                raise
+            time.sleep(pause)
+    return call()
 
 
 @cache

@@ -17,6 +17,7 @@ import pytest
 from mlflow.entities import Run
 
 from lrscale.errors import Failure, Refusal
+from lrscale.locks import first_start
 from lrscale.tracking import lease
 from lrscale.tracking.lease import study_lease
 from lrscale.tracking.outbox import Outbox
@@ -125,7 +126,7 @@ def test_after_a_kill_the_same_machine_goes_on_at_once_and_another_watches_first
     monkeypatch.setattr(lease, "DEAD_SECONDS", 1000.0)
     assert "taken over" not in here(folder / "one", *options(server, "killed"), empty=False)
     assert_once(server, tiny, "killed")
-    process.wait()
+    process.communicate()
 
 
 def test_one_that_was_taken_over_stops_and_ends_nothing(folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,8 @@ def test_one_that_was_taken_over_stops_and_ends_nothing(folder: Path, server: Se
         assert said.splitlines()[-1].startswith("lrscale: slept was taken over by another process"), said
         assert trials_of(server, "slept") == recorded[0]
         assert [run.info.status for run in runs_of(server, "slept") if run.data.tags[KIND] == "study"] == ["RUNNING"]
-        assert not list(folder.glob("*.outbox"))
+        waiting = [entry["kind"] for path in folder.glob("*.outbox") for entry in Outbox(path).entries()]
+        assert "end" not in waiting  # it would end the run of the other
 
 
 def test_runs_of_others_in_the_same_experiment_are_never_ended(tiny: Path, folder: Path, server: Server) -> None:
@@ -200,3 +202,17 @@ def test_records_that_wait_are_not_delivered_into_a_study_that_another_runs(fold
     with study_lease(server.uri, "waits", print):
         assert "runs it since" in here(folder, "sync", status=2)
     assert len(outbox.entries()) == 1
+
+
+def test_only_a_first_start_that_another_was_faster_at_is_repeated() -> None:
+    errors = [ValueError("table trials already exists"), ValueError("UNIQUE constraint failed")]
+
+    def create() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "there"
+
+    assert first_start(create) == "there"
+    errors[:] = [ValueError("no such host"), ValueError("never asked")]
+    with pytest.raises(ValueError, match="no such host"):
+        first_start(create)

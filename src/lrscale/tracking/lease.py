@@ -27,15 +27,15 @@ from lrscale.tracking.client import Client, answers, sqlite_file
 from lrscale.tracking.schema import LEASE
 from lrscale.tracking.store import Store
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 BEAT_SECONDS = 10.0
 """Time between two signs of life of a holder, in seconds."""
 DEAD_SECONDS = 30.0
 """A claim on another machine is dead when it gave no sign of life for this time, in seconds."""
 SKEW_SECONDS = 5.0
 """A sign of life may lie this far in the future, in seconds, and still count as fresh. Beyond that the claim is watched."""
-LOOK_SECONDS = 0.3
+PAUSE_SECONDS = 0.3
 """Time between two readings of the claims while a starter waits, in seconds."""
 _held: set[str] = set()
 """The claims that this process holds now. A claim of this process that is not in it could not be given back: it is dead."""
@@ -123,10 +123,10 @@ class Lease:
     def check(self) -> None:
         """Raises Failure where another process has taken the study over."""
 
-    def guarded(self, function: Callable[P, T]) -> Callable[P, T]:
+    def guarded(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Returns a function that also checks, before and after, that this process still has the study."""
 
-        def call(*arguments: P.args, **options: P.kwargs) -> T:
+        def call(*arguments: _P.args, **options: _P.kwargs) -> _T:
             self.check()
             returned = function(*arguments, **options)
             self.check()
@@ -207,7 +207,7 @@ class SharedLease(Lease):
                 if claim.held and not has_said:
                     has_said = True
                     self.say(f"{self.study}: {claim.who} gives no sign of life. It is watched for {DEAD_SECONDS:.0f} s.")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(PAUSE_SECONDS)
 
     def _is_dead(self, claim: Claim) -> bool:
         """Returns whether a claim's process is gone, or gave no sign of life for long enough while this process watched."""

@@ -14,8 +14,9 @@ from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 
-from lrscale.errors import Failure
+from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, safe_name
+from lrscale.locks import first_start
 from lrscale.provenance import holder, source_tags
 from lrscale.spec import Compute
 from lrscale.study.document import document
@@ -25,7 +26,6 @@ from lrscale.study.settings import settings_of
 from lrscale.tracking.client import answers, deliver, failure
 from lrscale.tracking.datasets import datasets, own_data, own_schedule
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
-from lrscale.tracking.first import again, open_experiment
 from lrscale.tracking.outbox import Courier, Outbox, outbox_path
 from lrscale.tracking.reader import Reader
 from lrscale.tracking.schema import (
@@ -143,8 +143,19 @@ class Store(Reader):
         Raises:
           Refusal: the experiment was deleted.
         """
-        location = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
-        return open_experiment(self.client, name, location)
+
+        def get_or_create() -> str:
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
+                place = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
+                return str(self.client.create_experiment(name, artifact_location=place))
+            if experiment.lifecycle_stage != "active":
+                raise Refusal(
+                    f"`study_name` must not be that of a deleted experiment, got {name}. Restore it or take another name."
+                )
+            return str(experiment.experiment_id)
+
+        return first_start(get_or_create)
 
     def start_study(self, study: StudyRecord) -> StudyRecord:
         """Opens the parent run of a study. An earlier execution of the same plan has left one, which is used again.
@@ -168,7 +179,7 @@ class Store(Reader):
         values = (len(plan.cells), plan.n_trials, plan.sampler["name"], plan.objective)
         params = [Param(name, str(value)) for name, value in zip(STUDY_PARAMETERS, values, strict=True)]
         self.client.log_batch(run_id, params=params)
-        again(lambda: self.client.log_inputs(run_id, datasets(plan)))
+        first_start(lambda: self.client.log_inputs(run_id, datasets(plan)))
         self.client.log_dict(run_id, document(study), STUDY_FILE)
         run = self.client.get_run(run_id)
         self.seconds_before = float(run.data.tags.get(SECONDS, 0))
