@@ -22,12 +22,11 @@ QUESTION = ("sampler", "intervals")
 class Sorted(NamedTuple):
     """The recorded trials of a plan's cells: those that lie inside what the plan asks for, and those that are left out.
 
-    Each stands once. `unequal` has a sentence for each trial that is recorded more than once, with unequal objectives.
+    Each stands once.
     """
 
     used: list[TrialRecord]
     left_out: list[TrialRecord]
-    unequal: list[str]
 
 
 def settings_of(study: StudyRecord, cell: Cell) -> dict[str, Any]:
@@ -49,27 +48,37 @@ def sort_trials(plan: Plan, trials: Iterable[TrialRecord]) -> Sorted:
     trial that began first last.
     """
     cells = {cell.id: cell for cell in plan.cells}
-    same: dict[tuple[str, frozenset[tuple[str, float]]], list[TrialRecord]] = {}
-    for trial in trials:
-        if trial.cell in cells:
-            same.setdefault((trial.cell, frozenset(trial.params.items())), []).append(trial)
-    found = Sorted([], [], [_unequal_remark(cells[t[0].cell], t) for t in same.values() if len({*map(_outcome, t)}) > 1])
-    for *_, trial in same.values():
+    found = Sorted([], [])
+    for *_, trial in _together(plan, trials):
         (found.used if _is_inside(plan, cells[trial.cell], trial) else found.left_out).append(trial)
     return found
+
+
+def unequal_records(plan: Plan, trials: Iterable[TrialRecord]) -> list[str]:
+    """Returns a sentence for each trial of a plan's cells that is recorded more than once, and not equally."""
+    labels, remarks = {cell.id: cell.label for cell in plan.cells}, []
+    for *others, used in _together(plan, trials):
+        found = [f"{mean_objective(t.objectives)!r} in run {t.run_id}" for t in others if _outcome(t) != _outcome(used)]
+        if found:
+            trial = exact_label(labels[used.cell], used.params)
+            counts = f"{mean_objective(used.objectives)!r} in run {used.run_id} is used"
+            remarks.append(f"{trial} is recorded more than once: {counts}, not {', '.join(found)}.")
+    return remarks
+
+
+def _together(plan: Plan, trials: Iterable[TrialRecord]) -> Iterable[list[TrialRecord]]:
+    """Returns the records of each trial of a plan's cells. A trial of a probe has no lr, and is known by its number."""
+    cells = {cell.id for cell in plan.cells}
+    same: dict[tuple[Any, ...], list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.cell in cells:
+            same.setdefault((trial.cell, frozenset(trial.params.items()) or trial.number), []).append(trial)
+    return same.values()
 
 
 def _outcome(trial: TrialRecord) -> str:
     """Returns what must agree between two records of one trial, as text: nan equals nan there."""
     return repr((trial.objectives, trial.diverged, trial.quantities))
-
-
-def _unequal_remark(cell: Cell, same: Sequence[TrialRecord]) -> str:
-    """Returns a sentence on one trial that is recorded more than once, and not equally."""
-    *others, used = same
-    found = ", ".join(f"{mean_objective(t.objectives)!r} in run {t.run_id}" for t in others if _outcome(t) != _outcome(used))
-    label = exact_label(cell.label, used.params)
-    return f"{label} is recorded more than once: {mean_objective(used.objectives)!r} in run {used.run_id} is used, not {found}."
 
 
 def question_of(settings: Mapping[str, Any]) -> str:
@@ -81,7 +90,8 @@ def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list
     """Returns a sentence for each kind of recorded trials that were made otherwise: how many, and what becomes of them."""
     plan, found = study.plan, sort_trials(study.plan, trials)
     cells = {cell.id: cell for cell in plan.cells}
-    remarks = [*found.unequal, *([left_out_remark(plan, len(found.left_out))] if found.left_out else [])]
+    remarks = unequal_records(plan, trials)
+    remarks += [left_out_remark(plan, len(found.left_out))] if found.left_out else []
     asked = {cell.id: settings_of(study, cell) for cell in plan.cells}
     for key, what in (("intervals", "in another interval"), ("sampler", "by another sampler"), ("torch", "with another torch")):
         others = [t for t in found.used if t.settings and t.settings.get(key) != asked[t.cell][key]]
