@@ -96,15 +96,6 @@ def is_gone(claim: Claim) -> bool:
     return is_other or (claim.pid == os.getpid() and claim.uid not in _held)
 
 
-def running(store: Store, study: str) -> Claim | None:
-    """Returns the claim of the process that runs a study now, as far as its last sign of life tells; None where there is none."""
-    experiment = store.client.get_experiment_by_name(study)
-    for claim in claims_of(experiment.tags) if experiment is not None else []:
-        if claim.held and not is_gone(claim) and time.time() - claim.sign <= DEAD_SECONDS:
-            return claim
-    return None
-
-
 def refused(study: str, claim: Claim) -> Refusal:
     """Returns the Refusal that names the process that runs a study."""
     return Refusal(
