@@ -1,16 +1,25 @@
-"""Lock files that let only one process run a study, or write into a folder.
+"""Lock files that let only one process run a study, or write into a folder; and whether a process of this machine lives.
 
 The operating system releases a lock when its process ends.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import hashlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from lrscale.errors import Refusal
 from lrscale.files import safe_name
+
+_T = TypeVar("_T")
 
 
 def is_locked(study: str, store: Path) -> bool:
@@ -80,3 +89,50 @@ def folder_lock(folders: Iterable[str]) -> Iterator[str]:
         f"`hydra.sweep.dir` must be a folder that no other sweep writes into now, got {tried}. "
         "Wait until that sweep ends, or take another folder."
     )
+
+
+def first_start(call: Callable[[], _T]) -> _T:
+    """Returns what a call returns that gets or creates something: the tables of a database, an experiment.
+
+    Where two processes are the first at the same moment, the second fails to create what it had not found. It then looks again.
+    """
+    for pause in (0.2, 0.5, 1.0):
+        try:
+            return call()
+        except Exception as error:
+            if not any(sign in str(error) for sign in ("exists", "EXISTS", "UNIQUE", "duplicate key", "Duplicate entry")):
+                raise
+            time.sleep(pause)
+    return call()
+
+
+@cache
+def this_machine() -> str:
+    """Returns a name that only processes share which see each other's process ids: one start of one machine or container.
+
+    Where that cannot be told, as on macOS and Windows, it is a name of this process alone.
+    """
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return secrets.token_hex(8)
+    return hashlib.sha256(f"{start} {socket.gethostname()}".encode()).hexdigest()[:16]
+
+
+def birth(pid: int) -> str | None:
+    """Returns when a process of this machine started, in ticks since the machine's start; None where no such process lives.
+
+    The text is empty where that cannot be told, as on macOS and Windows.
+    """
+    if not Path("/proc/self/stat").exists():
+        return ""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        with suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return None
+        return ""
+    return None if fields[0] in "ZX" else fields[19]

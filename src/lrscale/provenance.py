@@ -1,5 +1,6 @@
 """Provenance: the versions, machine, user and commit that a record names, because numbers depend on more than the config."""
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -67,6 +68,18 @@ def commit() -> str:
     if head is None:
         return "unknown"
     return f"{head} with changes" if _git("status", "--porcelain", "--", *SOURCE) else head
+
+
+def who() -> str:
+    """Returns the user and the machine: user@host."""
+    import socket
+
+    return f"{source_tags()['mlflow.user']}@{socket.gethostname()}"
+
+
+def holder() -> str:
+    """Returns which process this is: user@host, its id and its folder."""
+    return f"{who()}, process {os.getpid()}, {os.getcwd()}"
 
 
 @cache

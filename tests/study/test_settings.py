@@ -7,7 +7,7 @@ import pytest
 
 from lrscale.study.plan import Cell, Plan, TunedInterval, Twin
 from lrscale.study.records import StudyRecord, TrialRecord
-from lrscale.study.settings import question_of, remarks_on_trials, settings_of, sort_trials
+from lrscale.study.settings import question_of, remarks_on_trials, settings_of, sort_trials, unequal_records
 from tests import studies
 
 LR = "optimizer.lr"
@@ -42,6 +42,18 @@ def test_trials_outside_are_left_out_and_those_inside_are_used() -> None:
     text = said(narrow, trials)
     assert "2 recorded trials outside what is asked (optimizer.lr = 0.05 to 0.5): left out." in text
     assert "1 recorded trial made in another interval, inside what is asked: used." in text
+
+
+def test_a_trial_that_is_recorded_twice_counts_once_and_unequal_records_are_named() -> None:
+    plan = make_plan()
+    first, other = replace(trial(0.1, plan), run_id="first"), trial(1.0, plan, 1)
+    equal, unequal = replace(first, run_id="equal"), replace(first, run_id="unequal", objectives=(2.0,))
+    assert sort_trials(plan, [equal, other, first]) == ([first, other], [])
+    assert said(plan, [equal, other, first]) == ""
+    assert sort_trials(plan, [unequal, equal, other, first]) == ([first, other], [])
+    named = "sum b4 lr 0.1 is recorded more than once: 1.0 in run first is used, not 2.0 in run unequal."
+    assert said(plan, [unequal, equal, other, first]) == named
+    assert unequal_records(plan, [unequal, equal, other, first]) == [named]
 
 
 def test_the_interval_of_a_twin_is_its_own() -> None:

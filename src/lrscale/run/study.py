@@ -26,6 +26,7 @@ from lrscale.study.claims import check_claims
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
 from lrscale.tracking.client import check_uri, sqlite_file
+from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path
 from lrscale.tracking.store import Store, Undelivered
 from lrscale.training.device import described
@@ -70,8 +71,8 @@ def run_study(
     if report is None:
         check_folder(Path("studies"))
     console = console or Console(highlight=False, markup=False, emoji=False)
-    with study_lock(plan.study, store_files(setup)):
-        _carry_out(plan, setup, launch, report, rounds, at_start, console, Stopwatch())
+    with study_lease(setup.uri, plan.study, console.print) as lease, study_lock(plan.study, store_files(setup)):
+        _carry_out(plan, setup, lease, lease.guarded(launch), report, rounds, at_start, console, Stopwatch())
 
 
 def store_files(setup: Setup) -> list[Path]:
@@ -86,6 +87,7 @@ def store_files(setup: Setup) -> list[Path]:
 def _carry_out(
     plan: Plan,
     setup: Setup,
+    lease: Lease,
     launch: Launch,
     report: Report | None,
     rounds: RecordedRounds | None,
@@ -98,6 +100,7 @@ def _carry_out(
 
     with watch.phase("opening stores"):  # a signal may stop this at once: a database is created in one move, or not at all
         store = Store(setup.uri)
+        store.check = lease.check
         storage = open_storage(setup.storage)
         if store.is_server:
             store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study)
@@ -130,7 +133,8 @@ def _carry_out(
         with uninterrupted(), suppress(Failure):  # if this fails too, the first error is the one to show
             complete = isinstance(error, Undelivered)
             status = "FINISHED" if complete else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            store.finish_study(study.run_id, status, seconds)
+            if not lease.is_lost:  # else the run is that of another process
+                store.finish_study(study.run_id, status, seconds)
             if (waiting := store.part()) and not complete:
                 console.print(f"{waiting} records wait on disk. To deliver them, run the same command again or lrscale sync.")
         raise

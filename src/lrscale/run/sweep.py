@@ -23,6 +23,7 @@ from lrscale.study.script import Returned
 from lrscale.study.space import Space, space_in_words
 from lrscale.tracking.client import check_uri, sqlite_file
 from lrscale.tracking.job_runs import sweep_run
+from lrscale.tracking.lease import study_lease
 from lrscale.tracking.store import Store
 
 
@@ -67,7 +68,10 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
     check_uri(plan.uri)
     check_storage(plan.storage)
     files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
-    with study_lock(plan.name, files or [Path("optuna.journal")]), ExitStack() as locks:
+    console = Console(highlight=False, markup=False, emoji=False)
+    with ExitStack() as locks:
+        lease = locks.enter_context(study_lease(plan.uri, plan.name, console.print))
+        locks.enter_context(study_lock(plan.name, files or [Path("optuna.journal")]))
         with uninterrupted():
             sweep = Sweep(
                 plan.name, open_storage(plan.storage), plan.space, plan.direction, plan.sampler, plan.fixed_config,
@@ -78,15 +82,17 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
             run_id = sweep_run(store, experiment, plan.name, _asked(plan))
         status = "FAILED"
         try:
-            jobs = open_jobs(store, experiment, run_id, find_folders, make_launch, plan.n_jobs, plan.retries, locks)
-            _Loop(plan, sweep, jobs).run(Console(highlight=False, markup=False, emoji=False))
+            ways = (find_folders, lambda folder: lease.guarded(make_launch(folder)), plan.n_jobs, plan.retries, locks)
+            jobs = open_jobs(store, experiment, run_id, *ways)
+            _Loop(plan, sweep, jobs).run(console)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
             with uninterrupted():
-                store.finish_study(run_id, status)
+                if not lease.is_lost:  # else the run is that of another process
+                    store.finish_study(run_id, status)
 
 
 def _asked(plan: SweepPlan) -> dict[str, Any]:

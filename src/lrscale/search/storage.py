@@ -8,6 +8,7 @@ from optuna.study import Study
 
 from lrscale.errors import Refusal
 from lrscale.files import can_write
+from lrscale.locks import first_start
 from lrscale.search.journal import Journal
 from lrscale.study.plan import Plan
 
@@ -49,7 +50,7 @@ def open_storage(url: str) -> BaseStorage:
     """
     try:
         if "://" in url:
-            return optuna.storages.get_storage(url)
+            return first_start(lambda: optuna.storages.get_storage(url))
         return JournalStorage(Journal(url))
     except Refusal:
         raise

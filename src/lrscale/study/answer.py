@@ -9,7 +9,7 @@ from lrscale.study.claims import Verdict, verdicts
 from lrscale.study.families import CellAnswer, Family, Measurement, answer_cell, answer_family, batch_ranges
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord, TrialRecord
-from lrscale.study.settings import sort_trials
+from lrscale.study.settings import sort_trials, unequal_records
 from lrscale.study.twins import STEP_AXES, shared_axes
 from lrscale.study.verdict import has_one_seed
 
@@ -36,7 +36,7 @@ class Answer:
 
     A study whose lr was tuned has `families` of cells. A study that ran a probe has `measurements` instead. `slopes`
     has one entry for each family, reduction and range. `verdicts` holds the outcome of each claim. `left_out` is the number
-    of recorded trials that lie outside what the plan asks for.
+    of recorded trials that lie outside what the plan asks for. `unequal` has a sentence for each trial with unequal records.
     """
 
     study: StudyRecord
@@ -45,6 +45,7 @@ class Answer:
     slopes: tuple[Slope, ...]
     verdicts: tuple[Verdict, ...]
     left_out: int = 0
+    unequal: tuple[str, ...] = ()
 
     @property
     def plan(self) -> Plan:
@@ -82,7 +83,7 @@ def answer(study: StudyRecord, trials: Sequence[TrialRecord]) -> Answer:
         shared = repr(sorted(shared_axes(cell).items()))
         families.setdefault(shared, []).append(_as_its_reference(answers[cell.id], answers))
     answered = tuple(answer_family(cells, _base(cells, families.values())) for cells in families.values())
-    return replace(answer_of(study, answered, ()), left_out=len(found.left_out))
+    return replace(answer_of(study, answered, ()), left_out=len(found.left_out), unequal=tuple(unequal_records(plan, trials)))
 
 
 def _as_its_reference(cell: CellAnswer, answers: Mapping[str, CellAnswer]) -> CellAnswer:

@@ -19,6 +19,7 @@ def remarks(answer: Answer) -> list[str]:
     left_out = [left_out_remark(answer.plan, answer.left_out)] if answer.left_out else []
     widened = widening_remarks(answer.plan, answer.cells)
     return [
+        *answer.unequal,
         *left_out,
         *widened,
         *companion_remarks(answer.plan, answer.cells),

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from lrscale.provenance import NUMBERS
 from lrscale.spec import is_own
-from lrscale.study.plan import Cell, Plan
+from lrscale.study.plan import Cell, Plan, exact_label
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.training.results import mean_objective
 
 LEEWAY = 1e-6
 """How far beyond an interval, relatively, a trial may lie: lattice points and factors are rounded."""
@@ -29,7 +30,10 @@ OLDER_TRIALS = {"device": "cpu"}
 
 
 class Sorted(NamedTuple):
-    """The recorded trials of a plan's cells: those that lie inside what the plan asks for, and those that are left out."""
+    """The recorded trials of a plan's cells: those that lie inside what the plan asks for, and those that are left out.
+
+    Each stands once.
+    """
 
     used: list[TrialRecord]
     left_out: list[TrialRecord]
@@ -55,13 +59,43 @@ def asked_for(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 
 def sort_trials(plan: Plan, trials: Iterable[TrialRecord]) -> Sorted:
-    """Sorts the recorded trials of a plan's cells; trials of other cells are in neither part."""
+    """Sorts the recorded trials of a plan's cells; trials of other cells are in neither part.
+
+    Two processes of an older lrscale may each have recorded the same trial. The last of `trials` counts: a store lists the
+    trial that began first last.
+    """
     cells = {cell.id: cell for cell in plan.cells}
     found = Sorted([], [])
+    for *_, trial in _together(plan, trials):
+        (found.used if _is_inside(plan, cells[trial.cell], trial) else found.left_out).append(trial)
+    return found
+
+
+def unequal_records(plan: Plan, trials: Iterable[TrialRecord]) -> list[str]:
+    """Returns a sentence for each trial of a plan's cells that is recorded more than once, and not equally."""
+    labels, remarks = {cell.id: cell.label for cell in plan.cells}, []
+    for *others, used in _together(plan, trials):
+        found = [f"{mean_objective(t.objectives)!r} in run {t.run_id}" for t in others if _outcome(t) != _outcome(used)]
+        if found:
+            trial = exact_label(labels[used.cell], used.params)
+            counts = f"{mean_objective(used.objectives)!r} in run {used.run_id} is used"
+            remarks.append(f"{trial} is recorded more than once: {counts}, not {', '.join(found)}.")
+    return remarks
+
+
+def _together(plan: Plan, trials: Iterable[TrialRecord]) -> Iterable[list[TrialRecord]]:
+    """Returns the records of each trial of a plan's cells. A trial of a probe has no lr, and is known by its number."""
+    cells = {cell.id for cell in plan.cells}
+    same: dict[tuple[Any, ...], list[TrialRecord]] = {}
     for trial in trials:
         if trial.cell in cells:
-            (found.used if _is_inside(plan, cells[trial.cell], trial) else found.left_out).append(trial)
-    return found
+            same.setdefault((trial.cell, frozenset(trial.params.items()) or trial.number), []).append(trial)
+    return same.values()
+
+
+def _outcome(trial: TrialRecord) -> str:
+    """Returns what must agree between two records of one trial, as text: nan equals nan there."""
+    return repr((trial.objectives, trial.diverged, trial.quantities))
 
 
 def question_of(settings: Mapping[str, Any]) -> str:
@@ -73,7 +107,8 @@ def remarks_on_trials(study: StudyRecord, trials: Sequence[TrialRecord]) -> list
     """Returns a sentence for each kind of recorded trials that were made otherwise: how many, and what becomes of them."""
     plan, found = study.plan, sort_trials(study.plan, trials)
     cells = {cell.id: cell for cell in plan.cells}
-    remarks = [left_out_remark(plan, len(found.left_out))] if found.left_out else []
+    remarks = unequal_records(plan, trials)
+    remarks += [left_out_remark(plan, len(found.left_out))] if found.left_out else []
     asked = {cell.id: settings_of(study, cell) for cell in plan.cells}
     for key, what in OTHERWISE.items():
         others = [

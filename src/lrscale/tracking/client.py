@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
+from lrscale.locks import first_start
 from lrscale.tracking.schema import UID
 
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # all that it would log is also raised, and `Client` reports it
@@ -77,7 +78,7 @@ def open_client(uri: str) -> Client:
     file = sqlite_file(uri)
     try:
         if file is None:
-            client = MlflowClient(uri)
+            client = first_start(lambda: MlflowClient(uri))  # creates the tables of a database that has none
         else:
             make_database(file)
             check_database(file)

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from mlflow.entities import Metric, Param, RunTag
 
 from lrscale.errors import printable
-from lrscale.provenance import source_tags
+from lrscale.provenance import holder, source_tags
 from lrscale.study.script import Returned
 from lrscale.tracking.reader import PAGE
-from lrscale.tracking.schema import JOB, JOB_FILE, JOB_KEY, KIND, PARENT, RETURNED
+from lrscale.tracking.schema import HOLDER, JOB, JOB_FILE, JOB_KEY, KIND, PARENT, RETURNED
 from lrscale.tracking.store import Store
 
 MOST_POINTS = 250
@@ -145,7 +145,9 @@ def sweep_run(store: Store, experiment: str, name: str, values: Mapping[str, Any
     if found:
         run_id = str(found[0].info.run_id)
         store.client.update_run(run_id, status="RUNNING")
+        store.tag_run(run_id, {HOLDER: holder()})
     else:
-        run_id = str(store.client.create_run(experiment, tags={KIND: "sweep", **source_tags()}, run_name=name).info.run_id)
+        tags = {KIND: "sweep", HOLDER: holder(), **source_tags()}
+        run_id = str(store.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
     store.client.log_text(run_id, json.dumps(values, indent=1, default=str), "sweep.json")
     return run_id

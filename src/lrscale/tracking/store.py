@@ -16,7 +16,8 @@ from mlflow.entities import Metric, Param, RunTag
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, safe_name
-from lrscale.provenance import source_tags
+from lrscale.locks import first_start
+from lrscale.provenance import holder, source_tags
 from lrscale.spec import Compute
 from lrscale.study.document import document
 from lrscale.study.plan import Cell, trial_label, with_values
@@ -34,6 +35,7 @@ from lrscale.tracking.schema import (
     COLOUR,
     COMPUTE,
     EXECUTED,
+    HOLDER,
     IN_SUMMARY,
     KIND,
     MADE_BY,
@@ -59,7 +61,8 @@ class Undelivered(Failure):
 class Store(Reader):
     """An MLflow store that is read and written: a database on this machine, or a server.
 
-    `keep` writes an entry: either at once, or to disk first (see `keep_on_disk`).
+    `keep` writes an entry: either at once, or to disk first (see `keep_on_disk`). `check` raises Failure where another process
+    has taken the study over; it is called before each record that was kept on disk is delivered.
     """
 
     def __init__(self, uri: str) -> None:
@@ -72,6 +75,7 @@ class Store(Reader):
         super().__init__(uri)
         self.keep: Callable[[Mapping[str, Any]], object] = partial(deliver, self.client)
         self.courier: Courier | None = None
+        self.check: Callable[[], object] = lambda: None
         self.seconds_before = 0.0
 
     @property
@@ -90,8 +94,12 @@ class Store(Reader):
           Failure: the server went away during the delivery of older records.
           Refusal: the file holds records for another server, or a damaged line.
         """
-        self.courier = Courier(Outbox(outbox), self.uri, study, partial(deliver, self.client), partial(answers, self.uri))
+        self.courier = Courier(Outbox(outbox), self.uri, study, self._deliver, partial(answers, self.uri))
         self.keep = self.courier.put
+
+    def _deliver(self, entry: Mapping[str, Any], in_doubt: bool) -> None:
+        self.check()
+        deliver(self.client, entry, in_doubt)
 
     def settle(self, study: str) -> None:
         """Waits until all records are delivered.
@@ -135,15 +143,19 @@ class Store(Reader):
         Raises:
           Refusal: the experiment was deleted.
         """
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is not None:
+
+        def get_or_create() -> str:
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
+                place = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
+                return str(self.client.create_experiment(name, artifact_location=place))
             if experiment.lifecycle_stage != "active":
                 raise Refusal(
                     f"`study_name` must not be that of a deleted experiment, got {name}. Restore it or take another name."
                 )
             return str(experiment.experiment_id)
-        location = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+
+        return first_start(get_or_create)
 
     def start_study(self, study: StudyRecord) -> StudyRecord:
         """Opens the parent run of a study. An earlier execution of the same plan has left one, which is used again.
@@ -160,14 +172,14 @@ class Store(Reader):
         if earlier:
             run_id = str(earlier[0].info.run_id)
             self.client.update_run(run_id, status="RUNNING")
-            self.client.set_tag(run_id, EXECUTED, now)
+            self.tag_run(run_id, {EXECUTED: now, HOLDER: holder()})
         else:
-            tags = {KIND: "study", PLAN: plan.id, EXECUTED: now, **source_tags()}
+            tags = {KIND: "study", PLAN: plan.id, EXECUTED: now, HOLDER: holder(), **source_tags()}
             run_id = str(self.client.create_run(experiment, tags=tags, run_name=f"study {plan.study}").info.run_id)
         values = (len(plan.cells), plan.n_trials, plan.sampler["name"], plan.objective)
         params = [Param(name, str(value)) for name, value in zip(STUDY_PARAMETERS, values, strict=True)]
         self.client.log_batch(run_id, params=params)
-        self.client.log_inputs(run_id, datasets(plan))
+        first_start(lambda: self.client.log_inputs(run_id, datasets(plan)))
         self.client.log_dict(run_id, document(study), STUDY_FILE)
         run = self.client.get_run(run_id)
         self.seconds_before = float(run.data.tags.get(SECONDS, 0))
@@ -293,14 +305,23 @@ class Store(Reader):
     def drop_unfinished(self, experiment: str, but: str) -> None:
         """Deletes the trials that a killed process had written only in part, and ends the studies that it left running.
 
+        On a server, only what belongs to a study that took the lease is touched: this process holds the lease now, so the
+        process of any other such study has ended. Runs of other programs are never touched.
+
         Args:
           experiment: the id of the experiment.
           but: the id of the study's run that is executed now; it stays as it is.
         """
-        for run in self._runs(experiment, "attributes.status = 'RUNNING'"):
-            if run.data.tags.get(KIND) in ("trial", "crash"):
+        left = [run for run in self._runs(experiment, "attributes.status = 'RUNNING'") if run.info.run_id != but]
+        studies = self._runs(experiment, f"tags.`{HOLDER}` LIKE '%'") if left and self.file is None else ()
+        ours = {but} | {run.info.run_id for run in studies}
+        for run in left:
+            kind, owner = run.data.tags.get(KIND), run.data.tags.get(PARENT, run.info.run_id)
+            if kind is None or (self.file is None and owner not in ours):
+                continue
+            if kind in ("trial", "crash"):
                 self.client.delete_run(run.info.run_id)
-            elif run.info.run_id != but:
+            else:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def writable(self) -> bool:

@@ -1,12 +1,15 @@
 """Delivers the records that wait on disk for servers that were away: `lrscale sync`."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from lrscale.errors import Failure, Refusal
 from lrscale.locks import study_lock
-from lrscale.tracking.client import answers, deliver, open_client
+from lrscale.tracking.client import answers, deliver
+from lrscale.tracking.lease import study_lease
 from lrscale.tracking.outbox import Outbox, deliver_all
+from lrscale.tracking.store import Store
 
 
 def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
@@ -37,5 +40,8 @@ def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
         with study_lock(study, [outbox.path]):
             if not uri.startswith("http") or not answers(uri):
                 raise Failure(f"{uri} does not answer: {len(entries)} records go on waiting in {outbox.path}.")
-            delivered.append((outbox, deliver_all(outbox, uri, partial(deliver, open_client(uri))), study))
+            store = Store(uri)
+            is_study = store.client.get_experiment_by_name(study) is not None  # and not a single training
+            with study_lease(uri, study, print) if is_study else nullcontext():
+                delivered.append((outbox, deliver_all(outbox, uri, partial(deliver, store.client)), study))
     return delivered
