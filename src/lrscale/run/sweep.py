@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from lrscale.errors import Failure
+from lrscale.errors import Failure, masked
 from lrscale.locks import study_lock
 from lrscale.run.progress import Display
 from lrscale.run.script_jobs import Job, ScriptJobs
@@ -167,7 +167,9 @@ class _Loop:
             return
         values = ", ".join(f"{key}={value}" for key, value in best.params.items())
         console.print(f"best     {best.value:.6g} in trial {best.number}: {values}", soft_wrap=True)
-        console.print(f"records  {self.jobs.folder}, MLflow experiment {self.plan.name} in {self.plan.uri}", soft_wrap=True)
+        console.print(
+            f"records  {self.jobs.folder}, MLflow experiment {self.plan.name} in {masked(self.plan.uri)}", soft_wrap=True
+        )
 
 
 def _short(value: Any) -> str:
