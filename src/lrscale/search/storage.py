@@ -7,7 +7,8 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import Study
 
 from lrscale.errors import Refusal
-from lrscale.files import can_write
+from lrscale.files import can_write, reason
+from lrscale.rules import database_url
 from lrscale.search.journal import Journal
 from lrscale.study.plan import Plan
 
@@ -49,14 +50,13 @@ def open_storage(url: str) -> BaseStorage:
     """
     try:
         if "://" in url:
-            return optuna.storages.get_storage(url)
+            return optuna.storages.get_storage(database_url("hydra.sweeper.storage", url))
         return JournalStorage(Journal(url))
     except Refusal:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refusal(
-            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {reason} "
+            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {reason(error)}. "
             "Or take a file or a database of its own."
         ) from None
 
