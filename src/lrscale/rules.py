@@ -68,6 +68,15 @@ def shown(value: object) -> str:
     return reprlib.repr(masked(value) if isinstance(value, str) else value)
 
 
+DATABASE_WAYS = {
+    "password": "Correct user and password in its URL; for PostgreSQL, PGPASSWORD and ~/.pgpass work too.",
+    "does not exist": "Make it first, such as with PostgreSQL's createdb.",
+    "onnection refused": "Start the database.",
+    "locate revision": "It holds the tables of another program, or of a newer version: take a database of its own.",
+}
+"""The way out of an error of a database server, by a part of its text."""
+
+
 def database_url(field: str, url: str) -> str:
     """Returns the URL with which SQLAlchemy reaches a database: for PostgreSQL that of the driver psycopg 3.
 

@@ -65,7 +65,7 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
       Failure: more trials failed than `max_failure_rate` allows.
     """
     check_uri(plan.uri)
-    check_storage(plan.storage)
+    check_storage(plan.storage, plan.uri)
     files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
     with study_lock(plan.name, files or [Path("optuna.journal")]), ExitStack() as locks:
         with uninterrupted():

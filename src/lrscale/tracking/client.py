@@ -18,6 +18,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
+from alembic.util.exc import CommandError
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
@@ -26,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
-from lrscale.rules import database_url, shown
+from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.tracking.schema import UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -36,12 +37,6 @@ SET_ASIDE = (
     "Where it was, lrscale sync --set-aside sets the waiting records aside, and the command of the study then trains and "
     "records again what the server lacks."
 )
-DATABASE_WAYS = {
-    "password": "Correct user and password in its URL; for PostgreSQL, PGPASSWORD and ~/.pgpass work too.",
-    "does not exist": "Make it first, such as with PostgreSQL's createdb.",
-    "onnection refused": "Start the database.",
-}
-"""The way out of an error of a database server, by a part of its text."""
 WAYS_OUT = {
     "full": "Make room, and the same command goes on.",
     "readonly": "Make it writable, and the same command goes on.",
@@ -98,28 +93,35 @@ def open_client(uri: str) -> Client:
     # MLflow caches stores by URI; with a relative path it would use the old store after a change of folder
     address = database_url("tracking.uri", uri) if file is None else f"sqlite:///{file}"
     try:
-        if file is None:
-            check_connection(address)
-        else:
+        if file is not None:
             make_database(file)
             check_database(file)
         MlflowClient(address).search_experiments(max_results=1)
-    except (*ERRORS, ImportError) as error:
+    except (*ERRORS, CommandError) as error:
         text = reason(error)
         if "full" in text or "No space" in text:
             raise failure(uri, error) from error
-        way_out = next((way for sign, way in DATABASE_WAYS.items() if file is None and sign in text), "")
+        way_out = DATABASE_WAYS["locate revision"] if "locate revision" in text else ""
         raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {text}. {way_out}") from None
     return Client(address)
 
 
-def check_connection(url: str) -> None:
-    """Connects to a database server once, and raises SQLAlchemyError where it cannot. MLflow would try for minutes."""
-    engine = create_sqlalchemy_engine(url)
+def database_trouble(url: str) -> str | None:
+    """Connects to a database server once; MLflow would try for minutes.
+
+    Returns:
+      None where it answers; else the reason and the way out, as sentences.
+    """
     try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
+        engine = create_sqlalchemy_engine(url)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except (*ERRORS, ImportError) as error:
+        text = reason(error)
+        return f"{text}. {next((way for sign, way in DATABASE_WAYS.items() if sign in text), '')}".rstrip()
+    return None
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -175,8 +177,8 @@ def check_uri(uri: object) -> None:
         )
     file = sqlite_file(uri)
     if file is None:
-        database_url("tracking.uri", uri)
-        if uri.startswith("http") and (told := trouble(uri)) is not None:
+        url = database_url("tracking.uri", uri)
+        if (told := trouble(uri) if uri.startswith("http") else database_trouble(url)) is not None:
             raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {told}")
         return
     if any(mark in str(file) for mark in "?#%"):  # MLflow reads them as parts of a URL, and writes to another place
