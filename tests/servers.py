@@ -42,15 +42,15 @@ def free_port() -> int:
 
 
 class Server:
-    """An MLflow server on a folder with a database, always on the same port."""
+    """An MLflow server on a folder with a database, or on a database elsewhere, always on the same port."""
 
-    def __init__(self, folder: Path, password: str | None = None) -> None:
-        self.folder, self.port, self.password = folder, free_port(), password
+    def __init__(self, folder: Path, password: str | None = None, database: str = "sqlite:///mlflow.db") -> None:
+        self.folder, self.port, self.password, self.database = folder, free_port(), password, database
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        store = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts"]
+        store = ["--backend-store-uri", self.database, "--artifacts-destination", "artifacts"]
         command = [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1", "--host", "127.0.0.1"]
         login = {}
         if self.password is not None:
