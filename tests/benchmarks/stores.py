@@ -1,12 +1,12 @@
 """Measures what a trial costs in each store, and the reading of 10,000 trials: SQLite, PostgreSQL, and a server on each.
 
-pip install -e '.[test]' && python -m tests.benchmarks.stores      (Debian's package postgresql; 15 minutes)
+pip install -e '.[test]' && python -m tests.benchmarks.stores      (Debian's package postgresql; 20 minutes or more)
 """
 
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,8 +108,13 @@ def measure(kind: str, database: str, folder: Path, like: StudyRecord, result: R
 def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as place, postgres(Path(place)) as database:
-        folder = Path(name)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        tempfile.TemporaryDirectory() as place,
+        postgres(Path(place)) as database,
+        chdir(name),
+    ):
+        folder = Path(name)  # without a server MLflow keeps artifacts in the working folder
         here(folder, "run", "-m", *TINY)
         like = Store(f"sqlite:///{folder / 'mlflow.db'}").study(STUDY)
         result, *_ = job.work(with_values(like.plan.cells[0].config, {LR: [0.01]}), Compute())

@@ -49,6 +49,7 @@ def test_a_database_that_cannot_be_used_says_why(url: str, folder: Path, monkeyp
     away = url.rpartition(":")[0] + f":{free_port()}/mlflow"
     said = here(folder, "run", "-m", *TINY, f"tracking.uri={url}", f"tracking.storage={url}", status=2, empty=False)
     assert "must not be the database of `tracking.uri`" in said
+    check_storage(optuna_of(url), url)  # makes Optuna's tables
     said = here(folder, "status", "--tracking-uri", optuna_of(url), status=2)
     assert "holds the tables of another program" in said and said.count("\n") == 1
     for uri, reason in ((wrong, "PGPASSWORD"), (nothing, "createdb"), (away, "Start the database")):
