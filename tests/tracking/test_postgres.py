@@ -1,6 +1,8 @@
 """PostgreSQL for MLflow's store and for Optuna's: the numbers of SQLite, and no password in any record."""
 
+import gc
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,15 @@ from tests.run.test_study import lrs_of
 from tests.servers import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Optuna closes no connection
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collects the connections that Optuna leaves open, while their warnings are no errors."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def optuna_of(url: str) -> str:
