@@ -1,21 +1,75 @@
 """The two errors that users see: a Refusal comes before anything is written, a Failure comes later."""
 
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
+
+SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+"""The environment variables whose values are never shown."""
+MASK = "***"
+"""What stands in a text in place of a password."""
+_PASSWORDS = (
+    # of a URL; up to the last @, because a password may hold one. In overrides Hydra writes a colon as \:
+    (re.compile(r"(://[^\s/:@\\]*\\?:)\S*@"), rf"\1{MASK}@"),
+    (re.compile(r"(https?\\?://)[^\s/:@\\]+@"), rf"\1{MASK}@"),  # a token in place of user and password
+    (re.compile(r"(password=)[^\s&'\"]+", re.IGNORECASE), rf"\1{MASK}"),
+)
 
 
 class Refusal(ValueError):
     """A value cannot be used. The text is one line: field, rule, value, way out."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(" ".join(text.split())))
+        super().__init__(printable(masked(" ".join(text.split()))))
 
 
 class Failure(RuntimeError):
     """A command began and could not finish. The text says why, and how to continue."""
 
     def __init__(self, text: str) -> None:
-        super().__init__("\n".join(map(printable, text.splitlines())))
+        super().__init__("\n".join(map(printable, masked(text).splitlines())))
+
+
+def masked(text: str) -> str:
+    """Returns a text with `***` in place of each password: those in URLs, and the values of the `SECRETS`.
+
+    A value shorter than 4 characters is left, because it could be a part of any word.
+
+    Example:
+      >>> masked("postgresql://me:secret@host/db did not answer")
+      'postgresql://me:***@host/db did not answer'
+    """
+    text = masked_url(text)
+    for name in SECRETS:
+        value = os.environ.get(name, "")
+        text = text.replace(value, MASK) if len(value) >= 4 else text
+    return text
+
+
+def masked_url(text: str) -> str:
+    """Returns a text with `***` in place of each password in a URL: for records, which no environment variable may change."""
+    for pattern, shown in _PASSWORDS:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def without_login(url: str) -> str:
+    """Returns a URL without user and password, to be opened in a browser.
+
+    Example:
+      >>> without_login("https://me:secret@host:5000/")
+      'https://host:5000/'
+    """
+    scheme, mark, rest = url.partition("://")
+    return scheme + mark + rest.rpartition("@")[2]
 
 
 def said(error: BaseException) -> str:

@@ -3,9 +3,10 @@
 import math
 import reprlib
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from lrscale.errors import Refusal
+from lrscale.errors import MASK, Refusal, masked
 
 
 class Rule(NamedTuple):
@@ -59,7 +60,48 @@ def check(field: str, rule: Rule, value: object, way_out: str = "") -> None:
       way_out: a sentence that ends the message: what the user can do.
     """
     if not rule.holds(value):
-        raise Refusal(f"`{field}` {rule.text}, got {reprlib.repr(value)}. {way_out}")
+        raise Refusal(f"`{field}` {rule.text}, got {shown(value)}. {way_out}")
+
+
+def shown(value: object) -> str:
+    """Returns a value as a refusal quotes it: short, and without passwords."""
+    return reprlib.repr(masked(value) if isinstance(value, str) else value)
+
+
+DATABASE_WAYS = {
+    "password": "Correct user and password in its URL; for PostgreSQL, PGPASSWORD and ~/.pgpass work too.",
+    "does not exist": "Make it first, such as with PostgreSQL's createdb.",
+    "onnection refused": "Start the database.",
+    "locate revision": "It holds the tables of another program, or of a newer version: take a database of its own.",
+}
+"""The way out of an error of a database server, by a part of its text."""
+
+
+def database_url(field: str, url: str) -> str:
+    """Returns the URL with which SQLAlchemy reaches a database: for PostgreSQL that of the driver psycopg 3.
+
+    A password that a record has masked is left out: the driver then takes PGPASSWORD or ~/.pgpass.
+
+    Args:
+      field: name of the value, as the user writes it.
+      url: the URL of a database or of a server.
+
+    Raises:
+      Refusal: the URL has a space, or the driver is not installed.
+    """
+    if any(letter.isspace() for letter in url):  # its password could not be told from the text around it
+        raise Refusal(f"`{field}` must be a URL without spaces, got one of {len(url)} characters. Write each space as %20.")
+    scheme, mark, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        scheme = "postgresql+psycopg"
+    if scheme == "postgresql+psycopg":
+        if find_spec("psycopg") is None:
+            raise Refusal(
+                f"`{field}` with {scheme}:// needs the driver psycopg, which is not installed, got {url}. "
+                "Run pip install 'lrscale[postgres]'."
+            )
+        rest = rest.replace(f":{MASK}@", "@", 1)
+    return scheme + mark + rest
 
 
 def check_keys(field: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -72,7 +114,7 @@ def check_keys(field: str, values: Mapping[str, Any], known: Mapping[str, Any]) 
     """
     for key in values:
         if key not in known:
-            raise Refusal(f"`{field}.{key}` is not known, got {reprlib.repr(values[key])}. Known: {', '.join(known)}.")
+            raise Refusal(f"`{field}.{key}` is not known, got {shown(values[key])}. Known: {', '.join(known)}.")
     for key in known:
         if key not in values:
             raise Refusal(f"`{field}.{key}` is missing. Known: {', '.join(known)}.")

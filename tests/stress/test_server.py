@@ -1,15 +1,16 @@
-"""Tests a running study with a tracking server that stops and comes back, that loses its answers, or that is slow.
+"""Tests a running study with a tracking server that stops and comes back, loses its answers or its database, or is slow.
 
-python -m pytest -q -s tests/stress/test_server.py      (about 2 minutes on two cores)
+python -m pytest -q -s tests/stress/test_server.py      (about 3 minutes on two cores)
 """
 
 import random
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.program import at_work
+from tests.program import TINY, _empty_store, at_work, here
 from tests.servers import Server, proxy
 from tests.tracking.test_outbox import assert_delivered, run, server, tmp
 
@@ -62,3 +63,34 @@ def test_a_slow_server_costs_no_more_than_its_own_time(tiny: Path, folder: Path,
     own = CALL_SECONDS * len(calls)
     print(f"\n{spent[0.0]:.1f} s without delay, {spent[CALL_SECONDS]:.1f} s with {len(calls)} calls of {CALL_SECONDS} s each")
     assert spent[CALL_SECONDS] <= spent[0.0] + 1.05 * own
+
+
+def test_a_server_that_came_back_empty_is_recorded_again(tiny: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, work = folder / "server", folder / "work"
+    for made in (place, work):
+        made.mkdir()
+    shutil.copy(_empty_store(), place / "mlflow.db")
+    server = Server(place)
+    server.start()
+
+    def lose_all() -> None:
+        server.kill()
+        for file in place.glob("mlflow.db*"):
+            file.unlink()
+        shutil.copy(_empty_store(), place / "mlflow.db")
+        server.start()
+
+    command = ["run", "-m", *TINY, f"tracking.uri={server.uri}"]
+    try:
+        with monkeypatch.context() as patch:
+            at_work(patch, {3: lose_all})
+            said = here(work, *command, status=1, empty=False)
+        assert "the study is complete" in said and "was its database replaced?" in said and "lrscale sync --set-aside" in said
+        for again in (command, ["sync"]):
+            assert "lrscale sync --set-aside" in here(work, *again, status=1, empty=False)
+        assert "set aside in" in here(work, "sync", "--set-aside")
+        assert len(list(work.glob("*.outbox.aside-1"))) == 1 and list(work.glob("*.outbox")) == []
+        assert "lr_sum*" in here(work, *command, empty=False)
+        assert_delivered(server, tiny)
+    finally:
+        server.kill()

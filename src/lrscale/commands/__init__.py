@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from lrscale.errors import masked
+
 
 class Command(NamedTuple):
     """A command. Its module has the name of the command, with `_` for `-`, and holds it as `COMMAND`.
@@ -31,7 +33,8 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 def add_store(parser: argparse.ArgumentParser) -> None:
     """Adds the option for the URI of the MLflow store."""
     default = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    parser.add_argument("--tracking-uri", default=default, metavar="URI", help=f"URI of the MLflow store (default: {default})")
+    shown = masked(default).replace("%", "%%")  # argparse reads % as the start of a name
+    parser.add_argument("--tracking-uri", default=default, metavar="URI", help=f"URI of the MLflow store (default: {shown})")
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:

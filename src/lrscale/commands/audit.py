@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrscale.commands import Command, add_store
-from lrscale.errors import Failure, Refusal
+from lrscale.errors import Failure, Refusal, masked
 
 if TYPE_CHECKING:
     from lrscale.audit.finding import Audit
@@ -197,7 +197,10 @@ def _keep(audit: "Audit", audited: "AuditedStep", name: str, options: argparse.N
         settings = {"reduction": options.reduction, "ranks": options.ranks, "accumulation": audited.options.get("accumulation")}
         sha256 = trust(find_file("STEP", name))
         run_id = record_audit(options.tracking_uri, name, sha256, settings, audit, files)
-        print(f"recorded in {options.tracking_uri}, experiment audits, run {run_id}; see it with lrscale ui audits", file=out)
+        print(
+            f"recorded in {masked(options.tracking_uri)}, experiment audits, run {run_id}; see it with lrscale ui audits",
+            file=out,
+        )
 
 
 COMMAND = Command(9, "tell what your training step really does to the gradient", _add, _run)

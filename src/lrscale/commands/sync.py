@@ -9,12 +9,20 @@ from lrscale.errors import printable
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="the folder of Optuna's journal (default: .)")
+    parser.add_argument(
+        "--set-aside", action="store_true", help="deliver nothing, but set the records aside: the server has lost their study"
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
-    from lrscale.tracking.sync import sync
+    from lrscale.tracking.sync import set_aside, sync
 
-    for outbox, count, study in sync(Path(options.folder)):
+    folder = Path(options.folder)
+    if options.set_aside:
+        for path, count, study in set_aside(folder):
+            print(printable(f"{count} records of {study} set aside in {path}. The command of the study records again."))
+        return
+    for outbox, count, study in sync(folder):
         print(printable(f"{outbox.path.name}: {count} records of {study} delivered."))
 
 

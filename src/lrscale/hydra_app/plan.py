@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, masked_url
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.spec import is_own
@@ -116,7 +116,7 @@ def make_plan(
         law=study.get("law"),
         ranges=study.get("ranges") or {},
         claims=study.get("claims") or [],
-        command=shlex.join(["lrscale", "run", "-m", *arguments, *_repeated(to_plain(config.hydra.overrides.hydra))]),
+        command=masked_url(shlex.join(["lrscale", "run", "-m", *arguments, *_repeated(to_plain(config.hydra.overrides.hydra))])),
         companions=companions,
     )
     setup = Setup(

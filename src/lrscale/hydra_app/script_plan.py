@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrscale.errors import Refusal, printable
+from lrscale.errors import Refusal, masked_url, printable
 from lrscale.hydra_app.plan import to_plain
 from lrscale.hydra_app.script_overrides import Asked, app_config, asked, choices, compose, override_of, parameter
 from lrscale.hydra_app.script_settings import Settings
@@ -90,7 +90,7 @@ def script_plan(settings: Settings, config: DictConfig, loader: ConfigLoader, ar
         law=None,
         ranges={},
         claims=[],
-        command=printable(shlex.join(["python", *sys.argv])),
+        command=printable(masked_url(shlex.join(["python", *sys.argv]))),
         companions="as_given",
     )
 

@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from lrscale.errors import Failure, Refusal
+from lrscale.errors import Failure, Refusal, masked_url
 from lrscale.hydra_app.plan import to_plain
 from lrscale.hydra_app.script_overrides import asked, folder_overrides, override_of, parameter, sweep_folders
 from lrscale.hydra_app.script_plan import fixed_config, script_name, script_plan
@@ -78,7 +78,10 @@ def _sweep(
             of_jobs.hydra.sweep.dir = folder
             given = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # each job resolves ${hydra.job.num}
             assert isinstance(given, list)
-            of_jobs.hydra.overrides.hydra = [*given, *folder_overrides(folder)]
+            of_jobs.hydra.overrides.hydra = [*map(masked_url, given), *folder_overrides(folder)]  # Hydra writes them to files
+            for key in ("tracking", "storage"):
+                if (url := masked_url(str(values.get(key)))) != str(values.get(key)):
+                    of_jobs.hydra.sweeper[key] = url
         if not (Path(folder) / "multirun.yaml").exists():
             OmegaConf.save(of_jobs, Path(folder) / "multirun.yaml")
         task = ScriptTask(function, returned_loss if settings.roles else returned)

@@ -5,15 +5,14 @@ import secrets
 import signal
 import socket
 import sys
-import urllib.request
 import webbrowser
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, masked, without_login
 from lrscale.mlflow_ui.audit_view import AUDIT_VIEW, show_audits
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
-from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free
+from lrscale.mlflow_ui.server import DIRECT, LOCAL, Server, free_port, is_free
 from lrscale.rules import check, integer
 from lrscale.tracking.schema import ASKED, AUDITS, SAVED_VIEW
 
@@ -78,7 +77,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
     servers: list[Server] = []
     with ExitStack() as stack:
         if uri.startswith(("http://", "https://")):
-            address, browser = uri.rstrip("/"), browser and optuna
+            address, browser = without_login(uri).rstrip("/"), browser and optuna
         else:
             server_port = _serving(store, experiment, name, host, port)
             if server_port is None:
@@ -136,7 +135,7 @@ def _tags(port: int, experiment_id: str, name: str) -> dict[str, str] | None:
     """
     url = f"http://{LOCAL}:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment_id}"
     try:
-        with urllib.request.urlopen(url, timeout=3) as response:
+        with DIRECT.open(url, timeout=3) as response:
             experiment = json.load(response)["experiment"]
         is_ours = experiment["name"] == name
         return {tag["key"]: tag["value"] for tag in experiment.get("tags", [])} if is_ours else None
@@ -149,13 +148,14 @@ def _mlflow(uri: str, host: str, port: int) -> Server:
     print(f"starting MLflow's server on {host}:{port}", flush=True)
     if host != LOCAL:
         print(
-            f"there is no password: everyone who can reach {host}:{port} can read, change and delete everything in {uri}",
+            f"there is no password: everyone who can reach {host}:{port} can read, change and delete everything in {masked(uri)}",
             flush=True,
         )
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--host", host, "--port", str(port), "--allowed-hosts", ",".join(_allowed(host, port))]
     command += ["--cors-allowed-origins", f"http://{HOST_NAME}:{port}"]
-    return Server("MLflow's server", command, ENVIRONMENT, f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/health")
+    environment = {**ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": uri}  # a command line is seen by everyone on the machine
+    return Server("MLflow's server", command, environment, f"http://{LOCAL if host == '0.0.0.0' else host}:{port}/health")
 
 
 def _allowed(host: str, port: int) -> list[str]:

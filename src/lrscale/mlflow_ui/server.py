@@ -15,6 +15,8 @@ from lrscale.errors import Failure, Refusal
 
 LOCAL = "127.0.0.1"
 """The address at which only this machine can reach a server."""
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens URLs of this machine. It asks no proxy, because a proxy's own 127.0.0.1 is another machine."""
 WAIT_SECONDS, STOP_SECONDS = 90, 10
 """How long a server may take to answer first, and how long its processes may take to end after a signal."""
 
@@ -91,7 +93,7 @@ class Server:
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(self.address, timeout=2):
+                with DIRECT.open(self.address, timeout=2):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)

@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lrscale.errors import Failure, Refusal, printable
+from lrscale.errors import Failure, Refusal, masked, printable
 from lrscale.files import safe_name
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import compare
@@ -119,7 +119,7 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
     verdicts = [compare.verdict_of(claim) for claim in report["claims"]]
     if verdicts:
         console.print(f"claims   {in_count(verdicts)}")
-    console.print(f"browse   lrscale ui --tracking-uri {setup.uri}", soft_wrap=True)
+    console.print(f"browse   lrscale ui --tracking-uri {masked(setup.uri)}", soft_wrap=True)
     if strict:
         require_held(name, verdicts or [ratio["verdict"] for ratio in report.get("ratios", [])])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lrscale.errors import without_login
 from lrscale.files import as_yaml, safe_name, write_whole
 from lrscale.mlflow_ui.publish import show_study
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
@@ -85,7 +86,7 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         show_study(store, study_answer, trials, [f"figures/{name}.png" for name in figures])
     _print_paths(console, folder, figures)
     console.print(f"browse   lrscale ui {shlex.quote(study.plan.study)}", soft_wrap=True)
-    address = store.uri.rstrip("/") if store.uri.startswith("http") else "http://127.0.0.1:5000"
+    address = without_login(store.uri).rstrip("/") if store.uri.startswith("http") else "http://127.0.0.1:5000"
     console.print(f"link     {address}{link(study.experiment_id, SUMMARY, charts=True)}", soft_wrap=True, highlight=False)
 
 

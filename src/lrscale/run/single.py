@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, masked
 from lrscale.provenance import made_by
 from lrscale.run.job import work
 from lrscale.signals import uninterrupted
@@ -56,7 +56,7 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
     versions = made_by(described(compute.device, compute.tf32))
     with uninterrupted():
         run_id = store.record_single(experiment, name, config, compute, {"optimizer.lr": lr}, result, versions)
-    console.print(f"recorded as {name!r} in {tracking['uri']}, experiment {tracking['experiment']}, run {run_id}")
+    console.print(f"recorded as {name!r} in {masked(tracking['uri'])}, experiment {tracking['experiment']}, run {run_id}")
 
 
 def _quantity_line(quantity: Quantity) -> str:

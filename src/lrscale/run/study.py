@@ -67,7 +67,7 @@ def run_study(
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
     check_uri(setup.uri)
-    check_storage(setup.storage)
+    check_storage(setup.storage, setup.uri)
     if report is None:
         check_folder(Path("studies"))
     console = console or Console(highlight=False, markup=False, emoji=False)

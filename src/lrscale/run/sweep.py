@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from lrscale.errors import Failure
+from lrscale.errors import Failure, masked
 from lrscale.locks import study_lock
 from lrscale.run.progress import Display
 from lrscale.run.script_jobs import Job, ScriptJobs
@@ -66,7 +66,7 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
       Failure: more trials failed than `max_failure_rate` allows.
     """
     check_uri(plan.uri)
-    check_storage(plan.storage)
+    check_storage(plan.storage, plan.uri)
     files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
     console = Console(highlight=False, markup=False, emoji=False)
     with ExitStack() as locks:
@@ -173,7 +173,9 @@ class _Loop:
             return
         values = ", ".join(f"{key}={value}" for key, value in best.params.items())
         console.print(f"best     {best.value:.6g} in trial {best.number}: {values}", soft_wrap=True)
-        console.print(f"records  {self.jobs.folder}, MLflow experiment {self.plan.name} in {self.plan.uri}", soft_wrap=True)
+        console.print(
+            f"records  {self.jobs.folder}, MLflow experiment {self.plan.name} in {masked(self.plan.uri)}", soft_wrap=True
+        )
 
 
 def _short(value: Any) -> str:

@@ -7,24 +7,32 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import Study
 
 from lrscale.errors import Refusal
-from lrscale.files import can_write
+from lrscale.files import can_write, reason
 from lrscale.locks import first_start
+from lrscale.rules import DATABASE_WAYS, database_url
 from lrscale.search.journal import Journal
 from lrscale.study.plan import Plan
 
 
-def check_storage(url: str) -> None:
+def check_storage(url: str, tracking: str = "") -> None:
     """Raises Refusal where a storage cannot be opened at a URL. It is called before a study writes anything.
 
     Args:
       url: the URL of Optuna's storage, or the path of its journal.
+      tracking: the URI of the MLflow store.
 
     Raises:
-      Refusal: the URL has another scheme, the database does not answer, or the folder cannot be written.
+      Refusal: the URL is that of MLflow's database or has another scheme, the database does not answer, or the folder cannot
+        be written.
     """
     file = storage_file(url)
+    if "://" in url and url == tracking:  # both keep the version of their tables in a table of the same name
+        raise Refusal(
+            f"`hydra.sweeper.storage` must not be the database of `tracking.uri`, got {url} for both. "
+            "Make another database for Optuna, or take a journal file: optuna.journal."
+        )
     if file is None:
-        if not url.startswith(("postgresql", "mysql")):  # Optuna keeps pickles in redis
+        if not url.startswith(("postgresql", "postgres://", "mysql")):  # Optuna keeps pickles in redis
             raise Refusal(f"`hydra.sweeper.storage` must be a file, or a postgresql:// or mysql:// database, got {url}.")
         open_storage(url)  # connects to a database server
         return
@@ -50,15 +58,16 @@ def open_storage(url: str) -> BaseStorage:
     """
     try:
         if "://" in url:
-            return first_start(lambda: optuna.storages.get_storage(url))
+            address = database_url("hydra.sweeper.storage", url)
+            return first_start(lambda: optuna.storages.get_storage(address))
         return JournalStorage(Journal(url))
     except Refusal:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = reason(error)
+        way_out = next((way for sign, way in DATABASE_WAYS.items() if sign in text), "Take a file or a database of its own.")
         raise Refusal(
-            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {reason} "
-            "Or take a file or a database of its own."
+            f"`hydra.sweeper.storage` must be a journal file or a database that can be opened, got {url}: {text}. {way_out}"
         ) from None
 
 

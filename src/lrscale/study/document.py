@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, masked_url
 from lrscale.provenance import NUMBERS
 from lrscale.rules import BOOLEAN, NOT_NEGATIVE, TEXT, Rule, check, check_keys, integer, is_number, one_of
 from lrscale.spec import Compute
@@ -74,7 +74,7 @@ def document(study: StudyRecord) -> dict[str, Any]:
         "compute": study.compute._asdict(),
         "companions": plan.companions,
         "command": plan.command,
-        **({} if study.storage is None else {"storage": study.storage}),
+        **({} if study.storage is None else {"storage": masked_url(study.storage)}),
     }
 
 

@@ -5,10 +5,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
+from alembic.util.exc import CommandError
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
@@ -29,16 +28,26 @@ from sqlalchemy.exc import SQLAlchemyError
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
 from lrscale.locks import first_start
+from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.tracking.schema import UID
+from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # all that it would log is also raised, and `Client` reports it
 ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
+SET_ASIDE = (
+    "Where it was, lrscale sync --set-aside sets the waiting records aside, and the command of the study then trains and "
+    "records again what the server lacks."
+)
 WAYS_OUT = {
     "full": "Make room, and the same command goes on.",
     "readonly": "Make it writable, and the same command goes on.",
     "malformed": "Put back an intact copy, or move it away: the trials that Optuna holds are then run again and recorded.",
     "not a database": "Put back an intact copy, or move it away: the trials that Optuna holds are then run again and recorded.",
 }
+
+
+class Emptied(Failure):
+    """Raised where a server does not have the experiment or the run to which a record belongs."""
 
 
 class Client:
@@ -62,9 +71,13 @@ class Client:
 
 def failure(uri: str, error: BaseException) -> Failure:
     """Returns the Failure for an error of a store. Its one line says which store, what happened, and the way out."""
+    if lacks_experiment(error):
+        return Emptied(f"{uri} does not have what is written to ({reason(error)}): was its database replaced? {SET_ASIDE}")
     text = reason(error)
-    way_out = next((way for sign, way in WAYS_OUT.items() if sign in text), "Once it can be, the same command goes on.")
-    return Failure(f"{uri} could not be read or written: {text}. {way_out}")
+    ways = {**WAYS_OUT, **DATABASE_WAYS}
+    way_out = next((way for sign, way in ways.items() if sign in text), "Once it can be, the same command goes on.")
+    told = why(uri, error) if uri.startswith("http") else f"{text}. {way_out}"
+    return Failure(f"{uri} could not be read or written: {told}")
 
 
 def open_client(uri: str) -> Client:
@@ -75,22 +88,42 @@ def open_client(uri: str) -> Client:
       Failure: the disk is full.
     """
     check_uri(uri)
+    if uri.startswith("http"):
+        return Client(uri)
     file = sqlite_file(uri)
+    # MLflow caches stores by URI; with a relative path it would use the old store after a change of folder
+    address = database_url("tracking.uri", uri) if file is None else f"sqlite:///{file}"
     try:
-        if file is None:
-            client = first_start(lambda: MlflowClient(uri))  # creates the tables of a database that has none
-        else:
+        if file is not None:
             make_database(file)
             check_database(file)
-            # MLflow caches stores by URI; with a relative path it would use the old store after a change of folder
-            client = MlflowClient(f"sqlite:///{file}")
+        client = first_start(lambda: MlflowClient(address))  # creates the tables of a database that has none
         client.search_experiments(max_results=1)
-    except ERRORS as error:
+    except (*ERRORS, CommandError) as error:
         text = reason(error)
         if "full" in text or "No space" in text:
             raise failure(uri, error) from error
-        raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {text}") from None
-    return Client(uri if file is None else f"sqlite:///{file}")
+        way_out = DATABASE_WAYS["locate revision"] if "locate revision" in text else ""
+        raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {text}. {way_out}") from None
+    return Client(address)
+
+
+def database_trouble(url: str) -> str | None:
+    """Connects to a database server once; MLflow would try for minutes.
+
+    Returns:
+      None where it answers; else the reason and the way out, as sentences.
+    """
+    try:
+        engine = create_sqlalchemy_engine(url)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except (*ERRORS, ImportError) as error:
+        text = reason(error)
+        return f"{text}. {next((way for sign, way in DATABASE_WAYS.items() if sign in text), '')}".rstrip()
+    return None
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -138,15 +171,17 @@ def check_uri(uri: object) -> None:
     Raises:
       Refusal: the URI has another scheme, the server does not answer, or the folder cannot be used.
     """
-    schemes = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")
+    spare_loopback()
+    schemes = ("sqlite:///", "http://", "https://", "postgresql", "postgres://", "mysql", "mssql")
     if not isinstance(uri, str) or not uri.startswith(schemes):
         raise Refusal(
-            f"`tracking.uri` must start with {', '.join(schemes)}, got {uri!r:.100}. Take tracking.uri=sqlite:///mlflow.db."
+            f"`tracking.uri` must start with {', '.join(schemes)}, got {shown(uri)}. Take tracking.uri=sqlite:///mlflow.db."
         )
     file = sqlite_file(uri)
     if file is None:
-        if not answers(uri):
-            raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}. Start it: mlflow server.")
+        url = database_url("tracking.uri", uri)
+        if (told := trouble(uri) if uri.startswith("http") else database_trouble(url)) is not None:
+            raise Refusal(f"`tracking.uri` must be an MLflow store that answers, got {uri}: {told}")
         return
     if any(mark in str(file) for mark in "?#%"):  # MLflow reads them as parts of a URL, and writes to another place
         raise Refusal(f"`tracking.uri` must lie in a folder without ?, # and % in its path, got {file}. Take another folder.")
@@ -159,14 +194,8 @@ def check_uri(uri: object) -> None:
 
 
 def answers(uri: str) -> bool:
-    """Returns whether a server answers. Returns True for a database, which is only tested when it is opened."""
-    if not uri.startswith("http"):
-        return True
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
-            return True
-    except (OSError, HTTPException):
-        return False
+    """Returns whether a server can be used now."""
+    return trouble(uri) is None
 
 
 def deliver(client: Client, entry: Mapping[str, Any], in_doubt: bool = False) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lrscale.errors import masked
 from lrscale.provenance import source_tags
 from lrscale.study.config import make_training
 from lrscale.tracking.schema import CONFIG, DIVERGED, NUMBER, OBJECTIVES, QUANTITIES
@@ -96,7 +97,7 @@ def entry(
         "ended": now_ms(),
         "params": dict(params or {}),
         "metrics": list(metrics),
-        "files": dict(files or {}),
+        "files": {name: masked(text) for name, text in (files or {}).items()},
         "status": status,
     }
 

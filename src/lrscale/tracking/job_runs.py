@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mlflow.entities import Metric, Param, RunTag
 
-from lrscale.errors import printable
+from lrscale.errors import masked, printable
 from lrscale.provenance import holder, source_tags
 from lrscale.study.script import Returned
 from lrscale.tracking.reader import PAGE
@@ -124,7 +124,7 @@ class JobRuns:
 
     def fail(self, record: JobRecord, text: str) -> None:
         """Ends the run of a job that failed, with its traceback."""
-        self.client.log_text(record.run_id, text, "traceback.txt")
+        self.client.log_text(record.run_id, masked(text), "traceback.txt")
         self.client.set_terminated(record.run_id, "FAILED")
 
     def stop(self, record: JobRecord) -> None:

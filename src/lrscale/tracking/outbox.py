@@ -3,6 +3,7 @@
 The study continues during the delivery.
 """
 
+import itertools
 import json
 import os
 import threading
@@ -66,6 +67,11 @@ class Outbox:
             f"{self.path} must hold records that wait for a server, got line {number}: {line[:40]!r}. Repair or remove it."
         )
 
+    def set_aside(self) -> Path:
+        """Renames the file, so that no command delivers its records. Returns the new path."""
+        path = next(p for n in itertools.count(1) if not (p := self.path.with_name(f"{self.path.name}.aside-{n}")).exists())
+        return self.path.rename(path)
+
     def clear(self) -> None:
         """Removes the file."""
         self.path.unlink(missing_ok=True)
@@ -97,6 +103,8 @@ class Courier(threading.Thread):
         super().__init__(daemon=True, name="courier")
         self.outbox, self.uri, self.study, self._deliver, self._answers = outbox, uri, study, deliver, answers
         self._waiting: deque[Entry] = deque()
+        self.refused = ""
+        """What the server said last where it did not accept a record."""
         self._lock, self._stopped, self._away_since = threading.Lock(), threading.Event(), 0.0
         deliver_all(outbox, uri, deliver)
         self.start()
@@ -123,7 +131,8 @@ class Courier(threading.Thread):
             try:
                 self._deliver(self._waiting[0], in_doubt)
                 break
-            except Failure:
+            except Failure as error:
+                self.refused = str(error)
                 in_doubt, tries = True, tries + 1
                 self._away_since = self._away_since or time.monotonic()
                 while not self._stopped.wait(RETRY_SECONDS) and not self._answers():

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 
-from lrscale.errors import Failure, Refusal
+from lrscale.errors import Failure, Refusal, masked_url
 from lrscale.files import can_write, safe_name
 from lrscale.locks import first_start
 from lrscale.provenance import holder, source_tags
@@ -94,7 +94,7 @@ class Store(Reader):
           Failure: the server went away during the delivery of older records.
           Refusal: the file holds records for another server, or a damaged line.
         """
-        self.courier = Courier(Outbox(outbox), self.uri, study, self._deliver, partial(answers, self.uri))
+        self.courier = Courier(Outbox(outbox), masked_url(self.uri), study, self._deliver, partial(answers, self.uri))
         self.keep = self.courier.put
 
     def _deliver(self, entry: Mapping[str, Any], in_doubt: bool) -> None:
@@ -111,7 +111,7 @@ class Store(Reader):
             raise Undelivered(
                 f"the study is complete, but {waiting} of its records wait in {self.courier.outbox.path}, "
                 f"because {self.uri} did not accept them. Once it does, the same command delivers them and writes the report; "
-                "lrscale sync delivers them without a report."
+                f"lrscale sync delivers them without a report. {self.courier.refused}"
             )
 
     def part(self) -> int:
@@ -289,7 +289,7 @@ class Store(Reader):
         tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
         tags[COMPUTE] = json.dumps(compute._asdict())
         record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)
-        record |= {"uid": os.urandom(8).hex(), "uri": self.uri, "study": f"training {name}"}
+        record |= {"uid": os.urandom(8).hex(), "uri": masked_url(self.uri), "study": f"training {name}"}
         try:
             return deliver(self.client, record)
         except Failure:

@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Mapping
 
+from lrscale.errors import masked_url
 from lrscale.files import as_yaml
 from lrscale.study.plan import Cell, Plan, trial_label, with_values
 from lrscale.study.twins import LR_KEY
@@ -39,7 +40,7 @@ def trial_note(
         f"[Optuna]({DASHBOARD}): trial {number} of the study `{plan.optuna_name(cell)}`, "
         f"served by `lrscale ui {shlex.quote(plan.study)} --optuna` "
         "(the link is for port 8080; if another program uses that port, the command prints another link)",
-        f"Overrides: `{' '.join(overrides)}`",
+        f"Overrides: `{masked_url(' '.join(overrides))}`",
         f"```yaml\n{as_yaml(with_values(cell.config, params))}\n```",
     ]
     return "\n\n".join(line for line in lines if line)
