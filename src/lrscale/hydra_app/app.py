@@ -5,8 +5,10 @@ import json
 import os
 import reprlib
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrscale.errors import Failure, Refusal
 from lrscale.files import home
 from lrscale.hydra_app.declared import explained, register
+from lrscale.hydra_app.launchers import workers_of
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
@@ -184,12 +187,13 @@ def sweep(
     """
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     plan = with_variant(plan, config, loader)
-    launched = [0]
+    launched, lock = [0], threading.Lock()
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
         """Runs jobs with Hydra's launcher, and returns the outcomes of each job. A crashed job gives its traceback instead."""
-        first = launched[0]
-        launched[0] += len(jobs)
+        with lock:
+            first = launched[0]
+            launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
         for returned in launcher.launch([list(job_overrides(job)) for job in jobs], initial_job_idx=first):
             try:
@@ -200,7 +204,7 @@ def sweep(
 
     from lrscale.run.study import run_study
 
-    run_study(plan, setup, launch)
+    run_study(plan, replace(setup, workers=workers_of(launcher)), launch)
 
 
 def job_overrides(job: Sequence[Share]) -> Iterator[str]:
