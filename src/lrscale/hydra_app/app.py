@@ -43,6 +43,8 @@ SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <=
 """The rule of the whole command line."""
 
 
+_sweeping = False
+"""Whether this process has run a sweep: then it is no launcher's worker, which may be ended."""
 REMOVED = {"hydra.sweeper.direction": "The objective is always minimised: leave it out."}
 """Keys of older versions, with the way out."""
 
@@ -157,7 +159,8 @@ def job(config: DictConfig) -> "list[Outcome] | None":
 
         trust_typed(to_plain(HydraConfig.get().overrides.task))  # a launcher may run the job in a process of its own
         configs = [with_values(plain_config(config), values) for values in to_plain(config.cells) or [{}]]
-        return work_all(configs, make_compute(to_plain(config.compute)))
+        limit = HydraConfig.get().sweeper.job_timeout
+        return work_all(configs, make_compute(to_plain(config.compute)), limit, is_worker=not _sweeping)
     from lrscale.run.single import run_single
 
     try:
@@ -187,6 +190,8 @@ def sweep(
     """
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     plan = with_variant(plan, config, loader)
+    global _sweeping
+    _sweeping = True
     launched, lock = [0], threading.Lock()
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
@@ -204,7 +209,7 @@ def sweep(
 
     from lrscale.run.study import run_study
 
-    run_study(plan, replace(setup, workers=workers_of(launcher)), launch)
+    run_study(plan, replace(setup, workers=workers_of(launcher, plan.study)), launch)
 
 
 def job_overrides(job: Sequence[Share]) -> Iterator[str]:

@@ -40,7 +40,7 @@ class Rounds:
           twins: the tuners of the cells of the plan, twins together.
           watch: the stopwatch that measures the phases of the loop.
         """
-        self.plan, self.twins, self.watch = study.plan, twins, watch
+        self.setup, self.plan, self.twins, self.watch = setup, study.plan, twins, watch
         self.tuners = [tuner for group in twins for tuner in group.tuners]
         self.recorder = Recorder(store, study, self.tuners, setup.max_failure_rate)
         self.slots, self.costs = Slots(launch, setup.n_jobs, setup.workers), Costs()
@@ -49,6 +49,9 @@ class Rounds:
         self.open: Counter[TwinTuner] = Counter()
         self.asked: Counter[TwinTuner] = Counter()
         self.waiting: list[Work] = []
+        self.alone: list[Work] = []
+        self.by_itself: set[int] = set()
+        self.losses: Counter[tuple[str, tuple[int, ...]]] = Counter()
         self.jobs: dict[int, list[Work]] = {}
         self.ended: list[Ended] = []
         self.training_seconds = 0.0
@@ -101,7 +104,7 @@ class Rounds:
 
     def _ask(self, display: Display) -> bool:
         """Asks idle cells for their next rounds; returns whether there is work, in the queue or in a slot."""
-        while self.idle and (self.at_once or not (self.waiting or self.jobs)):
+        while self.idle and (self.at_once or not (self.waiting or self.alone or self.jobs)):
             idle, self.idle = self.idle, []
             asked = [group for group in idle if self._asks(group)]
             latest = max(self.asked.values(), default=0)
@@ -111,7 +114,7 @@ class Rounds:
                 display.round(len(self.tuners) - sum(len(group.tuners) for group in going_on))
             for group in asked:
                 self._open(group, self._work(group, self.recorder.tell_recorded))
-        return bool(self.waiting or self.jobs)
+        return bool(self.waiting or self.alone or self.jobs)
 
     def _asks(self, group: TwinTuner) -> bool:
         """Asks Optuna for the next round of some twins; returns whether there is one."""
@@ -137,15 +140,25 @@ class Rounds:
 
     def _fill(self) -> None:
         """Launches jobs while there are free slots and work: the longest first where cells are asked at once."""
+        if not self.at_once and self.jobs:
+            return  # all of a batch are recorded before the next
+        if self.slots.workers.shared and (self.alone or self.by_itself & self.slots.running):
+            if self.slots.running:
+                return  # a cell that may kill its worker takes no other with it
+            self.by_itself = set(self._start([[self.alone.pop(0)]]))
+            return
         if self.at_once:
             self.waiting.sort(key=lambda work: -self.costs.order(work.tuner.cell))
-        elif self.jobs:
-            return  # all of a batch are recorded before the next
         jobs: list[list[Work]] = []
-        while self.waiting and len(jobs) < self.slots.free:
-            jobs.append(self._next_job(self.slots.free - len(jobs)))
+        while (self.alone or self.waiting) and len(jobs) < self.slots.free:
+            jobs.append([self.alone.pop(0)] if self.alone else self._next_job(self.slots.free - len(jobs)))
+        self._start(jobs)
+
+    def _start(self, jobs: list[list[Work]]) -> list[int]:
+        """Launches jobs; returns their numbers."""
         numbers = self.slots.start([[Share(w.tuner.cell, tuple(a.params for a in w.asks)) for w in job] for job in jobs])
         self.jobs |= dict(zip(numbers, jobs, strict=True))
+        return numbers
 
     def _next_job(self, free: int) -> list[Work]:
         """Removes the cells of the next job from the queue and returns them. They have the same Hydra overrides.
@@ -168,11 +181,14 @@ class Rounds:
 
     def _end(self, ended: Ended, display: Display) -> None:
         """Records a job that has ended. Slots that come free meanwhile get the work that waits."""
-        outcomes = ended.lost or ended.outcomes
-        if isinstance(outcomes, str):
-            outcomes = [Outcome([], outcomes, 0.0)] * len(self.jobs[ended.number])
+        job, outcomes = self.jobs[ended.number], ended.outcomes
+        if isinstance(outcomes, str) or ended.lost:
+            outcomes = [Outcome([], ended.lost or str(outcomes), 0.0)] * len(job)
         self._measure(ended, outcomes)
-        for work, outcome in zip(self.jobs[ended.number], outcomes, strict=True):
+        is_guilty = len(job) == 1 and (not self.slots.workers.shared or ended.number in self.by_itself)
+        for work, outcome in zip(job, outcomes, strict=True):
+            if (ended.lost or outcome.late) and self._again(work, outcome, is_guilty or outcome.late, display):
+                continue
             with self.watch.phase("recording"):
                 for tuner in work.recording:
                     self.recorder.record(work, tuner, outcome, ended.started, display)
@@ -183,6 +199,26 @@ class Rounds:
                 self.ended += self.slots.ended(wait=False)
                 self._fill()
         del self.jobs[ended.number]
+
+    def _again(self, work: Work, outcome: Outcome, is_guilty: bool, display: Display) -> bool:
+        """Puts lost work back, to be launched by itself; returns False where it was lost too often, and says so.
+
+        Args:
+          work: the work.
+          outcome: why it was lost.
+          is_guilty: whether no other work can be why the worker was lost.
+          display: where a loss is shown.
+        """
+        key = work.tuner.cell.id, tuple(ask.number for ask in work.asks)
+        self.losses[key] += is_guilty
+        if self.losses[key] <= self.setup.n_retries:
+            self.alone.append(work)
+            return True
+        display.console.print(
+            f"lost     {work.tuner.cell.label}, {len(work.asks)} trials, {self.losses[key]} times: {outcome.crash}",
+            soft_wrap=True,
+        )
+        return False
 
     def _measure(self, ended: Ended, outcomes: list[Outcome]) -> None:
         """Keeps what a job that has ended says of costs."""

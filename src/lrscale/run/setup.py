@@ -15,11 +15,13 @@ class Workers:
     """What a launcher's workers can do.
 
     `apart` says whether jobs run in other processes, so that the launcher can be called from several threads. `shared` says
-    whether a worker that dies takes the jobs of other calls with it. `cancel` ends the jobs that run or wait in a queue.
+    whether a worker that dies takes the jobs of other calls with it. `outlive` says whether jobs go on after the process that
+    launched them is killed. `cancel` ends the jobs of the study that run or wait in a queue.
     """
 
     apart: bool = False
     shared: bool = False
+    outlive: bool = False
     cancel: Callable[[], None] = _nothing
 
 
@@ -30,6 +32,7 @@ class Setup:
     `uri` is the URI of the MLflow store. `storage` is Optuna's storage: the path of a journal file, or a database URL.
     `compute` holds the settings of the machine. `n_jobs` is the number of jobs that are launched at a time.
     `max_failure_rate` is the largest share of the study's trials that may crash before the study stops, from 0 to 1.
+    `n_retries` is how often a job is launched again whose worker was lost, or that took too long.
     `profile` is True where the wall time of each phase is printed at the end. `workers` says what the launcher's workers can do.
     """
 
@@ -38,5 +41,6 @@ class Setup:
     compute: Compute = field(default_factory=Compute)
     n_jobs: int = 1
     max_failure_rate: float = 0.0
+    n_retries: int = 0
     profile: bool = False
     workers: Workers = field(default_factory=Workers)

@@ -3,7 +3,6 @@
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple
@@ -17,7 +16,7 @@ class Ended(NamedTuple):
     """A job that has ended.
 
     `number` is the one that `start` returned. `outcomes` has one outcome for each share, or the traceback where the whole job
-    crashed. `lost` is the traceback where the launcher itself failed, as it does when a worker is killed; else it is empty.
+    crashed. `lost` says in one line why the launcher itself failed, as it does when a worker is killed; else it is empty.
     `started` is the time when it was launched, and `seconds` is how long it took.
     """
 
@@ -29,7 +28,7 @@ class Ended(NamedTuple):
 
 
 class Slots:
-    """Slots for jobs. Leaving the context cancels the jobs that have not ended."""
+    """Slots for jobs. Leaving the context cancels the jobs that have not ended, and entering it those of a killed execution."""
 
     def __init__(self, launch: Launch, count: int, workers: Workers) -> None:
         """Prepares the slots.
@@ -51,6 +50,8 @@ class Slots:
         return self.count - len(self.running)
 
     def __enter__(self) -> "Slots":
+        if self.workers.outlive:
+            self.workers.cancel()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -81,7 +82,7 @@ class Slots:
         try:
             outcomes = self.launch([job])[0]
         except Exception as error:
-            lost = "".join(traceback.format_exception(error))
+            lost = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
         except BaseException as error:  # as SystemExit; the main thread raises it
             self._ended.put(error)
             return
