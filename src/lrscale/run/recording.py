@@ -1,6 +1,6 @@
 """Records what jobs returned: each trial in MLflow, then in Optuna; and knows the trials that the stores hold already."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from lrscale.errors import Failure
@@ -79,8 +79,10 @@ class Recorder:
                     tuner.tell(ask.number, record.objectives)
         return untold
 
-    def record(self, work: Work, tuner: Tuner, outcome: Outcome, started: float, display: Display) -> None:
+    def record(self, work: Work, tuner: Tuner, outcome: Outcome, started: float, display: Display) -> Iterator[None]:
         """Records the trials of one cell that MLflow does not hold yet, and tells Optuna those that it waits for.
+
+        Yields after each trial, so that the caller can do other things between them.
 
         Args:
           work: the round that was trained.
@@ -116,6 +118,7 @@ class Recorder:
                 tuner.learn(ask.params, result.objectives)
                 if ask in new:
                     tuner.tell(ask.number, result.objectives)
+            yield
         display.job(tuner.cell.label, len(diverged), sum(diverged), len(new), 0)
 
     def _record_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:

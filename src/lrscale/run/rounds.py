@@ -145,7 +145,7 @@ class Rounds:
         if self.slots.workers.shared and (self.alone or self.by_itself & self.slots.running):
             if self.slots.running:
                 return  # a cell that may kill its worker takes no other with it
-            self.by_itself = set(self._start([[self.alone.pop(0)]]))
+            self.by_itself |= set(self._start([[self.alone.pop(0)]]))
             return
         if self.at_once:
             self.waiting.sort(key=lambda work: -self.costs.order(work.tuner.cell))
@@ -191,14 +191,18 @@ class Rounds:
                 continue
             with self.watch.phase("recording"):
                 for tuner in work.recording:
-                    self.recorder.record(work, tuner, outcome, ended.started, display)
+                    for _ in self.recorder.record(work, tuner, outcome, ended.started, display):
+                        self._refill()
             self.open[work.group] -= 1
             if not self.open[work.group]:
                 self.idle.append(work.group)
-            if self.at_once:
-                self.ended += self.slots.ended(wait=False)
-                self._fill()
         del self.jobs[ended.number]
+
+    def _refill(self) -> None:
+        """Gives slots that came free the work that waits. What the job that is recorded now leads to is not among it yet."""
+        if self.at_once:
+            self.ended += self.slots.ended(wait=False)
+            self._fill()
 
     def _again(self, work: Work, outcome: Outcome, is_guilty: bool, display: Display) -> bool:
         """Puts lost work back, to be launched by itself; returns False where it was lost too often, and says so.
