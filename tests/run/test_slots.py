@@ -121,18 +121,19 @@ def test_a_cell_that_always_loses_its_worker_fails_alone(folder: Path, tiny: Pat
 
 def test_a_failure_cancels_what_still_runs(folder: Path) -> None:
     plan, setup = planned(folder)
-    cancelled, release = [], threading.Event()
+    called: list[str] = []
+    release = threading.Event()
 
     def launch(jobs: Sequence[Sequence[Share]]) -> list[list[Outcome] | str]:
         if size(jobs[0]) == SLOW:
             release.wait(PATIENCE_SECONDS)
         raise WorkerDied("killed")
 
-    workers = Workers(apart=True, outlive=True, cancel=lambda: cancelled.append(time.monotonic()))
+    workers = Workers(apart=True, begin=lambda: called.append("begin"), cancel=lambda: called.append("cancel"))
     with pytest.raises(Failure, match="max_failure_rate"):
         run_study(plan, replace(setup, n_retries=0, workers=workers), launch, lambda *_: None)
     release.set()
-    assert len(cancelled) == 2  # jobs of a killed execution at the start, and the running one at the end
+    assert called == ["begin", "cancel"]
 
 
 def endless() -> None:

@@ -179,7 +179,7 @@ def test_a_store_that_was_lost_is_made_up_from_the_other(tiny: Path, folder: Pat
     assert len(optuna_states(folder)) == 24
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["cores", "processes"])
 def test_another_launcher_gives_the_same_trials(tiny: Path, folder: Path, launcher: str) -> None:
     said = lrscale(
         folder, "run", "-m", *TINY, f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2", "hydra.sweeper.profile=true"

@@ -50,8 +50,8 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 MinJobAge=300
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs={cpus} RealMemory=2000 State=UNKNOWN
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs={cpus} RealMemory=2000 State=UNKNOWN
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs={cpus} RealMemory=8000 State=UNKNOWN
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs={cpus} RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
 """
 """A Slurm of one controller and two nodes on this machine, without accounting."""
@@ -140,16 +140,16 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def submitit(kind: str) -> list[str]:
-    return [*TINY, f"hydra/launcher=submitit_{kind}", "hydra.sweeper.n_jobs=2"]
+    return [*TINY, f"hydra/launcher={kind}", "hydra.sweeper.n_jobs=2"]
 
 
 def on_ray(address: str) -> list[str]:
-    return [*TINY, "hydra/launcher=ray", f"+hydra.launcher.ray.init.address={address}", "hydra.sweeper.n_jobs=2"]
+    return [*TINY, "hydra/launcher=ray_cluster", f"hydra.launcher.ray.init.address={address}", "hydra.sweeper.n_jobs=2"]
 
 
-@pytest.mark.parametrize("launcher", ["local", "slurm", "ray"])
+@pytest.mark.parametrize("launcher", ["processes", "slurm", "ray"])
 def test_a_worker_that_is_killed(launcher: str, tiny: Path, folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    address = "" if launcher == "local" else str(request.getfixturevalue(launcher))
+    address = "" if launcher == "processes" else str(request.getfixturevalue(launcher))
     arguments = on_ray(address) if launcher == "ray" else submitit(launcher)
     worker = "default_worker.py" if launcher == "ray" else "submitit.core._submit"
     said = lrscale(folder, "run", "-m", *arguments, **killing(tmp_path, worker))
@@ -163,10 +163,10 @@ def left(launcher: str, folder: Path) -> list[str]:
     if launcher == "slurm":
         return said_by("squeue", "-h", "-o", "%i").split()
     of_study = f"{folder}/studies/.submitit"
-    return [line for line in said_by("ps", "-eo", "pid=,args=").splitlines() if of_study in line]
+    return [line for line in said_by("ps", "-eww", "-o", "pid=,args=").splitlines() if of_study in line]
 
 
-@pytest.mark.parametrize("launcher", ["local", "slurm"])
+@pytest.mark.parametrize("launcher", ["processes", "slurm"])
 @pytest.mark.parametrize("send", [signal.SIGKILL, signal.SIGINT])
 def test_a_head_that_is_killed_leaves_no_job(
     launcher: str, send: signal.Signals, tiny: Path, folder: Path, request: pytest.FixtureRequest

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
+from lrscale.errors import Failure
 from lrscale.files import safe_name
 from lrscale.run.setup import Workers
 
@@ -36,10 +37,12 @@ def workers_of(launcher: Launcher, study: str) -> Workers:
         return Workers(apart=apart, shared=True, cancel=_end_workers_of_joblib)
     if name in ("LocalLauncher", "SlurmLauncher") and "submitit_folder" in params:
         folder = _folder_of_submitit(params, study)
-        if name == "LocalLauncher":
-            return Workers(apart=True, outlive=True, cancel=partial(_end_processes_of_submitit, folder))
-        _read_states_without_accounting()
-        return Workers(apart=True, outlive=True, cancel=partial(_cancel_in_slurm, folder))
+        if name == "SlurmLauncher":
+            _read_states_without_accounting()
+        cancel = partial(_end_processes_of_submitit if name == "LocalLauncher" else _cancel_in_slurm, folder)
+        return Workers(apart=True, begin=cancel, cancel=cancel)
+    if name == "RayLauncher":
+        return Workers(apart=True, begin=partial(_connect_to_ray, launcher), cancel=_disconnect_from_ray)
     return Workers(apart=True)
 
 
@@ -49,6 +52,25 @@ def _end_workers_of_joblib() -> None:
 
     with suppress(RuntimeError):  # it is ended already
         get_reusable_executor(max_workers=1, reuse=False, kill_workers=True).shutdown(wait=False)
+
+
+def _connect_to_ray(launcher: Launcher) -> None:
+    """Connects to Ray in the main thread: two threads that did so at once would fail.
+
+    Raises:
+      Failure: Ray does not answer.
+    """
+    try:
+        launcher.launch([], initial_job_idx=0)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Failure(f"Ray does not answer: {' '.join(str(error).split())[:300]}") from error
+
+
+def _disconnect_from_ray() -> None:
+    """Leaves Ray, which ends the jobs of this process."""
+    import ray
+
+    ray.shutdown()
 
 
 def _folder_of_submitit(params: dict[str, Any], study: str) -> Path:

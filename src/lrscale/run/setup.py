@@ -7,7 +7,7 @@ from lrscale.spec import Compute
 
 
 def _nothing() -> None:
-    """Cancels nothing: jobs in this process end with it."""
+    """Begins and cancels nothing: jobs in this process end with it."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Workers:
     """What a launcher's workers can do.
 
     `apart` says whether jobs run in other processes, so that the launcher can be called from several threads. `shared` says
-    whether a worker that dies takes the jobs of other calls with it. `outlive` says whether jobs go on after the process that
-    launched them is killed. `cancel` ends the jobs of the study that run or wait in a queue.
+    whether a worker that dies takes the jobs of other calls with it. `begin` is called before the first job. `cancel` ends the
+    jobs of the study that run or wait in a queue.
     """
 
     apart: bool = False
     shared: bool = False
-    outlive: bool = False
+    begin: Callable[[], None] = _nothing
     cancel: Callable[[], None] = _nothing
 
 

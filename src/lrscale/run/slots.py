@@ -28,7 +28,7 @@ class Ended(NamedTuple):
 
 
 class Slots:
-    """Slots for jobs. Leaving the context cancels the jobs that have not ended, and entering it those of a killed execution."""
+    """Slots for jobs. Leaving the context cancels the jobs that have not ended."""
 
     def __init__(self, launch: Launch, count: int, workers: Workers) -> None:
         """Prepares the slots.
@@ -50,8 +50,7 @@ class Slots:
         return self.count - len(self.running)
 
     def __enter__(self) -> "Slots":
-        if self.workers.outlive:
-            self.workers.cancel()
+        self.workers.begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
