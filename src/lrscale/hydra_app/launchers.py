@@ -13,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 
 from lrscale.errors import Failure
 from lrscale.files import safe_name
+from lrscale.hydra_app.plan import to_plain
 from lrscale.run.setup import Workers
 
 
@@ -57,11 +58,17 @@ def _end_workers_of_joblib() -> None:
 def _connect_to_ray(launcher: Launcher) -> None:
     """Connects to Ray in the main thread: two threads that did so at once would fail.
 
+    The launcher itself cannot connect to a cluster of a newer Ray, because it always sets a size of the object store.
+
     Raises:
       Failure: Ray does not answer.
     """
+    import ray
+
+    settings = to_plain(getattr(launcher, "ray_cfg", {})["init"])
     try:
-        launcher.launch([], initial_job_idx=0)
+        if not ray.is_initialized():
+            ray.init(**{key: value for key, value in settings.items() if value is not None})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Failure(f"Ray does not answer: {' '.join(str(error).split())[:300]}") from error
 
