@@ -22,7 +22,7 @@ from tests.program import TINY, here
 
 Trials = dict[tuple[str, str], Any]
 SLOW = 4
-"""The batch size of the cells that are treated in a special way; they are twins, and so are trained as one cell."""
+"""The batch size of the cells that are treated in a special way; they are the same run, and so are trained once."""
 PATIENCE_SECONDS = 60.0
 
 
@@ -63,12 +63,12 @@ def test_a_slow_cell_holds_no_other(folder: Path, tiny: Path) -> None:
         if size(jobs[0]) == SLOW and order.count(SLOW) == 1:
             assert others.wait(PATIENCE_SECONDS), "the other cell waits for the slow one"
         outcomes = trained(jobs[0])
-        if order.count(16) == 2:
+        if order.count(16) > 2:  # its second round: a round has two trainings, sum and mean
             others.set()
         return [outcomes]
 
     run_study(plan, setup, launch, lambda *_: None)
-    assert order[:3] == [SLOW, 16, 16]  # the one with more steps first
+    assert order[:4] == [SLOW, 16, 16, 16]  # the one with more steps first
     assert trials(folder) == trials(tiny)
 
 
