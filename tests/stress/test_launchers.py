@@ -1,6 +1,6 @@
 """Studies under real launchers whose workers and heads are killed: submitit on this machine, Slurm, and Ray.
 
-python -m pytest -q -s tests/stress/test_launchers.py      (about 6 minutes on two cores)
+python -m pytest -q -s tests/stress/test_launchers.py      (about 8 minutes on two cores)
 
 Slurm needs Debian's packages slurm-wlm and munge, and root; Ray needs `pip install 'ray>=2.55,<3'` and
 `pip install --no-deps hydra-ray-launcher==1.2.2`.
