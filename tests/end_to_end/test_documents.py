@@ -23,6 +23,7 @@ DOCUMENTS = (
     "src/lrscale/README.md",
     "src/lrscale/audit/README.md",
     "src/lrscale/hydra_app/README.md",
+    "src/lrscale/run/README.md",
     "src/lrscale/tracking/README.md",
 )
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}

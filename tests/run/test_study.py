@@ -179,9 +179,14 @@ def test_a_store_that_was_lost_is_made_up_from_the_other(tiny: Path, folder: Pat
     assert len(optuna_states(folder)) == 24
 
 
-def test_another_launcher_gives_the_same_trials(tiny: Path, folder: Path) -> None:
-    lrscale(folder, "run", "-m", *TINY, "hydra/launcher=joblib", "hydra.sweeper.n_jobs=2")
+@pytest.mark.parametrize("launcher", ["cores", "processes"])
+def test_another_launcher_gives_the_same_trials(tiny: Path, folder: Path, launcher: str) -> None:
+    said = lrscale(
+        folder, "run", "-m", *TINY, f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2", "hydra.sweeper.profile=true"
+    )
     assert lrs_of(folder) == lrs_of(tiny)
+    slots = re.search(r"^slots .*training ([\d.]+) s .*start-up of jobs ([\d.]+) s .*without a job ([\d.]+) s", said, re.M)
+    assert slots and float(slots[2]) > float(slots[1]) > 0  # such small cells mostly wait for their jobs to start
 
 
 def test_a_crashed_cell_fails_its_trials_and_the_rest_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ import json
 import os
 import reprlib
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrscale.errors import Failure, Refusal
 from lrscale.files import home
 from lrscale.hydra_app.declared import explained, register
+from lrscale.hydra_app.launchers import workers_of
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
@@ -40,6 +43,8 @@ SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <=
 """The rule of the whole command line."""
 
 
+_sweeping = False
+"""Whether this process has run a sweep: then it is no launcher's worker, which may be ended."""
 REMOVED = {"hydra.sweeper.direction": "The objective is always minimised: leave it out."}
 """Keys of older versions, with the way out."""
 
@@ -154,7 +159,8 @@ def job(config: DictConfig) -> "list[Outcome] | None":
 
         trust_typed(to_plain(HydraConfig.get().overrides.task))  # a launcher may run the job in a process of its own
         configs = [with_values(plain_config(config), values) for values in to_plain(config.cells) or [{}]]
-        return work_all(configs, make_compute(to_plain(config.compute)))
+        limit = HydraConfig.get().sweeper.job_timeout
+        return work_all(configs, make_compute(to_plain(config.compute)), limit, is_worker=not _sweeping)
     from lrscale.run.single import run_single
 
     try:
@@ -184,14 +190,17 @@ def sweep(
     """
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     plan = with_variant(plan, config, loader)
-    launched = [0]
+    global _sweeping
+    _sweeping = True
+    launched, lock = [0], threading.Lock()
     asked = to_plain(config.compute)["device"]
     device = [f"compute.device={setup.compute.device}"] if asked == "auto" else []  # each job takes the one that was chosen here
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
         """Runs jobs with Hydra's launcher, and returns the outcomes of each job. A crashed job gives its traceback instead."""
-        first = launched[0]
-        launched[0] += len(jobs)
+        with lock:
+            first = launched[0]
+            launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
         overrides = [[*job_overrides(job), *device] for job in jobs]
         for returned in launcher.launch(overrides, initial_job_idx=first):
@@ -203,7 +212,7 @@ def sweep(
 
     from lrscale.run.study import run_study
 
-    run_study(plan, setup, launch)
+    run_study(plan, replace(setup, workers=workers_of(launcher, plan.study)), launch)
 
 
 def job_overrides(job: Sequence[Share]) -> Iterator[str]:

@@ -31,9 +31,11 @@ SETTINGS: dict[str, Rule] = {
     "companions": one_of(*COMPANIONS),
     "widen": BOOLEAN,
     "profile": BOOLEAN,
+    "n_retries": integer(0, 100),
+    "job_timeout": Rule("must be > 0 or null", lambda v: v is None or (is_number(v) and v > 0)),
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
-OF_THE_MACHINE = ("storage", "n_jobs", "profile", "max_failure_rate")
+OF_THE_MACHINE = ("storage", "n_jobs", "profile", "n_retries", "job_timeout", "max_failure_rate")
 """The settings that are no part of the command that repeats a study. The URL of a storage may hold a password."""
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
 OPTIONAL_TEXT = Rule(
@@ -125,6 +127,7 @@ def make_plan(
         compute=compute,
         n_jobs=settings["n_jobs"],
         max_failure_rate=settings["max_failure_rate"],
+        n_retries=settings["n_retries"],
         profile=settings["profile"],
     )
     return plan, setup

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lrscale.probes import PROBES
+from lrscale.run.limits import TookTooLong, time_limit
 from lrscale.spec import Compute
 from lrscale.study.config import make_training
 from lrscale.study.plan import Share
@@ -18,12 +19,13 @@ class Outcome(NamedTuple):
     """The outcome of one cell's share of a job.
 
     `results` has one result for each trial; it is empty where the share crashed. `crash` is the traceback of the crash,
-    or None. `seconds` is the wall time.
+    or None. `seconds` is the wall time. `late` says whether the share crashed because it took longer than it may.
     """
 
     results: list[Result]
     crash: str | None
     seconds: float
+    late: bool = False
 
 
 def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
@@ -46,12 +48,16 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
     return list(results(training, train(training, make_task(training), compute)))
 
 
-def work_all(configs: Sequence[Mapping[str, Any]], compute: Compute) -> list[Outcome]:
+def work_all(
+    configs: Sequence[Mapping[str, Any]], compute: Compute, limit: float | None = None, is_worker: bool = False
+) -> list[Outcome]:
     """Does the work of several cells. A cell that crashes gives its traceback, and does not affect the others.
 
     Args:
       configs: the config of each cell, as `work` takes it.
       compute: settings of the machine.
+      limit: the longest time that a cell may take, in seconds; None for no limit.
+      is_worker: whether this process may be ended where a cell cannot be stopped in another way.
 
     Returns:
       One outcome for each config, in the same order.
@@ -59,11 +65,16 @@ def work_all(configs: Sequence[Mapping[str, Any]], compute: Compute) -> list[Out
     outcomes = []
     for config in configs:
         start = time.perf_counter()
+        results: list[Result] = []
+        crash, late = None, False
         try:
-            results, crash = work(config, compute), None
+            with time_limit(limit, is_worker):
+                results = work(config, compute)
+        except TookTooLong as error:
+            crash, late = f"TookTooLong: {error}", True
         except Exception:
-            results, crash = [], traceback.format_exc()
-        outcomes.append(Outcome(results, crash, time.perf_counter() - start))
+            crash = traceback.format_exc()
+        outcomes.append(Outcome(results, crash, time.perf_counter() - start, late))
     return outcomes
 
 

@@ -1,48 +1,36 @@
 """Runs the loop of a study: ask Optuna, train, record in MLflow, tell Optuna, until every cell has all its trials."""
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator
 
-from lrscale.errors import Failure
-from lrscale.report.figures.palette import colours
+from lrscale.run.costs import Costs
 from lrscale.run.job import Launch, Outcome
 from lrscale.run.progress import Display
+from lrscale.run.recording import Recorder, Work
 from lrscale.run.setup import Setup
+from lrscale.run.slots import Ended, Slots
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
 from lrscale.search.twin_tuner import TwinTuner
 from lrscale.signals import uninterrupted
-from lrscale.study.plan import Share, exact_label
-from lrscale.study.records import StudyRecord, TrialRecord, trial_record
-from lrscale.study.settings import remarks_on_trials, settings_of, sort_trials
+from lrscale.study.plan import Share
+from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.tracking.store import Store
-from lrscale.training.results import Result, same_run
-
-Key = tuple[str, frozenset[tuple[str, float]]]
-"""Identifies a trial in both stores: the id of its cell, and its tuned hyperparameters with their values."""
-JOB_SECONDS = 1.0
-"""Cells share a job up to about this time, in seconds. A kill loses about this much training in each running job."""
-
-
-class Work(NamedTuple):
-    """A round of one cell that is to be trained, with the tuners that record it: the cell's own, and its same runs'."""
-
-    tuner: Tuner
-    asks: list[Ask]
-    recording: list[Tuner]
 
 
 class Rounds:
-    """The loop of one study. It starts from the trials that the stores hold already."""
+    """The loop of one study. It starts from the trials that the stores hold already.
+
+    A cell, with its twins, is idle, or has open work. Idle cells are asked for their next round. Where the launcher's workers
+    are apart, this is as soon as their last round is told, so that all slots have work; the numbers of a cell depend on the
+    cell and its twins alone. Else all cells are asked together, and their rounds are trained in order.
+    """
 
     def __init__(
         self, setup: Setup, launch: Launch, store: Store, study: StudyRecord, twins: list[TwinTuner], watch: Stopwatch
     ) -> None:
-        """Deletes half-written trials from MLflow, and adds to Optuna the trials that only MLflow holds.
-
-        `remarks` says which recorded trials were made otherwise, and what becomes of them.
+        """Reads the trials that the stores hold; see `Recorder`.
 
         Args:
           setup: the stores, and how jobs are run.
@@ -52,30 +40,33 @@ class Rounds:
           twins: the tuners of the cells of the plan, twins together.
           watch: the stopwatch that measures the phases of the loop.
         """
-        self.setup, self.launch, self.store, self.study, self.twins, self.watch = setup, launch, store, study, twins, watch
+        self.setup, self.plan, self.twins, self.watch = setup, study.plan, twins, watch
         self.tuners = [tuner for group in twins for tuner in group.tuners]
-        self.plan = study.plan
-        self.crashed = 0
-        self.cell_seconds = math.inf
-        self.palette = colours([int(cell.config["batch_size"]) for cell in study.plan.cells])
-        store.drop_unfinished(study.experiment_id, but=study.run_id)
-        trials = store.trials(study.experiment_id)
-        self.remarks = remarks_on_trials(study, trials)
-        used = sort_trials(self.plan, trials).used
-        self.recorded: dict[Key, TrialRecord] = {_key(record.cell, record.params): record for record in used}
-        by_cell: dict[str, list[TrialRecord]] = {cell.id: [] for cell in self.plan.cells}
-        for record in sorted(self.recorded.values(), key=lambda record: record.number):
-            by_cell[record.cell].append(record)
-        for tuner in self.tuners:
-            with uninterrupted():
-                tuner.adopt(by_cell[tuner.cell.id])
+        self.recorder = Recorder(store, study, self.tuners, setup.max_failure_rate)
+        self.slots, self.costs = Slots(launch, setup.n_jobs, setup.workers), Costs()
+        self.at_once = setup.workers.apart
+        self.idle: list[TwinTuner] = []
+        self.open: Counter[TwinTuner] = Counter()
+        self.asked: Counter[TwinTuner] = Counter()
+        self.waiting: list[Work] = []
+        self.alone: list[Work] = []
+        self.by_itself: set[int] = set()
+        self.losses: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        self.jobs: dict[int, list[Work]] = {}
+        self.ended: list[Ended] = []
+        self.training_seconds = 0.0
+
+    @property
+    def remarks(self) -> list[str]:
+        """Remarks on recorded trials that were made otherwise."""
+        return self.recorder.remarks
 
     def records(self) -> list[TrialRecord]:
         """Returns the records of all trials of the study's experiment, without reading the store again.
 
         Records of trials that this process has trained have no `run_id`.
         """
-        return list(self.recorded.values())
+        return list(self.recorder.recorded.values())
 
     def trials_done(self) -> int:
         """Returns the number of trials that the study has already, over all cells, at most `n_trials` for each cell."""
@@ -87,13 +78,43 @@ class Rounds:
         Raises:
           Failure: more trials crashed than `max_failure_rate` allows.
         """
-        if unrecorded := [work for group in self.twins for work in self._work(group, self._unrecorded)]:
-            display.round(0)
-            self._run_jobs(unrecorded, display)
-        while groups := [group for group in self.twins if self._asks(group)]:
-            display.round(len(self.tuners) - sum(len(group.tuners) for group in groups))
-            self._run_jobs([work for group in groups for work in self._work(group, self._tell_recorded)], display)
+        start = time.perf_counter()
+        with self.slots:
+            for group in self.twins:
+                self._open(group, self._work(group, self.recorder.unrecorded))
+            if self.waiting:
+                display.round(0)
+            while self._ask(display):
+                self._fill()
+                if not self.ended:
+                    self.ended += self._wait()
+                self._end(self.ended.pop(0), display)
         display.cells_done = len(self.tuners)
+        if self.at_once:
+            seconds = time.perf_counter() - start
+            self.watch.use_slots(self.slots.count, seconds, self.slots.busy_seconds, self.training_seconds)
+
+    def _open(self, group: TwinTuner, work: Iterator[Work]) -> None:
+        """Puts the work of some twins into the queue. Where there is none, they are idle."""
+        new = list(work)
+        self.waiting += new
+        self.open[group] = len(new)
+        if not new:
+            self.idle.append(group)
+
+    def _ask(self, display: Display) -> bool:
+        """Asks idle cells for their next rounds; returns whether there is work, in the queue or in a slot."""
+        while self.idle and (self.at_once or not (self.waiting or self.alone or self.jobs)):
+            idle, self.idle = self.idle, []
+            asked = [group for group in idle if self._asks(group)]
+            latest = max(self.asked.values(), default=0)
+            self.asked.update(asked)
+            if max((self.asked[group] for group in asked), default=0) > latest:
+                going_on = {*asked, *(group for group in self.twins if self.open[group])}
+                display.round(len(self.tuners) - sum(len(group.tuners) for group in going_on))
+            for group in asked:
+                self._open(group, self._work(group, self.recorder.tell_recorded))
+        return bool(self.waiting or self.alone or self.jobs)
 
     def _asks(self, group: TwinTuner) -> bool:
         """Asks Optuna for the next round of some twins; returns whether there is one."""
@@ -112,126 +133,107 @@ class Rounds:
             for asks in [[ask] for r in tuner.rounds() for ask in r] if self.plan.is_script else tuner.rounds():
                 if any(tuner.point(ask.params) in wanted for ask in asks):
                     wanted -= {tuner.point(ask.params) for ask in asks}
-                    yield Work(tuner, asks, recording)
+                    yield Work(group, tuner, asks, recording)
             rest = [Ask(number, params) for number, params in tuner.every().items() if tuner.point(params) in wanted]
             if rest:  # trials whose round is not known
-                yield Work(tuner, rest, recording)
+                yield Work(group, tuner, rest, recording)
 
-    def _unrecorded(self, tuner: Tuner) -> list[Ask]:
-        """Returns the trials that Optuna holds as complete and MLflow does not hold. They are trained again and recorded."""
-        complete = tuner.complete()
-        return [Ask(number, params) for number, params in complete.items() if _key(tuner.cell.id, params) not in self.recorded]
+    def _fill(self) -> None:
+        """Launches jobs while there are free slots and work: the longest first where cells are asked at once."""
+        if not self.at_once and self.jobs:
+            return  # all of a batch are recorded before the next
+        if self.slots.workers.shared and (self.alone or self.by_itself & self.slots.running):
+            if self.slots.running:
+                return  # a cell that may kill its worker takes no other with it
+            self.by_itself |= set(self._start([[self.alone.pop(0)]]))
+            return
+        if self.at_once:
+            self.waiting.sort(key=lambda work: -self.costs.order(work.tuner.cell))
+        jobs: list[list[Work]] = []
+        while (self.alone or self.waiting) and len(jobs) < self.slots.free:
+            jobs.append([self.alone.pop(0)] if self.alone else self._next_job(self.slots.free - len(jobs)))
+        self._start(jobs)
 
-    def _tell_recorded(self, tuner: Tuner) -> list[Ask]:
-        """Tells Optuna the objectives that MLflow recorded before a kill, and returns the running trials without a record."""
-        untold = []
-        for ask in tuner.running():
-            record = self.recorded.get(_key(tuner.cell.id, ask.params))
-            if record is None:
-                untold.append(ask)
-            else:
-                with uninterrupted():
-                    tuner.tell(ask.number, record.objectives)
-        return untold
+    def _start(self, jobs: list[list[Work]]) -> list[int]:
+        """Launches jobs; returns their numbers."""
+        numbers = self.slots.start([[Share(w.tuner.cell, tuple(a.params for a in w.asks)) for w in job] for job in jobs])
+        self.jobs |= dict(zip(numbers, jobs, strict=True))
+        return numbers
 
-    def _run_jobs(self, work: list[Work], display: Display) -> None:
-        """Launches jobs, `n_jobs` at a time, and records their outcomes.
+    def _next_job(self, free: int) -> list[Work]:
+        """Removes the cells of the next job from the queue and returns them. They have the same Hydra overrides.
 
-        Cells that train quickly share a job; otherwise composing the jobs would take most of the time.
+        Cells that train quickly share a job; otherwise starting the jobs would take most of the time.
         """
-        waiting = list(work)
-        while waiting:
-            jobs = [job for _ in range(self.setup.n_jobs) if (job := self._next_job(waiting))]
-            started, start = time.time(), time.perf_counter()
-            returned = self.launch([[Share(w.tuner.cell, tuple(a.params for a in w.asks)) for w in job] for job in jobs])
-            wall_seconds = time.perf_counter() - start
-            training_seconds = 0.0
-            with self.watch.phase("recording"):
-                for job, outcomes in zip(jobs, returned, strict=True):
-                    if isinstance(outcomes, str):
-                        outcomes = [Outcome([], outcomes, 0.0)] * len(job)
-                    for one, outcome in zip(job, outcomes, strict=True):
-                        for tuner in one.recording:
-                            self._record_outcome(one, tuner, outcome, started, display)
-                        training_seconds += outcome.seconds
-            self.cell_seconds = max(training_seconds / sum(len(job) for job in jobs), 1e-3)
-            self.watch.add("training", min(training_seconds, wall_seconds))
-            self.watch.add("composing and launching", max(wall_seconds - training_seconds, 0.0))
-
-    def _next_job(self, waiting: list[Work]) -> list[Work]:
-        """Removes the cells of one job from `waiting` and returns them.
-
-        The cells of a job have the same Hydra overrides, and together take about JOB_SECONDS. No job gets more than an
-        equal share of the waiting cells, so that all `n_jobs` jobs have work.
-        """
-        if not waiting:
-            return []
-        equal_share = max(1, len(waiting) // self.setup.n_jobs)
-        most = min(equal_share, max(1, int(JOB_SECONDS / self.cell_seconds)))
-        job = [work for work in waiting if work.tuner.cell.overrides == waiting[0].tuner.cell.overrides][:most]
+        alike = [work for work in self.waiting if work.tuner.cell.overrides == self.waiting[0].tuner.cell.overrides]
+        job = alike[: self.costs.share([work.tuner.cell for work in alike], free)]
         for work in job:
-            waiting.remove(work)
+            self.waiting.remove(work)
         return job
 
-    def _record_outcome(self, work: Work, tuner: Tuner, outcome: Outcome, started: float, display: Display) -> None:
-        """Records the trials of one cell that MLflow does not hold yet, and tells Optuna those that it waits for.
+    def _wait(self) -> list[Ended]:
+        """Waits for a job to end; returns the jobs that have ended."""
+        start = time.perf_counter()
+        ended = self.slots.ended(wait=True)
+        if self.at_once:
+            self.watch.add("waiting for jobs", time.perf_counter() - start)
+        return ended
+
+    def _end(self, ended: Ended, display: Display) -> None:
+        """Records a job that has ended. Slots that come free meanwhile get the work that waits."""
+        job, outcomes = self.jobs[ended.number], ended.outcomes
+        if isinstance(outcomes, str) or ended.lost:
+            outcomes = [Outcome([], ended.lost or str(outcomes), 0.0)] * len(job)
+        self._measure(ended, outcomes)
+        is_guilty = len(job) == 1 and (not self.slots.workers.shared or ended.number in self.by_itself)
+        for work, outcome in zip(job, outcomes, strict=True):
+            if (ended.lost or outcome.late) and self._again(work, outcome, is_guilty or outcome.late, display):
+                continue
+            with self.watch.phase("recording"):
+                for tuner in work.recording:
+                    for _ in self.recorder.record(work, tuner, outcome, ended.started, display):
+                        self._refill()
+            self.open[work.group] -= 1
+            if not self.open[work.group]:
+                self.idle.append(work.group)
+        del self.jobs[ended.number]
+
+    def _refill(self) -> None:
+        """Gives slots that came free the work that waits. What the job that is recorded now leads to is not among it yet."""
+        if self.at_once:
+            self.ended += self.slots.ended(wait=False)
+            self._fill()
+
+    def _again(self, work: Work, outcome: Outcome, is_guilty: bool, display: Display) -> bool:
+        """Puts lost work back, to be launched by itself; returns False where it was lost too often, and says so.
 
         Args:
-          work: the round that was trained.
-          tuner: the tuner of the round's cell, or of a twin that is the same run.
-          outcome: what the training returned.
-          started: the time when the job was launched, in seconds.
-          display: shows the progress.
+          work: the work.
+          outcome: why it was lost.
+          is_guilty: whether no other work can be why the worker was lost.
+          display: where a loss is shown.
         """
-        results = dict(zip((work.tuner.point(ask.params) for ask in work.asks), outcome.results, strict=False))
-        names = {work.tuner.point(ask.params): exact_label(work.tuner.cell.label, ask.params) for ask in work.asks}
-        of_round = [(ask, asks[0].number) for asks in tuner.rounds() for ask in asks if tuner.point(ask.params) in names]
-        first_of = {ask.number: first for ask, first in of_round}
-        missing = [ask for ask, _ in of_round if _key(tuner.cell.id, ask.params) not in self.recorded]
-        complete = set(tuner.complete())
-        new = [ask for ask in missing if ask.number not in complete]
-        if outcome.crash is not None:
-            self._record_crash(tuner, missing, new, outcome.crash)
-            display.job(tuner.cell.label, 0, 0, 0, len(missing))
-            return
-        colour = self.palette[int(tuner.cell.config["batch_size"])]
-        settings = settings_of(self.study, tuner.cell)
-        diverged: list[bool] = []
-        for ask in missing:
-            result, together = _in_twin(results[tuner.point(ask.params)], work.tuner, tuner), first_of[ask.number]
-            diverged += result.diverged
-            same_as = "" if tuner is work.tuner else names[tuner.point(ask.params)]
-            with uninterrupted():
-                self.store.record_trial(
-                    self.study, tuner.cell, ask.number, together, ask.params, result, started, colour, same_as
-                )
-                record = trial_record(tuner.cell.id, ask.number, together, ask.params, result, settings)
-                self.recorded[_key(tuner.cell.id, ask.params)] = record
-                tuner.learn(ask.params, result.objectives)
-                if ask in new:
-                    tuner.tell(ask.number, result.objectives)
-        display.job(tuner.cell.label, len(diverged), sum(diverged), len(new), 0)
+        key = work.tuner.cell.id, tuple(ask.number for ask in work.asks)
+        self.losses[key] += is_guilty
+        if self.losses[key] <= self.setup.n_retries:
+            self.alone.append(work)
+            return True
+        display.console.print(
+            f"lost     {work.tuner.cell.label}, {len(work.asks)} trials, {self.losses[key]} times: {outcome.crash}",
+            soft_wrap=True,
+        )
+        return False
 
-    def _record_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:
-        """Records trials as crashed; raises Failure once more have crashed than `max_failure_rate` allows."""
-        for ask in asks:
-            with uninterrupted():
-                self.store.record_failure(self.study, tuner.cell, ask.params, crash)
-                if ask in new:
-                    tuner.fail(ask.number)
-        self.crashed += len(asks)
-        if self.crashed > self.setup.max_failure_rate * self.plan.n_trials * len(self.tuners):
-            raise Failure(
-                f"{self.crashed} trials crashed, more than hydra.sweeper.max_failure_rate={self.setup.max_failure_rate} "
-                f"allows. The last crash was in cell {tuner.cell.label}:\n{crash}"
-            )
-
-
-def _in_twin(result: Result, trained: Tuner, tuner: Tuner) -> Result:
-    """Returns the result of a cell that is the same run as the cell that was trained."""
-    twin = tuner.cell.twin
-    return result if tuner is trained or twin is None else same_run(result, twin.r)
-
-
-def _key(cell: str, params: Mapping[str, float]) -> Key:
-    return cell, frozenset(params.items())
+    def _measure(self, ended: Ended, outcomes: list[Outcome]) -> None:
+        """Keeps what a job that has ended says of costs."""
+        training = sum(outcome.seconds for outcome in outcomes)
+        start_up = max(ended.seconds - training, 0.0)
+        self.training_seconds += training
+        for work, outcome in zip(self.jobs[ended.number], outcomes, strict=True):
+            if outcome.crash is None:
+                self.costs.learn(work.tuner.cell, outcome.seconds)
+        if not ended.lost:
+            self.costs.learn_start_up(start_up)
+        if not self.at_once:
+            self.watch.add("training", min(training, ended.seconds))
+            self.watch.add("composing and launching", start_up)

@@ -14,6 +14,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.slots: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -28,8 +29,20 @@ class Stopwatch:
         """Adds a time to a phase that the caller has measured."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
+    def use_slots(self, count: int, seconds: float, busy: float, training: float) -> None:
+        """Keeps where the time of the slots went, in seconds summed over all slots.
+
+        Args:
+          count: the number of slots.
+          seconds: the wall time in which they could be used.
+          busy: the time in which they had a job.
+          training: the part of it in which the jobs trained; the rest is the start-up of jobs.
+        """
+        idle = max(count * seconds - busy, 0.0)
+        self.slots = {"training": training, "start-up of jobs": max(busy - training, 0.0), "without a job": idle}
+
     def show(self, console: Console, trials: int) -> None:
-        """Prints a table of the phases: seconds, share, and milliseconds per trial.
+        """Prints a table of the phases: seconds, share, and milliseconds per trial; and one of the slots, where there are some.
 
         The row `other` is the time that belongs to no phase.
         """
@@ -41,3 +54,7 @@ class Stopwatch:
         for name, seconds in rows:
             table.add_row(name, f"{seconds:.2f}", f"{seconds / total:.0%}", f"{1000 * seconds / max(trials, 1):.1f}")
         console.print(table)
+        if self.slots:
+            total = sum(self.slots.values())
+            parts = [f"{name} {seconds:.2f} s ({seconds / max(total, 1e-9):.0%})" for name, seconds in self.slots.items()]
+            console.print(f"slots    {', '.join(parts)}", soft_wrap=True)
