@@ -186,7 +186,7 @@ def test_times_agree() -> None:
     quickstart = [re.findall(r"takes about (\d+ s)", TEXTS[name]) for name in ("README.md", "sweeps/README.md")]
     assert quickstart[0] == quickstart[1] and len(quickstart[0]) == 1
     for file in (ROOT / "tests" / "stress").glob("test_*.py"):
-        minutes = re.search(r"about (\d+) minutes on two cores", file.read_text())
+        minutes = re.search(r"about (\d+) minutes? on two cores", file.read_text())
         assert minutes is not None
         assert re.search(rf"^\| \[{file.name}\].*\| {minutes[1]} min \|$", TEXTS["tests/README.md"], re.M)
 

@@ -101,10 +101,15 @@ def test_a_reduction_of_which_all_runs_diverge_has_figures(folder: Path, monkeyp
     assert "diverged" in said
 
 
-@pytest.mark.parametrize(("value", "more"), [(1.0, []), (0.0, []), (0.0, ["seeds=1"]), (1e-300, []), (1e299, [])])
+@pytest.mark.parametrize(("value", "more"), [(0.0, ["seeds=1"]), (1e299, [])])
 def test_a_constant_objective_ends_with_a_report(
     folder: Path, monkeypatch: pytest.MonkeyPatch, value: float, more: list[str]
 ) -> None:
+    assert_flat(folder, monkeypatch, value, more)
+
+
+def assert_flat(folder: Path, monkeypatch: pytest.MonkeyPatch, value: float, more: list[str]) -> None:
+    """An objective that is the same at every lr ends with a report that says so."""
     damaged(monkeypatch, everywhere(value))
     said, found = study(folder, *more)
     assert all(cell["n_diverged"] == 0 for cell in found["cells"])

@@ -20,16 +20,20 @@ SMALL = {
     "fashion_mnist_mlp": ["task.examples=100", "task.hidden=4"],
 }
 SMALL_SWEEPS = {
-    "gradient_scale": ["probe.ranks=1,2", "probe.loss=plain,ignored"],
+    "gradient_scale": ["probe.ranks=1,2", "probe.loss=ignored"],
     "last_batch": ["task.examples=257,264,288"],
     "homogeneity": ["probe.optimizer=sgd,adam"],
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
-    "translate": ["probe.optimizer=sgd,adamw"],
-    "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512"],
-    "fashion_mnist": ["task.examples=200", "optimizer=sgd,adam", "reduction=sum", "batch_size=64,128"],
-    "stability": ["task.features=2,8", "probe.examples=16000"],
-    "cnn": ["task=sweeps/cnn.py:cnn", "task.width=2", "task.examples=64", "optimizer=sgd,adamw"],
-    "chars": ["task=sweeps/chars.py:transformer", "task.width=4", "task.examples=64", "optimizer=sgd,adamw"],
+    "translate": ["probe.optimizer=sgd,adamw", "budget.epochs=1"],
+    "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512", "budget.epochs=1"],
+    "fashion_mnist": ["task.examples=200", "optimizer=adam", "reduction=sum", "batch_size=64,128"],
+    "stability": ["task.features=2,8", "task.bias=true", "probe.examples=4000"],
+    "cnn": ["task=sweeps/cnn.py:cnn", "task.width=2", "task.examples=64", "optimizer=sgd,adamw", "budget.epochs=1"],
+    "chars": ["task=sweeps/chars.py:transformer", "task.width=4", "task.examples=64", "optimizer=adamw", "budget.epochs=1"],
+    "steps_to_target": ["task.features=2,8", "task.examples=1024", "budget.max_steps=200"],
+    "regimes": ["task.features=8", "task.examples=4096", "budget.max_steps=200"],
+    "adam": ["optimizer=adam,rmsprop", "budget.epochs=1"],
+    "epochs": ["budget.epochs=1"],
 }
 
 
@@ -84,7 +88,7 @@ def test_each_sweep_opens_with_its_question_command_and_cost_and_runs_small(swee
     assert lines[0] == "# @package _global_"
     assert f"lrscale run -m sweeps={sweep}" in lines[1] and "?" in lines[1]
     assert "runs" in lines[2] and lines[3].startswith("# Expected:")
-    small = ["seeds=2", "batch_size=4,16", "hydra.sweeper.n_trials=5", *SMALL_SWEEPS.get(sweep, [])]
+    small = ["seeds=2", "batch_size=16,64", "hydra.sweeper.n_trials=4", *SMALL_SWEEPS.get(sweep, [])]
     (folder / "sweeps").symlink_to(ROOT / "sweeps")
     said = here(folder, "run", "-m", f"sweeps={sweep}", *small)
     assert "lrscale ui" in said

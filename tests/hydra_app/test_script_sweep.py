@@ -68,13 +68,13 @@ def test_the_same_command_goes_on_and_overwrites_nothing(app: Path) -> None:
 def test_a_sweep_in_two_parts_draws_what_a_sweep_in_one_part_draws(app: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     whole = tmp_path_factory.mktemp("whole")
     install("numbers", whole)
-    for sampler, option in (("tpe", "hydra.sweeper.sampler.n_startup_trials=3"), ("random", "epochs=2")):
+    for sampler, option in (("tpe", "hydra.sweeper.sampler.n_startup_trials=2"), ("random", "epochs=2")):
         ways = (f"hydra/sweeper/sampler={sampler}", option, "hydra.sweeper.sampler.seed=3", f"hydra.sweeper.study_name={sampler}")
-        sweep(whole, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=6")
-        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=4")
-        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=6")
+        sweep(whole, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=5")
+        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=3")
+        sweep(app, *ways, "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=5")
         assert [t.params for t in trials(app, sampler)] == [t.params for t in trials(whole, sampler)]
-        assert len({t.params["x"] for t in trials(app, sampler)}) == 6  # no point is drawn again
+        assert len({t.params["x"] for t in trials(app, sampler)}) == 5  # no point is drawn again
 
 
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"]])
@@ -204,7 +204,7 @@ def test_anything_but_a_float_or_a_dict_is_refused_in_one_line(app: Path, wrong:
     (line,) = [line for line in said.splitlines() if line.startswith("lrscale: ")]
     assert "Return a float, or a dict with `objective`" in line and "Traceback" not in said
     assert len(calls(app)) == 1
-    sweep(app, "wrong=null", "hydra.sweeper.study_name=right", "hydra.sweep.dir=multirun/a/b")
+    sweep(app, "wrong=null", "hydra.sweeper.study_name=right", "hydra.sweep.dir=multirun/a/b", "hydra.sweeper.n_trials=1")
 
 
 def test_changed_settings_are_noticed(app: Path) -> None:

@@ -1,8 +1,11 @@
 """A study is its settings: another interval is another question, and no trial of it is mixed in silently."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lrscale.study.records import TrialRecord
 from lrscale.tracking.store import Store
@@ -26,8 +29,22 @@ def report(folder: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_another_interval_is_another_question(folder: Path) -> None:
-    run(folder, "1e-3", "1")
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    """Folders in which the study has been run once, by its lowest lr and its number of trials; to copy."""
+    done = {}
+    for low, n_trials in (("1e-3", 4), ("1e-2", 4), ("1e-3", 6)):
+        done[low, n_trials] = tmp_path_factory.mktemp("once")
+        run(done[low, n_trials], low, "1", n_trials)
+    return done
+
+
+def copied(done: Path, folder: Path) -> None:
+    shutil.copytree(done, folder, dirs_exist_ok=True)
+
+
+def test_another_interval_is_another_question(once: dict[tuple[str, int], Path], folder: Path) -> None:
+    copied(once["1e-3", 4], folder)
     first = trials(folder)
     said = run(folder, "1e-6", "1e-5")
     assert "16 recorded trials outside what is asked (optimizer.lr = 1e-06 to 1e-05): left out." in said
@@ -40,21 +57,21 @@ def test_another_interval_is_another_question(folder: Path) -> None:
     assert "16 recorded trials outside" in run(folder, "1e-3", "1") and report(folder)["left_out"] == 16
 
 
-def test_widening_does_not_bring_trials_of_another_interval_in(folder: Path) -> None:
-    run(folder, "1e-3", "1")
+def test_widening_does_not_bring_trials_of_another_interval_in(once: dict[tuple[str, int], Path], folder: Path) -> None:
+    copied(once["1e-3", 4], folder)
     said = run(folder, "1e-6", "1e-5", 4, "hydra.sweeper.widen=true")
     assert "16 recorded trials outside" in said and len(trials(folder)) > 16
 
 
-def test_trials_inside_a_wider_interval_are_used(folder: Path) -> None:
-    run(folder, "1e-2", "1")
+def test_trials_inside_a_wider_interval_are_used(once: dict[tuple[str, int], Path], folder: Path) -> None:
+    copied(once["1e-2", 4], folder)
     said = run(folder, "1e-3", "1", 6)
     assert "16 recorded trials made in another interval, inside what is asked: used." in said
     assert len(trials(folder)) == 24 and all(cell["n_trials"] == 6 for cell in report(folder)["cells"])
 
 
-def test_rounds_of_two_questions_are_kept_apart(folder: Path) -> None:
-    run(folder, "1e-2", "1")
+def test_rounds_of_two_questions_are_kept_apart(once: dict[tuple[str, int], Path], folder: Path) -> None:
+    copied(once["1e-2", 4], folder)
     run(folder, "1e-4", "1e-3")
     run(folder, "1e-2", "1", 8)
     store = Store.existing(f"sqlite:///{folder}/mlflow.db")
@@ -66,13 +83,12 @@ def test_rounds_of_two_questions_are_kept_apart(folder: Path) -> None:
         assert trial.params in together and len(asked) == len(together) and all(each == asked[0] for each in asked)
 
 
-def test_without_the_journal_the_study_goes_on_as_if_it_were_there(folder: Path) -> None:
-    run(folder, "1e-3", "1", 6)
+def test_without_the_journal_the_study_goes_on_as_if_it_were_there(once: dict[tuple[str, int], Path], folder: Path) -> None:
+    copied(once["1e-3", 6], folder)
     (folder / "optuna.journal").unlink()
     assert "32 trials, 24 of them in the store already" in run(folder, "1e-3", "1", 8)
     other = folder / "other"
-    other.mkdir()
-    run(other, "1e-3", "1", 6)
+    copied(once["1e-3", 6], other)
     run(other, "1e-3", "1", 8)
 
     def key(t: TrialRecord) -> tuple[Any, ...]:
@@ -81,8 +97,8 @@ def test_without_the_journal_the_study_goes_on_as_if_it_were_there(folder: Path)
     assert sorted(map(key, trials(folder))) == sorted(map(key, trials(other)))
 
 
-def test_the_exact_lr_is_on_the_trials_own_page(folder: Path) -> None:
-    run(folder, "1e-3", "1")
+def test_the_exact_lr_is_on_the_trials_own_page(once: dict[tuple[str, int], Path]) -> None:
+    folder = once["1e-3", 4]
     client = Store.existing(f"sqlite:///{folder}/mlflow.db").client
     for trial in trials(folder):
         tags = client.get_run(trial.run_id).data.tags
