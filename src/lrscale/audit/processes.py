@@ -2,12 +2,10 @@
 
 import os
 import pickle
-import socket
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -16,6 +14,7 @@ from typing import Any
 
 from lrscale.audit.state import is_users
 from lrscale.errors import Failure, Refusal, printable
+from lrscale.training.process_group import join_group
 
 LONGEST_SECONDS = 300
 """The longest time that a group of processes may take, in seconds."""
@@ -94,19 +93,10 @@ def _alone(*arguments: Any) -> None:
 
 def _child(function: Callable[[int], Any], rank: int, ranks: int, folder: Path, connection: Connection, seconds: float) -> None:
     """Calls the function in a new process, and sends its answer or its error."""
-    import torch
-    import torch.distributed as group
-
     launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "OMP_NUM_THREADS": 1}
     os.environ.update({name: str(value) for name, value in launched.items()})  # as torchrun sets them
-    torch.set_num_threads(1)  # the threads of the parent process are not here
-    for _, interface in socket.if_nameindex():
-        if interface.startswith("lo"):  # the loopback interface: no other machine takes part
-            os.environ["GLOO_SOCKET_IFNAME"] = interface
-            break
     try:
-        timeout = timedelta(seconds=seconds)
-        group.init_process_group("gloo", f"file://{folder / 'store'}", timeout, world_size=ranks, rank=rank)
+        join_group(folder / "store", rank, ranks, seconds)
         answer = function(rank)
     except (Refusal, Failure) as error:
         answer = error

@@ -87,19 +87,31 @@ def _check(processes: Sequence["subprocess.Popen[bytes]"], folder: Path) -> None
         raise Failure(f"Rank {first} of {len(processes)} ended with status {processes[first].returncode}: {lines[-1]:.200}")
 
 
-def _rank(folder: Path, rank: int) -> None:
-    """Does the work of one rank, in its process. If the parent process is gone, the time-out of gloo ends this one."""
+def join_group(store: Path, rank: int, ranks: int, seconds: float) -> None:
+    """Makes this process a rank of a gloo group on this machine, with one thread.
+
+    Args:
+      store: the file in which the ranks find each other.
+      rank: the number of this process.
+      ranks: the number of processes.
+      seconds: how long a rank waits for the others.
+    """
     import torch
     import torch.distributed as group
 
-    work = json.loads((folder / WORK_FILE).read_text())
-    function, shares, seconds = getattr(import_module(work["module"]), work["function"]), work["shares"], work["seconds"]
     torch.set_num_threads(1)
     for _, interface in socket.if_nameindex():
         if interface.startswith("lo"):  # the loopback interface: no other machine takes part
             os.environ["GLOO_SOCKET_IFNAME"] = interface
             break
-    group.init_process_group("gloo", f"file://{folder / 'store'}", timedelta(seconds=seconds), world_size=len(shares), rank=rank)
+    group.init_process_group("gloo", f"file://{store}", timedelta(seconds=seconds), world_size=ranks, rank=rank)
+
+
+def _rank(folder: Path, rank: int) -> None:
+    """Does the work of one rank, in its process. If the parent process is gone, the time-out of gloo ends this one."""
+    work = json.loads((folder / WORK_FILE).read_text())
+    function, shares, seconds = getattr(import_module(work["module"]), work["function"]), work["shares"], work["seconds"]
+    join_group(folder / "store", rank, len(shares), seconds)
     answer = function(shares[rank])
     if rank == 0:
         (folder / ANSWER_FILE).write_text(json.dumps(answer))
