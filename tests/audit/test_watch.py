@@ -224,8 +224,9 @@ def test_the_books_loop_by_hand_averages(capsys: pytest.CaptureFixture[str]) -> 
         ((a @ w + b - target) ** 2 / 2).sum().backward()
         with torch.no_grad():
             for parameter in (w, b):
-                parameter -= 0.03 * parameter.grad / len(a)  # type: ignore[operator]
-                parameter.grad.zero_()  # type: ignore[union-attr]
+                assert parameter.grad is not None
+                parameter -= 0.03 * parameter.grad / len(a)
+                parameter.grad.zero_()
     assert "invariant to how its examples are grouped" in capsys.readouterr().out
 
 
@@ -233,3 +234,5 @@ def test_a_loader_keeps_its_length_and_attributes() -> None:
     loader = DataLoader(TensorDataset(torch.zeros(8, 1)), batch_size=4)
     watched = lrscale.watch(loader, nn.Linear(1, 1))
     assert len(watched) == 2 and watched.batch_size == 4
+    with pytest.raises(TypeError, match=r"has no len\(\)"):
+        len(lrscale.watch(iter(loader), nn.Linear(1, 1)))

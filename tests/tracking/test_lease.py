@@ -14,12 +14,13 @@ import pytest
 from lrscale import locks
 from lrscale.errors import Failure, Refusal
 from lrscale.tracking import lease as leases
+from lrscale.tracking.client import Client
 from lrscale.tracking.lease import BEAT_SECONDS, DEAD_SECONDS, LEASE, SharedLease, claims_of
 
 FOREIGN = "another machine"
 
 
-class Tags:
+class Tags(Client):
     """The tags of one experiment, as MLflow's client reads and writes them; `pause` comes before and after each call."""
 
     uri = "http://nowhere"
@@ -108,7 +109,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, still: None) -> Iterator[Clock]:
 
 
 def take(client: Tags) -> SharedLease:
-    return SharedLease("a study", client, "1", lambda line: None)  # type: ignore[arg-type]
+    return SharedLease("a study", client, "1", lambda line: None)
 
 
 def taken_elsewhere(client: Tags, monkeypatch: pytest.MonkeyPatch) -> SharedLease:

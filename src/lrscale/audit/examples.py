@@ -76,8 +76,8 @@ def _rebuilt(batch: Any, parts: Sequence[Any]) -> Any:
     """Returns a tuple, list, mapping or dataclass of the same type with other parts."""
     keys = [key for key, _ in _parts(batch)]
     if isinstance(batch, Mapping):
-        content = dict(zip(keys, parts, strict=True))
-        return content if type(batch) is dict else type(batch)(content)  # type: ignore[call-arg]
+        kind: Callable[[dict[Any, Any]], Any] = type(batch)  # a dict, or what takes one, as transformers' BatchEncoding
+        return kind(dict(zip(keys, parts, strict=True)))
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*parts)
     if isinstance(batch, list | tuple):

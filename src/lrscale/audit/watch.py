@@ -1,7 +1,7 @@
 """`for batch in lrscale.watch(loader, model)`: audits a training loop of the user's own, and then hands on the real batches."""
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from queue import SimpleQueue
 from threading import Thread
 from types import FrameType
@@ -67,7 +67,9 @@ class watch:
         trained(self.model)
 
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+        if not isinstance(self.loader, Sized):
+            raise TypeError(f"object of type {type(self.loader).__name__!r} has no len()")
+        return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["loader"], name)

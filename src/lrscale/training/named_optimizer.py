@@ -140,8 +140,8 @@ def _check(training: Training) -> None:
 
 
 def _update(*_: Any) -> None:
-    """A user's class takes its steps itself; see `own_updates`."""
-    raise NotImplementedError
+    """Stands where the rules of lrscale's optimizers stand, and is never called."""
+    raise AssertionError("the class of the user takes its steps itself: see OwnUpdates")
 
 
 OPTIMIZERS.declare_own(
