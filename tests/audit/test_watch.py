@@ -235,4 +235,4 @@ def test_a_loader_keeps_its_length_and_attributes() -> None:
     watched = lrscale.watch(loader, nn.Linear(1, 1))
     assert len(watched) == 2 and watched.batch_size == 4
     with pytest.raises(TypeError, match=r"has no len\(\)"):
-        len(lrscale.watch(iter(loader), nn.Linear(1, 1)))
+        len(lrscale.watch((batch for batch in loader), nn.Linear(1, 1)))

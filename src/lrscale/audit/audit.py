@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lrscale.audit.auditing import SMALLEST, Auditing
-from lrscale.audit.bench import Bench, IsClosure, trained
+from lrscale.audit.bench import Bench
+from lrscale.audit.entries import trained
 from lrscale.audit.examples import MOST, Examples
 from lrscale.audit.finding import Audit
 from lrscale.audit.growth import measure_growth
@@ -18,6 +19,7 @@ from lrscale.audit.own import without_sizes
 from lrscale.audit.parts import measure_parts
 from lrscale.audit.processes import in_processes
 from lrscale.audit.ranks import Shared, measure_ranks, measure_share
+from lrscale.audit.reading import IsClosure
 from lrscale.audit.response import measure_response
 from lrscale.audit.sanity import can_be_audited, say_closure
 from lrscale.audit.size import measure_size

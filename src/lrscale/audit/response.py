@@ -7,7 +7,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lrscale.audit.auditing import Auditing
-from lrscale.audit.bench import SMALL, Seen
+from lrscale.audit.bench import SMALL
+from lrscale.audit.reading import Seen
 from lrscale.audit.vectors import along
 from lrscale.law.homogeneity import RESPONSES
 

@@ -5,8 +5,8 @@ import math
 import torch
 
 from lrscale.audit.auditing import Auditing
-from lrscale.audit.bench import Seen
 from lrscale.audit.own import measure_own
+from lrscale.audit.reading import Seen
 from lrscale.audit.vectors import along, is_same
 
 AVERAGED_DRAWS = 6
@@ -21,7 +21,7 @@ MOST_NOISE = 0.2
 def can_be_audited(m: Auditing) -> bool:
     """Says why a step cannot be audited; returns whether it can be. Sets the accuracy."""
     s, h = m.indices, m.half
-    if any(parameter.dtype is torch.float16 for parameter in m.bench.parameters):
+    if any(parameter.dtype is torch.float16 for parameter in m.bench.entries.parameters):
         m.say(
             "float16",
             "The weights are float16, and the step does not run in float64. Their gradients would vanish where they are made "

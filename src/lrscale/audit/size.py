@@ -47,5 +47,5 @@ def reference_gradient(m: Auditing, indices: Sequence[int]) -> Tensor:
         loss = m.reference(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise Refusal("`reference` must return one loss with a gradient, for a batch. Return losses.mean(), for example.")
-        gradients = torch.autograd.grad(loss.sum(), m.bench.parameters, allow_unused=True)
-    return m.bench.sampled(gradients)
+        gradients = torch.autograd.grad(loss.sum(), m.bench.entries.parameters, allow_unused=True)
+    return m.bench.entries.sampled(gradients)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lrscale.audit.audit import Request, auditing, concluded, measure, whole_model
-from lrscale.audit.bench import trained
 from lrscale.audit.draws import SharedDraws
+from lrscale.audit.entries import trained
 from lrscale.audit.examples import MOST, Examples
 from lrscale.audit.finding import Audit
 from lrscale.audit.state import NOT_HELD, Names, State, is_users, names_of
