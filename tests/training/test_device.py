@@ -27,7 +27,7 @@ from lrscale.training.device import chosen, described, own_settings
 from lrscale.training.forms import FORMS, quiet
 from lrscale.training.minibatches import batch_order
 from lrscale.training.own_runs import OwnRuns, choose_form, own_minibatches
-from tests.training.test_own_runs import CASES, IMAGES, LABELS, REFUSED, WIDE, Augmented, Case, normed, task_of, training
+from tests.training.own_models import CASES, IMAGES, LABELS, REFUSED, WIDE, Augmented, Case, normed, task_of, training
 
 META = torch.device("meta")
 DEVICES = ["cpu", *devices._found()]
