@@ -33,6 +33,7 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
       Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
     from lrscale.tracking.client import check_uri
+    from lrscale.tracking.singles import record_single
     from lrscale.tracking.store import Store
 
     config = with_values(config, own_facts(config, device=compute.device))
@@ -55,7 +56,7 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
         console.print(line)
     versions = made_by(described(compute.device, compute.tf32))
     with uninterrupted():
-        run_id = store.record_single(experiment, name, config, compute, {"optimizer.lr": lr}, result, versions)
+        run_id = record_single(store, experiment, name, config, compute, {"optimizer.lr": lr}, result, versions)
     console.print(f"recorded as {name!r} in {masked(tracking['uri'])}, experiment {tracking['experiment']}, run {run_id}")
 
 

@@ -18,7 +18,6 @@ from lrscale.errors import Failure, Refusal, masked_url
 from lrscale.files import can_write, safe_name
 from lrscale.locks import first_start
 from lrscale.provenance import holder, source_tags
-from lrscale.spec import Compute
 from lrscale.study.document import document
 from lrscale.study.plan import Cell, trial_label, with_values
 from lrscale.study.records import StudyRecord
@@ -26,19 +25,17 @@ from lrscale.study.settings import device_of, settings_of
 from lrscale.tracking.client import answers, deliver, failure
 from lrscale.tracking.datasets import datasets, own_data, own_schedule
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
-from lrscale.tracking.outbox import Courier, Outbox, outbox_path
+from lrscale.tracking.outbox import Courier, Outbox
 from lrscale.tracking.reader import Reader
 from lrscale.tracking.schema import (
     ALWAYS_SHOWN,
     ASKED_UNDER,
     CELL,
     COLOUR,
-    COMPUTE,
     EXECUTED,
     HOLDER,
     IN_SUMMARY,
     KIND,
-    MADE_BY,
     NOTE,
     NUMBER,
     PARAMS,
@@ -254,53 +251,6 @@ class Store(Reader):
         tags = {KIND: "crash", CELL: cell.id, PARENT: study.run_id, **source_tags()}
         name, files = trial_label(cell.label, params), {"traceback.txt": traceback}
         self.keep(entry(study.experiment_id, name, tags, status="FAILED", files=files))
-
-    def record_single(
-        self,
-        experiment: str,
-        name: str,
-        config: Mapping[str, Any],
-        compute: Compute,
-        params: Mapping[str, float],
-        result: Result,
-        made_by: Mapping[str, str],
-    ) -> str:
-        """Writes a training that belongs to no study as one run.
-
-        Args:
-          experiment: the id of the experiment.
-          name: the name of the run.
-          config: the config of the training.
-          compute: the settings of the machine.
-          params: the hyperparameters that the training's name shows, by dotted key.
-          result: what the training returned.
-          made_by: the versions and the machine.
-
-        Returns:
-          The id of the run.
-
-        Raises:
-          Undelivered: the server is away; the record waits in an outbox of its own, in the working folder.
-          Failure: a database cannot be written.
-        """
-        groups = {group: config[group]["name"] for group in ("task", "optimizer")}
-        settings = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
-        settings |= own_data(config) | own_schedule(config)
-        tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
-        tags[COMPUTE] = json.dumps(compute._asdict())
-        record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)
-        record |= {"uid": os.urandom(8).hex(), "uri": masked_url(self.uri), "study": f"training {name}"}
-        try:
-            return deliver(self.client, record)
-        except Failure:
-            if not self.is_server:
-                raise
-            outbox = Outbox(outbox_path(None, f"training-{record['uid']}"))
-            outbox.put(record)
-            raise Undelivered(
-                f"the training is complete, but its record waits in {outbox.path}, because {self.uri} did not accept it. "
-                "Once it does, lrscale sync delivers it."
-            ) from None
 
     def drop_unfinished(self, experiment: str, but: str) -> None:
         """Deletes the trials that a killed process had written only in part, and ends the studies that it left running.
