@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lrscale
+from lrscale.audit import entries
 from lrscale.errors import Refusal
 from lrscale.law.translation import Batch, translate
 
@@ -25,11 +26,11 @@ def total(out: Tensor, y: Tensor) -> Tensor:
 
 
 def made(
-    loss: Loss, optimizer: str = "SGD", divided: bool = True, **options: Any
+    loss: Loss, optimizer: str = "SGD", divided: bool = True, width: int = 5, **options: Any
 ) -> tuple[Callable[[list[Any]], None], tuple[Tensor, Tensor], nn.Module]:
     """Returns a step with one backward for each micro-batch, its batch and its model."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+    net = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 1))
     rule = getattr(torch.optim, optimizer)(net.parameters(), **{"lr": 0.1, **options})
 
     def step(micros: list[Any]) -> None:
@@ -88,6 +89,36 @@ def test_the_translated_lr_takes_the_same_steps_once_the_step_is_mended(loss: Lo
 def test_p_is_that_of_the_rule(optimizer: str, p: float) -> None:
     audit = lrscale.audit(*made(mean, optimizer, lr=0.01))
     assert audit.numbers["p"] == pytest.approx(p, abs=1e-3)
+
+
+def test_p_belongs_to_the_rule_and_not_to_what_the_optimizer_remembers() -> None:
+    step, batch, net = made(mean, "Adam", lr=0.01)
+    for _ in range(10):
+        step([batch])
+    assert lrscale.audit(step, batch, net).numbers["p"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_large_model_is_compared_at_the_same_chosen_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, batch, net = made(total, width=40)
+    _, _, other = made(total, width=40)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+
+    def clip(micros: list[Any]) -> None:
+        optimizer.zero_grad()
+        total(other(micros[0][0]), micros[0][1]).backward()
+        nn.utils.clip_grad_norm_(other.parameters(), 1e-3)
+        optimizer.step()
+
+    whole, norms = lrscale.audit(step, batch, net), lrscale.audit(clip, batch, other)
+    monkeypatch.setattr(entries, "ENTRIES", 60)  # of 201
+    one, two = (entries.Entries(list(net.parameters())).sample(0, net[0].weight) for _ in range(2))
+    assert torch.equal(one, two) and len(one) < net[0].weight.numel()
+    chosen, few = lrscale.audit(step, batch, net), lrscale.audit(clip, batch, other)
+    assert whole.kinds == chosen.kinds == {"sum"} and few.kinds == norms.kinds
+    for name in ("sizes", "growth", "part weights"):
+        assert chosen.numbers[name] == pytest.approx(whole.numbers[name]), name
+    for name in ("clip threshold", "gradient norm"):
+        assert few.numbers[name] == pytest.approx(norms.numbers[name]), name
 
 
 def test_a_large_eps_is_said() -> None:
@@ -213,5 +244,7 @@ def test_an_audit_is_an_assertion_and_a_fixture(assert_batch_invariant: Callable
     with pytest.raises(AssertionError, match="SUM: The gradient grows in proportion"):
         assert_batch_invariant(*made(total))
     assert assert_batch_invariant(*made(total), allow="sum").ok is False
+    with pytest.raises(AssertionError, match="could not be audited"):
+        assert_batch_invariant(*refused("closure"))
     with pytest.raises(Refusal, match="`allow` must name kinds of finding, got summ"):
         assert_batch_invariant(*made(mean), allow=("summ",))

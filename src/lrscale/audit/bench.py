@@ -1,5 +1,6 @@
 """Runs a training step on compositions of examples, always from the same state."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -93,6 +94,13 @@ class Bench:
             return self.added(draw) - self.run(*micros, draw=draw).update
         seen = self.run(*micros, r=SMALL, draw=draw, moves=False)
         return (seen.raw if self.is_normalised else seen.given - self.added(draw)) / SMALL
+
+    def whole_over_compared(self, *micros: Sequence[int]) -> float:
+        """Returns the norm of the whole gradient of a composition over that of its compared entries: 1 where all are."""
+        if self.entries.are_all or self.is_by_hand:
+            return 1.0
+        seen = self.run(*micros, r=SMALL, moves=False)
+        return math.hypot(*seen.norms.values()) / float(seen.given.norm())
 
     def added(self, draw: int = 0) -> Tensor:
         """Returns what the step adds by itself to the gradient, as weight decay or noise by hand, [entry].

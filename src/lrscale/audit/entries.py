@@ -29,12 +29,21 @@ class Entries:
         """Returns the number of a parameter; None where it is not one of these."""
         return self._positions.get(id(parameter))
 
+    @property
+    def are_all(self) -> bool:
+        """Whether every entry is compared."""
+        return all(chosen is None for chosen in self._chosen)
+
     def sampled(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """Returns the compared entries of one tensor for each parameter, [entry], float64; None counts as 0."""
-        return torch.cat([self.sample(i, tensor) for i, tensor in enumerate(tensors)])
+        """Returns the compared entries of one whole tensor for each parameter, [entry], float64; None counts as 0."""
+        return self.joined([self.sample(i, tensor) for i, tensor in enumerate(tensors)])
+
+    def joined(self, samples: Sequence[Tensor | None]) -> Tensor:
+        """Returns the samples of all parameters as one vector, [entry]; None counts as 0."""
+        return torch.cat([self.sample(i, None) if sample is None else sample for i, sample in enumerate(samples)])
 
     def sample(self, i: int, tensor: Tensor | None) -> Tensor:
-        """Returns the compared entries of a tensor that belongs to parameter i, [entry], float64."""
+        """Returns the compared entries of a tensor that belongs to parameter i, [entry], float64; None counts as 0."""
         chosen = self._chosen[i]
         if tensor is None:
             count = self.parameters[i].numel() if chosen is None else len(chosen)

@@ -19,9 +19,9 @@ def measure_growth(m: Auditing) -> None:
     n = len(m.indices)
     once, twice, four = (m.gradient(m.indices * times) for times in (1, 2, 4))
     (c2, bend2), (c4, bend4) = along(twice, once), along(four, once)
-    size = float(once.norm())
     m.numbers |= {"c(2n)/c(n)": c2, "c(4n)/c(n)": c4}
-    m.numbers["sizes"] = {n: size, 2 * n: float(twice.norm()), 4 * n: float(four.norm())}
+    whole = m.bench.whole_over_compared(m.indices)
+    m.numbers["sizes"] = {times * n: whole * float(g.norm()) for times, g in ((1, once), (2, twice), (4, four))}
     if max(bend2, bend4) > m.accuracy:
         ratio, bend = along(four - twice, twice - once)
         if bend < max(100 * m.accuracy, 1e-3) and ratio > 0 and (m.near(ratio, 2) or m.near(ratio, 0.5)):

@@ -142,11 +142,11 @@ class Reading:
         """
         entries = self.entries
         moved = [parameter.detach() - old for parameter, old in zip(entries.parameters, before, strict=True)]
-        raw, last = entries.sampled(self.raw), entries.sampled(self.last)
+        raw, last = entries.joined(self.raw), entries.joined(self.last)
         given = [last if given is None else given for given, last in zip(self.given, self.last, strict=True)]
         return Seen(
             raw=raw,
-            given=torch.cat([entries.sample(i, None) if g is None else g for i, g in enumerate(given)]),
+            given=entries.joined(given),
             update=entries.sampled(moved),
             norms=self.norms,
             moves={key: norm_of([moved[i] for i in members]) for key, members in self.groups.items()},

@@ -117,7 +117,7 @@ def _say_clip(m: Auditing, seen: dict[float, Seen]) -> None:
     if not is_clipped:
         return
     threshold = math.sqrt(sum(norm**2 for norm in seen[1 / SMALL].norms.values()))
-    norm = float(seen[1.0].raw.norm()) * scale
+    norm = float(seen[1.0].raw.norm()) * scale * m.bench.whole_over_compared(m.indices)
     is_active = ratios[1.0] < ACTS * scale
     m.numbers |= {"clip threshold": threshold, "clip active": is_active, "gradient norm": norm}
     if scale < 1 / 16 and is_active and ratios[1.0] / scale < 16 * scale:

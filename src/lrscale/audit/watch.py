@@ -164,7 +164,6 @@ class watch:
         try:
             while (micros := asked.get()) is not None:
                 with SharedDraws() as draws:
-                    draws.restart()
                     for count, micro in enumerate(micros, 1):
                         yield micro
                         if updates.one_was_made() != (count == window) and (updates.are_of_optimizers or count < window):
