@@ -26,7 +26,15 @@ if TYPE_CHECKING:
         soonest_lr,
         stability_edge,
     )
-    from lrscale.law.stability import almost_sure_edge, critical_batch, interpolation_lr, momentum_edge
+    from lrscale.law.moments import Momentum
+    from lrscale.law.stability import (
+        almost_sure_edge,
+        critical_batch,
+        heavy_ball_edge,
+        heavy_ball_turn_over,
+        interpolation_lr,
+        momentum_edge,
+    )
     from lrscale.law.translation import Batch, translate
     from lrscale.provenance import NUMBERS, __version__
     from lrscale.report.shown import ShownAnswer
@@ -43,6 +51,7 @@ __all__ = [
     "Batch",
     "Curves",
     "Finding",
+    "Momentum",
     "ShownAnswer",
     "Task",
     "__version__",
@@ -55,6 +64,8 @@ __all__ = [
     "expected_excess",
     "fastest_lr",
     "fourth_moment",
+    "heavy_ball_edge",
+    "heavy_ball_turn_over",
     "interpolation_lr",
     "make_training",
     "mean_square_edge",
@@ -78,7 +89,11 @@ _MODULES = {
         *("best_lr_after_epochs", "best_lr_after_steps", "expected_excess", "fastest_lr", "fourth_moment"),
         *("mean_square_edge", "noise_scales", "soonest_lr", "stability_edge"),
     ),
-    "law.stability": ("almost_sure_edge", "critical_batch", "interpolation_lr", "momentum_edge"),
+    "law.moments": ("Momentum",),
+    "law.stability": (
+        *("almost_sure_edge", "critical_batch", "heavy_ball_edge", "heavy_ball_turn_over", "interpolation_lr"),
+        "momentum_edge",
+    ),
     "law.translation": ("Batch", "translate"),
     "provenance": ("NUMBERS", "__version__"),
     "report.shown": ("ShownAnswer",),

@@ -12,6 +12,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 from lrscale.law import least_squares as theory
 from lrscale.law import stability as edges
+from lrscale.law.moments import Momentum, moment_map, momentum_map
 
 SAMPLES = 400_000
 MONTE_CARLO = 0.01  # five standard errors at this many samples
@@ -28,7 +29,7 @@ def test_the_map_is_one_step_of_sgd(bias: bool, batch_size: int) -> None:
         x = np.concatenate([x, np.ones((SAMPLES, batch_size, 1))], -1)
     residual = x @ error - noise * rng.normal(size=(SAMPLES, batch_size))
     after = error - lr * np.einsum("nbd,nb->nd", x, residual) / batch_size
-    a, v = theory.moment_map(spectrum, bias, batch_size, lr)
+    a, v = moment_map(spectrum, bias, batch_size, lr)
     assert_allclose((after**2).mean(0), a @ error**2 + noise**2 * v, rtol=MONTE_CARLO)
 
 
@@ -129,7 +130,7 @@ def test_the_map_holds_for_a_covariance_that_is_not_diagonal(bias: bool) -> None
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     after = one_step(rng, bias, 2, 0.4, 0.5, turn)
     after[:, :3] = after[:, :3] @ turn  # back into the covariance's axes
-    a, v = theory.moment_map(SPECTRUM, bias, 2, 0.4)
+    a, v = moment_map(SPECTRUM, bias, 2, 0.4)
     assert_allclose((after**2).mean(0), a @ ERROR[: 3 + bias] ** 2 + 0.25 * v, rtol=MONTE_CARLO)
 
 
@@ -167,6 +168,64 @@ def test_the_greedy_lr_is_best_for_one_step(bias: bool, batch_size: int) -> None
         lambda lr: theory.expected_excess(SPECTRUM, bias, batch_size, lr, 1, start**2, 0.5), bounds=(0, 3), method="bounded"
     )
     assert_allclose(theory.noise_scales(SPECTRUM, bias, start, 0.5).greedy_lr(batch_size), found.x, rtol=1e-4)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_map_with_momentum_is_one_step_of_torch(bias: bool, nesterov: bool) -> None:
+    rng, size, lr, noise, beta = np.random.default_rng(9), 2, 0.3, 0.5, 0.7
+    error, velocity = ERROR[: 3 + bias], np.array([0.5, -1.0, 0.3, 2.0])[: 3 + bias]
+    x = rng.normal(size=(SAMPLES, size, 3)) * np.sqrt(SPECTRUM)
+    x = np.concatenate([x, np.ones((SAMPLES, size, 1))], -1) if bias else x
+    residual = x @ error - noise * rng.normal(size=(SAMPLES, size))
+    weights = torch.tensor(error).repeat(SAMPLES, 1).requires_grad_()
+    weights.grad = torch.tensor(np.einsum("nbd,nb->nd", x, residual) / size)
+    optimizer = torch.optim.SGD([weights], lr=lr, momentum=beta, nesterov=nesterov)
+    optimizer.state[weights]["momentum_buffer"] = torch.tensor(velocity).repeat(SAMPLES, 1)
+    optimizer.step()
+    e, u = weights.detach().numpy(), lr * optimizer.state[weights]["momentum_buffer"].numpy()
+    a, v = momentum_map(SPECTRUM, bias, size, lr, Momentum(beta, nesterov))
+    before = np.concatenate([error**2, error * lr * velocity, (lr * velocity) ** 2])
+    measured = np.concatenate([(e**2).mean(0), (e * u).mean(0), (u**2).mean(0)])
+    spread = np.concatenate([(e**2).std(0), (e * u).std(0), (u**2).std(0)]) / math.sqrt(SAMPLES)
+    assert np.all(np.abs(measured - a @ before - noise**2 * v) < 5 * spread)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("batch_size", [1, 4, 64, 4096])
+def test_the_edge_with_momentum_is_where_the_map_stops_contracting(batch_size: int, beta: float) -> None:
+    for features in (1, 3):
+        for bias, kappa in ((True, theory.fourth_moment(features)), (False, features + 2)):
+            found = theory.mean_square_edge(np.ones(features), bias, batch_size, Momentum(beta))
+            assert_allclose(found, edges.heavy_ball_edge(batch_size, beta, kappa), rtol=1e-6)
+    assert_allclose(edges.heavy_ball_edge(10**9, beta, 5), edges.momentum_edge(1.0, beta), rtol=1e-5)
+    assert_allclose(edges.heavy_ball_edge(batch_size, 0, 5), theory.stability_edge(batch_size, 5), rtol=1e-12)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_expected_excess_with_momentum_is_that_of_many_runs(nesterov: bool) -> None:
+    rng, runs, steps, lr, noise, momentum = np.random.default_rng(6), 100_000, 12, 0.1, 0.4, Momentum(0.7, nesterov)
+    error, velocity = np.tile(ERROR, (runs, 1)), np.zeros((runs, 4))
+    for _ in range(steps):
+        x = np.concatenate([rng.normal(size=(runs, 4, 3)) * np.sqrt(SPECTRUM), np.ones((runs, 4, 1))], -1)
+        residual = np.einsum("nbd,nd->nb", x, error) - noise * rng.normal(size=(runs, 4))
+        gradient = np.einsum("nbd,nb->nd", x, residual) / 4
+        velocity = 0.7 * velocity + gradient
+        error -= lr * (gradient + 0.7 * velocity if nesterov else velocity)
+    measured = float((error**2 @ np.append(SPECTRUM, 1.0)).mean() / 2)
+    expected = theory.expected_excess(SPECTRUM, True, 4, lr, steps, ERROR**2, noise, momentum)
+    assert_allclose(measured, expected, rtol=2 * MONTE_CARLO)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 128, 256])
+def test_the_best_lr_with_momentum_is_the_lowest_of_all_minima(batch_size: int) -> None:
+    ones, momentum, steps = np.ones(32), Momentum(0.9), 10240 // batch_size
+    best = theory.best_lr_after_steps(ones, False, batch_size, steps, ones, 1.0, momentum)
+    lrs = np.geomspace(best / 30, theory.mean_square_edge(ones, False, batch_size, momentum), 400)
+    lowest = min(theory.expected_excess(ones, False, batch_size, lr, steps, ones, 1.0, momentum) for lr in lrs)
+    assert theory.expected_excess(ones, False, batch_size, best, steps, ones, 1.0, momentum) <= lowest
+    known = {1: 0.00052, 16: 0.00049, 128: 0.00029, 256: 0.00022}  # an independent loop, lr_sum*/(1 - beta)
+    assert_allclose(best / batch_size / 0.1, known[batch_size], rtol=0.03)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])

@@ -112,9 +112,11 @@ TARGET: dict[str, Any] = {**LINEAR, "budget": "target", "objective": "steps_to_t
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"optimizer": "adam"}, "plain SGD on least squares only"),
-        ({"optimizer__momentum": 0.9}, "plain SGD on least squares only"),
-        ({"task": "digits"}, "plain SGD on least squares only"),
+        ({"optimizer": "adam"}, "SGD on least squares only"),
+        ({"optimizer__momentum": 0.9}, ""),
+        ({"optimizer__momentum": 0.9, "optimizer__weight_decay": 0.1}, "without weight decay and dampening only"),
+        ({**TARGET, "task__noise": 0.01, "optimizer__momentum": 0.9}, "without momentum only"),
+        ({"task": "digits"}, "SGD on least squares only"),
         ({"objective": "valid_loss"}, "objective valid_loss"),
         ({**TARGET, "task__noise": 0.3}, "noise 0.3 is not small against the target loss 0.1"),
         ({**TARGET, "task__noise": 0.01}, ""),

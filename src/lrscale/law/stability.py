@@ -36,6 +36,52 @@ def momentum_edge(largest: float, momentum: float) -> float:
     return 2 * (1 + momentum) / largest
 
 
+def heavy_ball_edge(batch_size: int, beta: float, kappa: float) -> float:
+    """Returns the mean-reduction lr at which SGD with momentum on isotropic least squares stops shrinking in mean square.
+
+        eta_max = 2 (1 - beta^2) B / ((1 - beta) B + (1 + beta) (kappa - 1))
+
+    Under sum this is eta / (B + B_c): level, then falling as 1/B, with the half-value point of `heavy_ball_turn_over`. For
+    beta = 0 it is `stability_edge`; for large B it is `momentum_edge`. The momentum is not Nesterov's, for which
+    `mean_square_edge` has no closed form.
+
+    Args:
+      batch_size: examples per step, B; >= 1.
+      beta: the momentum, from 0 to below 1.
+      kappa: `fourth_moment(d)` with a bias, d + 2 without.
+
+    Returns:
+      A learning rate under mean reduction; divide it by B for sum.
+
+    Source:
+      At the edge the moments of `momentum_map` are stationary. With E g^2 = K m, K = 1 + (kappa - 1)/B, they give in turn
+      E e v = -m/(1 + beta), E v^2 = 2 m/(eta (1 + beta)) and 2 (1 - beta)/eta = K - 2 beta/(1 + beta). Pinned by
+      `test_the_edge_with_momentum_is_where_the_map_stops_contracting`.
+
+    Example:
+      >>> [round(heavy_ball_edge(b, 0.5, kappa=4.56155), 4) for b in (1, 4, 16, 64)]
+      [0.2567, 0.8172, 1.7988, 2.5708]
+      >>> [round(heavy_ball_edge(b, 0.9, kappa=10), 4) for b in (1, 4, 16, 64, 256)]
+      [0.0221, 0.0869, 0.3251, 1.0349, 2.2782]
+    """
+    return 2 * (1 - beta**2) * batch_size / ((1 - beta) * batch_size + (1 + beta) * (kappa - 1))
+
+
+def heavy_ball_turn_over(beta: float, kappa: float) -> float:
+    """Returns B_c, the batch size at which the edge of SGD with momentum under sum is half of its small-batch value.
+
+        B_c = (1 + beta)/(1 - beta) (kappa - 1)
+
+    So momentum moves the turn-over to larger batches: 19 times as large for beta = 0.9. The arguments are those of
+    `heavy_ball_edge`.
+
+    Example:
+      >>> round(heavy_ball_turn_over(0.9, kappa=10) / heavy_ball_turn_over(0.0, kappa=10), 6)
+      19.0
+    """
+    return (1 + beta) / (1 - beta) * (kappa - 1)
+
+
 def critical_batch(beta: float, largest: float, smallest: float) -> float:
     """Returns the batch size m* up to which the best lr under interpolation grows about in proportion to the batch size.
 

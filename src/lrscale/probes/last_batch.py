@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lrscale.errors import Refusal
 from lrscale.estimate.best_lr import best_lr
 from lrscale.estimate.intervals import seed_draws
-from lrscale.law.least_squares import moment_map
+from lrscale.law.moments import moment_map
 from lrscale.probes import PROBES, Probe
 from lrscale.rules import POSITIVE
 from lrscale.spec import Choice, Option, Training

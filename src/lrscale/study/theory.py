@@ -1,4 +1,4 @@
-"""The theory of a cell: the best lr and the edge of stability of plain SGD on least squares, or why there is none.
+"""The theory of a cell: the best lr and the edge of stability of SGD on least squares, or why there is none.
 
 Theory speaks of the population: each step sees fresh examples, the risk is counted from the true weights, and it is the
 mean over data draws. What a cell measures can differ: its runs may use an example several times or share one data draw,
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lrscale.estimate.intervals import Array
 from lrscale.law import least_squares
+from lrscale.law.moments import NO_MOMENTUM, Momentum
 from lrscale.spec import Training
 from lrscale.tasks.built_in import Population
 from lrscale.tasks.registry import population
@@ -40,20 +41,25 @@ def theory_of(training: Training, c: float) -> Theory:
     if training.is_script:
         return Theory(None, None, "it knows nothing of the data of a training script.")
     source, options = population(training), training.optimizer.options
-    if source is None or training.optimizer.name != "sgd" or options["momentum"] != 0 or options["weight_decay"] != 0:
-        return Theory(None, None, "it is known for plain SGD on least squares only.")
+    if source is None or training.optimizer.name != "sgd":
+        return Theory(None, None, "it is known for SGD on least squares only.")
+    if options["dampening"] != 0 or options["weight_decay"] != 0:
+        return Theory(None, None, "it is known without weight decay and dampening only.")
     if training.schedule is not None:
         return Theory(None, None, f"it is known for a constant lr only, got schedule {training.schedule.name}.")
     spectrum, size = source.spectrum.numpy(), training.step_examples
-    edge = least_squares.mean_square_edge(spectrum, source.bias, size) / c
+    momentum = Momentum(options["momentum"], options["nesterov"])
+    edge = least_squares.mean_square_edge(spectrum, source.bias, size, momentum) / c
     start = source.weights.numpy() ** 2
     start[: len(spectrum)] += 0.01**2
     note = _why_not(training, source, start)
     if note:
         return Theory(None, edge, note)
     if training.objective == "steps_to_target":
+        if momentum != NO_MOMENTUM:
+            return Theory(None, edge, "of the lr that reaches a target soonest it is known without momentum only.")
         return Theory(_soonest_lr(training, source, start) / c, edge, "")
-    best = least_squares.best_lr_after_steps(spectrum, source.bias, size, training.steps, start, source.noise)
+    best = least_squares.best_lr_after_steps(spectrum, source.bias, size, training.steps, start, source.noise, momentum)
     return Theory(best / c, edge, "")
 
 
@@ -78,7 +84,7 @@ def displacement(examples: int, noise: float, eigenvalues: Array, start: Array) 
 
 
 def _why_not(training: Training, source: Population, start: Array) -> str:
-    """Returns why theory gives no best lr for plain SGD on least squares; empty where it gives one."""
+    """Returns why theory gives no best lr for SGD on least squares; empty where it gives one."""
     examples, noise, objective = training.examples, source.noise, training.objective
     if objective == "steps_to_target":
         target = training.budget.options["target"]
