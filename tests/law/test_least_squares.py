@@ -184,10 +184,11 @@ def test_the_map_with_momentum_is_one_step_of_torch(bias: bool, nesterov: bool) 
     optimizer.state[weights]["momentum_buffer"] = torch.tensor(velocity).repeat(SAMPLES, 1)
     optimizer.step()
     e, u = weights.detach().numpy(), lr * optimizer.state[weights]["momentum_buffer"].numpy()
-    a, v = momentum_map(SPECTRUM, bias, size, lr, Momentum(beta, nesterov))
-    before = np.concatenate([error**2, error * lr * velocity, (lr * velocity) ** 2])
-    measured = np.concatenate([(e**2).mean(0), (e * u).mean(0), (u**2).mean(0)])
-    spread = np.concatenate([(e**2).std(0), (e * u).std(0), (u**2).std(0)]) / math.sqrt(SAMPLES)
+    a, v, group = momentum_map(SPECTRUM, bias, size, lr, Momentum(beta, nesterov))
+    order = np.argsort(group)  # each weight is a group of its own
+    before = np.concatenate([m[order] for m in (error**2, error * lr * velocity, (lr * velocity) ** 2)])
+    measured = np.concatenate([m.mean(0)[order] for m in (e**2, e * u, u**2)])
+    spread = np.concatenate([m.std(0)[order] for m in (e**2, e * u, u**2)]) / math.sqrt(SAMPLES)
     assert np.all(np.abs(measured - a @ before - noise**2 * v) < 5 * spread)
 
 
@@ -215,6 +216,12 @@ def test_the_expected_excess_with_momentum_is_that_of_many_runs(nesterov: bool) 
     measured = float((error**2 @ np.append(SPECTRUM, 1.0)).mean() / 2)
     expected = theory.expected_excess(SPECTRUM, True, 4, lr, steps, ERROR**2, noise, momentum)
     assert_allclose(measured, expected, rtol=2 * MONTE_CARLO)
+
+
+def test_weights_with_one_eigenvalue_move_as_one() -> None:
+    momentum, start, near = Momentum(0.8), np.array([1.0, 2.0, 3.0, 0.5]), np.array([1.0, 1.0 + 1e-9, 1.0 - 1e-9])
+    together, apart = (theory.expected_excess(s, True, 4, 0.05, 30, start, 0.7, momentum) for s in (np.ones(3), near))
+    assert_allclose(together, apart, rtol=1e-7)
 
 
 @pytest.mark.parametrize("batch_size", [1, 16, 128, 256])

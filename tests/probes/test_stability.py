@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from lrscale.errors import Refusal
 from lrscale.law import least_squares as theory
 from lrscale.law import stability as edges
+from lrscale.law.moments import Momentum
 from lrscale.probes.stability import measure, simulated_almost_sure_edge, simulated_mean_square_edge, simulated_momentum_edge
 from lrscale.tasks.built_in import Population
 from lrscale.tasks.registry import make_task
@@ -48,6 +49,19 @@ def test_the_mean_square_edge_holds_for_any_spectrum(batch_size: int) -> None:
     for bias in (False, True):
         found = simulated_mean_square_edge(population(spectrum, bias), batch_size, 100_000)
         assert_allclose(found.value, theory.mean_square_edge(np.array(spectrum), bias, batch_size), rtol=0.03)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("batch_size", "bias"), [(1, False), (8, True), (32, False)])
+def test_the_mean_square_edge_with_momentum_is_theorys(batch_size: int, bias: bool, nesterov: bool) -> None:
+    momentum = {"optimizer__momentum": 0.9, "optimizer__nesterov": nesterov}
+    found = measured(batch_size=batch_size, task__bias=bias, **momentum)
+    edge, expected = found["mean_square_edge"].value, found["mean_square_edge"].expected
+    known = theory.mean_square_edge(np.ones(2), bias, batch_size, Momentum(0.9, nesterov))
+    assert expected is not None
+    assert_allclose([edge, expected], [known, known], rtol=0.04)
+    assert_allclose(expected, known, rtol=1e-6)
+    assert "almost_sure_edge" not in found and "edge_ratio" not in found
 
 
 def test_the_intervals_of_the_mean_square_edge_are_honest() -> None:

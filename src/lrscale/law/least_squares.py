@@ -71,16 +71,19 @@ def mean_square_edge(spectrum: Array, bias: bool, batch_size: int, momentum: Mom
     """
 
     def growth(lr: float) -> float:
-        return float(np.abs(np.linalg.eigvals(_map(spectrum, bias, batch_size, lr, momentum)[0])).max()) - 1
+        one_step = _map(spectrum, bias, batch_size, lr, momentum)[0]
+        return float(np.abs(np.linalg.eigvals(one_step)).max()) - 1
 
     high = 2 * (1 + momentum.beta) / max(float(np.max(spectrum)), 1.0 if bias else 0.0)
     return float(brentq(growth, high * 1e-6, high * 1.001)) if growth(high * 1e-6) < 0 else 0.0
 
 
-def _map(spectrum: Array, bias: bool, batch_size: int, lr: float, momentum: Momentum) -> tuple[Array, Array]:
-    """Returns one step as a map of the moments; without momentum it needs the second moments of the error alone."""
-    plain = moment_map(spectrum, bias, batch_size, lr)
-    return plain if momentum.beta == 0 else momentum_map(spectrum, bias, batch_size, lr, momentum)
+def _map(spectrum: Array, bias: bool, batch_size: int, lr: float, momentum: Momentum) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Returns one step as a map of the moments, and the group of each weight; without momentum each has its own."""
+    if momentum.beta:
+        return momentum_map(spectrum, bias, batch_size, lr, momentum)
+    a, v = moment_map(spectrum, bias, batch_size, lr)
+    return a, v, np.arange(len(v))
 
 
 def expected_excess(
@@ -108,15 +111,14 @@ def expected_excess(
     Returns:
       The excess risk; inf where it overflows.
     """
-    a, v = _map(spectrum, bias, batch_size, lr, momentum)
+    a, v, group = _map(spectrum, bias, batch_size, lr, momentum)
     affine = np.eye(len(v) + 1)
     affine[:-1, :-1], affine[:-1, -1] = a, noise**2 * v
-    lam = eigenvalues(spectrum, bias)
-    begin = np.zeros(len(v) + 1)
-    begin[: len(lam)], begin[-1] = start, 1
+    lam = np.zeros(len(v) + 1)  # the later moments, of the velocity, are no part of the risk
+    lam[group] = eigenvalues(spectrum, bias)
+    begin = np.append(np.bincount(group, start, minlength=len(v)), 1.0)
     with np.errstate(all="ignore"):
-        moments = (np.linalg.matrix_power(affine, steps) @ begin)[: len(lam)]
-        value = float(lam @ moments / 2)
+        value = float(lam @ np.linalg.matrix_power(affine, steps) @ begin / 2)
     return value if math.isfinite(value) else math.inf
 
 

@@ -67,22 +67,28 @@ def _own(lam: Array, bias: bool, batch_size: int) -> Array:
     return factor
 
 
-def momentum_map(spectrum: Array, bias: bool, batch_size: int, lr: float, momentum: Momentum) -> tuple[Array, Array]:
-    """Returns one step of SGD with momentum as a map of three moments for each weight: E e_i^2, E e_i u_i and E u_i^2.
+def momentum_map(
+    spectrum: Array, bias: bool, batch_size: int, lr: float, momentum: Momentum
+) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Returns one step of SGD with momentum as a map of three moments of each group: E e^2, E e u and E u^2.
 
-    u = eta v is the velocity times the lr. The arguments are those of `moment_map`.
+    u = eta v is the velocity times the lr. Weights with equal eigenvalues are one group, whose moments are the sums of
+    theirs: features with one eigenvalue need three numbers, however many they are. The arguments are those of `moment_map`.
 
     Returns:
-      A, [3 moment, 3 moment], and v, [3 moment], of x' = A x + sigma^2 v.
+      A, [3 group, 3 group], and v, [3 group], of x' = A x + sigma^2 v; and the group of each weight, [moment].
 
     Source:
       `velocity_map` with Gaussian fourth moments; pinned by `test_the_map_with_momentum_is_one_step_of_torch`.
     """
     lam = eigenvalues(spectrum, bias)
-    second = np.diag(lam**2 * _own(lam, bias, batch_size)) + np.outer(lam, lam) / batch_size
+    own = _own(lam, bias, batch_size)
+    kinds, group, count = np.unique(np.column_stack([lam, own]), axis=0, return_inverse=True, return_counts=True)
+    lam, own = kinds.T
+    second = np.diag(lam**2 * own) + np.outer(count * lam, lam) / batch_size
     _, b = momentum.step
-    of_noise = lr**2 * lam / batch_size
-    return velocity_map(second, lam, lr, momentum), np.concatenate([b * b * of_noise, -b * of_noise, of_noise])
+    of_noise = lr**2 * count * lam / batch_size
+    return velocity_map(second, lam, lr, momentum), np.concatenate([b * b * of_noise, -b * of_noise, of_noise]), group.ravel()
 
 
 def velocity_map(second: Array, lam: Array, lr: float, momentum: Momentum) -> Array:

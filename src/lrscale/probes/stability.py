@@ -12,12 +12,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from torch import Tensor
 
 from lrscale.errors import Refusal
 from lrscale.estimate.intervals import Interval, jackknife
 from lrscale.law import least_squares as theory
 from lrscale.law import stability as edges
+from lrscale.law.moments import NO_MOMENTUM, Momentum, velocity_map
 from lrscale.probes import PROBES, Probe
 from lrscale.rules import FRACTION, integer
 from lrscale.spec import Choice, Option, Training
@@ -40,11 +42,11 @@ FACTORS = np.geomspace(0.8, 4, 33)
 
 
 def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
-    """Measures the largest stable lr of plain SGD, and with momentum on the whole data. Lrs are in the training's reduction.
+    """Measures the largest stable lr of SGD with the training's momentum. Lrs are in the training's reduction.
 
     - `mean_square_edge`: the lr at which E|e|^2 stops shrinking, measured in one step on fresh batches.
-    - `almost_sure_edge`: the lr at which a typical run stops shrinking, measured in long runs. It is left out where it lies
-      outside the lrs that are tried.
+    - `almost_sure_edge`: the lr at which a typical run stops shrinking, measured in long runs of plain SGD. It is left out
+      with momentum, and where it lies outside the lrs that are tried.
     - `edge_ratio`: almost_sure_edge / mean_square_edge.
     - `momentum_edge`: the edge of training with the probe's `momentum`. It is measured where a step takes the whole data.
 
@@ -54,22 +56,29 @@ def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
     source, size = task.population, training.step_examples
     assert source is not None and training.probe is not None
     c = step_gradient_scale(training)
-    spectrum, examples = source.spectrum.numpy(), training.probe.options["examples"]
-    mean_square = simulated_mean_square_edge(source, size, examples)
-    expected = theory.mean_square_edge(spectrum, source.bias, size)
+    examples = training.probe.options["examples"]
+    momentum = _momentum(training)
+    mean_square = simulated_mean_square_edge(source, size, examples, momentum)
+    expected = _expected_mean_square(source, size, momentum)
     quantities = [_quantity("mean_square_edge", mean_square, expected, c)]
-    almost_sure = simulated_almost_sure_edge(source, size, examples, mean_square.value)
-    expected_almost_sure = _expected_almost_sure(source, size)
+    almost_sure = None if momentum.beta else simulated_almost_sure_edge(source, size, examples, mean_square.value)
     if almost_sure is not None:
+        expected_almost_sure = _expected_almost_sure(source, size)
         expected_ratio = expected_almost_sure and expected_almost_sure / expected
         quantities.append(_quantity("almost_sure_edge", almost_sure, expected_almost_sure, c))
         quantities.append(_quantity("edge_ratio", _ratio(almost_sure, mean_square), expected_ratio, 1.0))
     if size == training.examples and task.optimum is not None:
-        momentum = training.probe.options["momentum"]
+        beta = training.probe.options["momentum"]
         largest = float(torch.linalg.eigvalsh(task.optimum.gram)[-1])
-        edge = simulated_momentum_edge(training, task, momentum, mean_square.value / c)
-        quantities.append(_quantity("momentum_edge", edge, edges.momentum_edge(largest, momentum) / c, 1.0))
+        edge = simulated_momentum_edge(training, task, beta, mean_square.value / c)
+        quantities.append(_quantity("momentum_edge", edge, edges.momentum_edge(largest, beta) / c, 1.0))
     return quantities
+
+
+def _momentum(training: Training) -> Momentum:
+    """Returns the momentum of the training's optimizer; none where this is not SGD."""
+    options = training.optimizer.options
+    return Momentum(options["momentum"], options["nesterov"]) if training.optimizer.name == "sgd" else NO_MOMENTUM
 
 
 def _quantity(name: str, edge: Interval, expected: float | None, c: float) -> Quantity:
@@ -84,6 +93,16 @@ def _ratio(numerator: Interval, denominator: Interval) -> Interval:
     return Interval(value, value - margin, value + margin)
 
 
+def _expected_mean_square(source: Population, size: int, momentum: Momentum) -> float:
+    """Returns the mean-square edge of theory under mean: the closed form of heavy ball where there is one."""
+    spectrum = source.spectrum.numpy()
+    features, largest = len(spectrum), float(spectrum.max())
+    if momentum.beta == 0 or momentum.nesterov or float(spectrum.min()) != largest or (source.bias and largest != 1):
+        return theory.mean_square_edge(spectrum, source.bias, size, momentum)
+    kappa = theory.fourth_moment(features) if source.bias else features + 2
+    return edges.heavy_ball_edge(size, momentum.beta, kappa) / largest
+
+
 def _expected_almost_sure(source: Population, size: int) -> float | None:
     """Returns the almost-sure edge of theory under mean; None where the eigenvalues of the features are not all equal."""
     if float(source.spectrum.min()) != float(source.spectrum.max()):
@@ -93,16 +112,18 @@ def _expected_almost_sure(source: Population, size: int) -> float | None:
     )
 
 
-def simulated_mean_square_edge(source: Population, batch_size: int, examples: int) -> Interval:
+def simulated_mean_square_edge(source: Population, batch_size: int, examples: int, momentum: Momentum = NO_MOMENTUM) -> Interval:
     """Returns the lr under mean at which the measured one-step map of the second moments stops contracting.
 
     If e has length 1 along axis j, one step gives E e_i'^2 = delta_ij (1 - 2 lr E H_jj) + lr^2 E H_ij^2 along axis i. So the
-    map A(lr) has the eigenvalue 1 at lr = 2 / (top eigenvalue of E[H_ij^2] / E[H_ii]).
+    map A(lr) has the eigenvalue 1 at lr = 2 / (top eigenvalue of E[H_ij^2] / E[H_ii]). With momentum the map is `velocity_map`
+    with these measured moments, and the lr is found where its largest eigenvalue is 1.
 
     Args:
       source: the population that features are drawn from.
       batch_size: number of examples in a step.
       examples: number of examples that are drawn, in all steps together.
+      momentum: the momentum of SGD.
     """
     count = max(1, examples // (PARTS * batch_size))
     moments = []
@@ -112,9 +133,28 @@ def simulated_mean_square_edge(source: Population, batch_size: int, examples: in
         moments.append(torch.cat([hessians.mean(0).diagonal().unsqueeze(0), hessians.square().mean(0)]).numpy())
 
     def edge(mean: Array) -> float:
-        return 2 / float(np.abs(np.linalg.eigvals(mean[1:] / mean[0][:, None])).max())
+        first, second = mean[0], mean[1:]
+        if momentum.beta:
+            return _edge_with_momentum(second, first, momentum)
+        return 2 / float(np.abs(np.linalg.eigvals(second / first[:, None])).max())
 
     return jackknife(edge, np.array(moments))
+
+
+def _edge_with_momentum(second: Array, first: Array, momentum: Momentum) -> float:
+    """Returns the lr under mean at which the largest eigenvalue of the map with momentum is 1.
+
+    Args:
+      second: E H_ij^2, [moment, moment].
+      first: E H_ii, [moment].
+      momentum: the momentum of SGD.
+    """
+
+    def growth(lr: float) -> float:
+        return float(np.abs(np.linalg.eigvals(velocity_map(second, first, lr, momentum))).max()) - 1
+
+    high = 2.1 * (1 + momentum.beta) / float(first.max())
+    return float(brentq(growth, high * 1e-6, high, rtol=1e-9))
 
 
 def simulated_almost_sure_edge(source: Population, batch_size: int, examples: int, mean_square: float) -> Interval | None:

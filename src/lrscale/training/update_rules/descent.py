@@ -87,7 +87,7 @@ OPTIMIZERS.declare(
             "weight_decay": Option(0.0, NOT_NEGATIVE, COUPLED),
             "nesterov": Option(False, BOOLEAN),
         },
-        variants={"momentum": {"momentum": 0.9}},
+        variants={"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}},
         check=_check_nesterov,
         update=_sgd,
         slots=_momentum_slots,
