@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         fourth_moment,
         mean_square_edge,
         noise_scales,
+        sign_step_lr,
         soonest_lr,
         stability_edge,
     )
@@ -71,6 +72,7 @@ __all__ = [
     "mean_square_edge",
     "momentum_edge",
     "noise_scales",
+    "sign_step_lr",
     "soonest_lr",
     "stability_edge",
     "study",
@@ -87,7 +89,7 @@ _MODULES = {
     "law.homogeneity": ("RESPONSES",),
     "law.least_squares": (
         *("best_lr_after_epochs", "best_lr_after_steps", "expected_excess", "fastest_lr", "fourth_moment"),
-        *("mean_square_edge", "noise_scales", "soonest_lr", "stability_edge"),
+        *("mean_square_edge", "noise_scales", "sign_step_lr", "soonest_lr", "stability_edge"),
     ),
     "law.moments": ("Momentum",),
     "law.stability": (

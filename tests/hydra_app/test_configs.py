@@ -34,6 +34,9 @@ SMALL_SWEEPS = {
     "regimes": ["task.features=8", "task.examples=4096", "budget.max_steps=200"],
     "adam": ["optimizer=adam,rmsprop", "budget.epochs=1"],
     "epochs": ["budget.epochs=1"],
+    "momentum": ["task.examples=1024", "optimizer=momentum,nesterov"],
+    "momentum_edge": ["optimizer.momentum=0,0.9", "probe.examples=4000"],
+    "batch_rules": ["task.examples=1024", "batch_size=4"],
 }
 
 

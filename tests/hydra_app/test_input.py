@@ -76,6 +76,11 @@ def test_any_claim_is_checked_or_refused(claims: list[Any], ranges: dict[str, An
         check_claims(make_plan(cells=(cell,), claims=claims, ranges=ranges))
 
 
+def test_seeds_at_the_top_of_a_sweep_file_are_refused_since_a_study_takes_them_from_its_params() -> None:
+    with pytest.raises(Refusal, match=r"sweeps/x: `seeds` must stand in `hydra.sweeper.params`, got 64"):
+        check_sweep("sweeps/x", {"seeds": 64}, "_global_")
+
+
 @settings(BOLD, max_examples=400 * TIMES)
 @given(
     st.dictionaries(st.sampled_from([*NAMES, "defaults", "hydra", "study", "sweeper", "params"]), VALUES, max_size=4) | VALUES,

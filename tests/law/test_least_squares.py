@@ -170,6 +170,22 @@ def test_the_greedy_lr_is_best_for_one_step(bias: bool, batch_size: int) -> None
     assert_allclose(theory.noise_scales(SPECTRUM, bias, start, 0.5).greedy_lr(batch_size), found.x, rtol=1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [1, 16, 256])
+def test_the_best_sign_step_is_that_of_draws(batch_size: int) -> None:
+    rng, features, noise, right = np.random.default_rng(10), 16, 5.0, []
+    error = np.where(np.arange(features) % 2, 1.0, -1.0)
+    for _ in range(20):
+        x = rng.normal(size=(20_000 // max(1, batch_size // 8), batch_size, features))
+        residual = x @ error + noise * rng.normal(size=x.shape[:2])
+        right.append((np.sign(np.einsum("nbd,nb->nd", x, residual)) * error).mean())
+    lr = (
+        theory.sign_step_lr(batch_size, features, noise)
+        if batch_size > 1
+        else 2 / math.pi * math.asin((noise**2 + features) ** -0.5)
+    )
+    assert abs(np.mean(right) - lr) < 4 * np.std(right) / math.sqrt(20) + 0.02 * lr
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_map_with_momentum_is_one_step_of_torch(bias: bool, nesterov: bool) -> None:

@@ -32,6 +32,8 @@ def check_sweep(path: str, content: Any, package: str | None) -> None:
         _refuse(path, "must be a mapping with the header `# @package _global_`", package)
     _check_values(path, "", content)
     _check_known(path, "", content, (*KEYS, *SECTIONS))
+    if "seeds" in content:  # a study has `params.seeds: 8` from conf/, which would win without a word
+        _refuse(path, "`seeds` must stand in `hydra.sweeper.params`", content["seeds"])
     for line in _list(path, "defaults", content.get("defaults")):
         _check_default(path, line)
     hydra = _mapping(path, "hydra", content.get("hydra"))
