@@ -36,6 +36,7 @@ SMALL_SWEEPS = {
     "epochs": ["budget.epochs=1"],
     "momentum": ["task.examples=1024", "optimizer=momentum,nesterov"],
     "momentum_edge": ["optimizer.momentum=0,0.9", "probe.examples=4000"],
+    "schedules": ["schedule=cosine,linear", "budget.epochs=1"],
     "batch_rules": ["task.examples=1024", "batch_size=4"],
 }
 
