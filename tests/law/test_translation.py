@@ -223,3 +223,11 @@ def test_lbfgs_follows_its_note() -> None:
     assert_allclose(weights(16.0, 16.0, None), weights(1.0, 1.0, None), rtol=1e-9)
     assert not torch.allclose(weights(16.0, 1.0, None), weights(1.0, 1.0, None), rtol=1e-9)
     assert translated("LBFGS", {}, Batch("sum", 16))["lr"] == 0.05
+
+
+def test_a_turn_over_must_be_that_of_the_momentum() -> None:
+    batches = Batch("mean", 32), Batch("mean", 256)
+    of_momentum = [c for c in translate("sgd", 0.1, *batches, {"momentum": 0.9}, b_crit=100).caveats if "turn-over" in c]
+    assert len(of_momentum) == 1 and "measured with momentum 0.9" in of_momentum[0] and "= 19 times" in of_momentum[0]
+    for knobs, b_crit in (({"momentum": 0.9}, None), ({}, 100)):
+        assert not [c for c in translate("sgd", 0.1, *batches, knobs, b_crit=b_crit).caveats if "turn-over" in c]

@@ -191,9 +191,19 @@ def translate(
         rules = tuple(Regime(rule, lr_mean * growth**power / target.c**p, when) for rule, power, when in REGIMES)
         evidence = find_evidence(reports or {}, name, values, model, source.size, target.size, lr_mean, target.c)
     caveats = tuple(_caveats(name, response, values, ratio, source, target))
+    if b_crit is not None and values.get("momentum"):
+        caveats += (_of_momentum(values["momentum"]),)
     answer = recommend(name, response, source.size, target.size, translated, b_crit)
     is_exact = ratio == 1 or not (response.note or _lacks_eps(response, values))
     return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer, is_exact)
+
+
+def _of_momentum(beta: float) -> str:
+    """Returns the sentence that says for which momentum a turn-over batch size was measured."""
+    return (
+        f"The turn-over batch size must be one measured with momentum {beta:g}. Where the edge of stability limits lr, it is "
+        f"about (1 + momentum)/(1 - momentum) = {(1 + beta) / (1 - beta):.3g} times that without momentum (study momentum_edge)."
+    )
 
 
 def _lacks_eps(response: Response, knobs: Mapping[str, float]) -> bool:

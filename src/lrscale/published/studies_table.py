@@ -23,7 +23,15 @@ HEAD = (
 THEMES: dict[str, tuple[str, ...]] = {
     "The main result": ("quickstart", "headline"),
     "The ratio of sum to mean": ("adam", "eps", "digits", "fashion_mnist"),
-    "How the best lr goes with B": ("epochs", "momentum", "batch_rules", "schedules", "fixed_steps", "steps_to_target", "regimes"),
+    "How the best lr goes with B": (
+        "epochs",
+        "momentum",
+        "batch_rules",
+        "schedules",
+        "fixed_steps",
+        "steps_to_target",
+        "regimes",
+    ),
     "Models of one's own": ("cnn", "chars"),
     "Stability and noise": ("stability", "momentum_edge", "noise_scale"),
     "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),
