@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tests.benchmarks import slots
 from tests.benchmarks.sweeper import Case, Latency, Played, Store, play
 
-WORKERS = (1, 4, 16, 64, 256, 1000)
+WORKERS = (1, 4, 16, 64, 128, 256, 512, 1000)
 LAUNCHERS = {
     "cores (joblib)": Latency(head=0.03, job=0.03, first=2.0),
     "processes (submitit)": Latency(head=0.03, job=3.0),
@@ -28,7 +28,7 @@ STORES = {
 }
 """SQLite was measured in the same way; the others are in proportion, as `stores.py` measured them. Records for a server are
 written to disk in the head, and delivered by a thread."""
-ROUNDS = {"1 s": 1.0, "10 s": 10.0, "2 min": 120.0}
+ROUNDS = {"1 s": 1.0, "10 s": 10.0, "1 min": 60.0}
 """How long a round of a cell trains, in the middle; cells take from 1/3 to 3 times as long."""
 GOOD = 0.6
 """A setup is good up to the number of workers of which it uses this share."""
@@ -48,8 +48,8 @@ def study(middle: float, cells: int) -> list[float]:
 
 
 def played(middle: float, workers: int, latency: Latency, store: Store) -> Played:
-    """Plays a study that has four cells for each worker, and at least 40."""
-    return play(Case(study(middle, max(40, 4 * workers)), workers, 12, latency, store, ask=ASK_SECONDS))
+    """Plays a study that has two cells for each worker, at least 40 and at most 1000."""
+    return play(Case(study(middle, min(max(40, 2 * workers), 1000)), workers, 12, latency, store, ask=ASK_SECONDS))
 
 
 def limit_of(run: Played, latency: Latency, store: Store) -> str:

@@ -14,9 +14,9 @@ from lrscale.run.slots import Ended, Slots
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
 from lrscale.search.twin_tuner import TwinTuner
-from lrscale.signals import uninterrupted
 from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.system import uninterrupted
 from lrscale.tracking.store import Store
 
 
