@@ -4,11 +4,16 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from lrscale.errors import printable
+from lrscale.system import cases_differ, replace
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)
+"""Names of devices on Windows, with any suffix."""
 
 
 def can_write(folder: Path) -> bool:
@@ -31,7 +36,7 @@ def write_whole(file: Path, content: str | bytes) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
-        temporary.replace(file)
+        replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,12 +50,16 @@ def reason(error: BaseException) -> str:
 def safe_name(name: str) -> str:
     """Returns a safe file name for any study's name. Different names give different results.
 
+    Windows reserves some names. It and macOS take names for the same that differ only in capital letters.
+
     Example:
       >>> safe_name("quickstart"), safe_name("../quick start")
       ('quickstart', '_quick_start-5c446f')
     """
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).lstrip(".")[:80]
-    return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"
+    safe = f"_{safe}" if _RESERVED.match(safe) else safe
+    is_kept = safe and safe == name and not safe.endswith(".") and (cases_differ() or safe == safe.lower())
+    return safe if is_kept else f"{safe}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"
 
 
 def home() -> Path:

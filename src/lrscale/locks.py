@@ -1,16 +1,12 @@
-"""Lock files that let only one process run a study, or write into a folder; and whether a process of this machine lives.
+"""Lock files that let only one process run a study, or write into a folder.
 
 The operating system releases a lock when its process ends.
 """
 
-import hashlib
-import os
-import secrets
-import socket
+import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,14 +18,41 @@ from lrscale.files import safe_name
 _T = TypeVar("_T")
 
 
+def file_lock(path: Path, seconds: float = 0.0) -> FileLock:
+    """Takes a lock and returns it; `release` gives it back.
+
+    Where a disk has no locks, as some network disks and cloud folders, filelock takes a marker file instead and warns. Where the
+    disk refuses them, this function does too.
+
+    Args:
+      path: the lock file; created where there is none.
+      seconds: how long to wait for another process; -1 for as long as it takes.
+
+    Raises:
+      Timeout: another process has the lock.
+      Refusal: the disk refuses locks.
+    """
+    lock = FileLock(path, timeout=seconds)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        raise Refusal(
+            f"The stores of a study must lie on a disk with locks, got {path.parent}, which refuses them: {error.strerror}. "
+            "Take a folder on another disk."
+        ) from None
+    return lock
+
+
 def is_locked(study: str, store: Path) -> bool:
     """Returns whether a process on this machine runs a study. `store` is the file of a store of this study."""
     lock = store.resolve().parent / "studies" / f"{safe_name(study)}.lock"
     if not lock.is_file():
         return False
     try:
-        with FileLock(lock, timeout=0):
-            return False
+        file_lock(lock).release()
+        return False
     except Timeout:
         return True
 
@@ -50,7 +73,7 @@ def study_lock(study: str, stores: Iterable[Path]) -> Iterator[None]:
             folder.mkdir(exist_ok=True)
             lock = folder / f"{safe_name(study)}.lock"
             try:
-                stack.enter_context(FileLock(lock, timeout=0))
+                stack.callback(file_lock(lock).release)
             except Timeout:
                 raise Refusal(
                     f"`hydra.sweeper.study_name` must be of a study that no other process runs, got {study}: {lock} is locked. "
@@ -75,9 +98,8 @@ def folder_lock(folders: Iterable[str]) -> Iterator[str]:
     tried = ""
     for tried in folders:
         Path(tried).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(Path(tried) / ".lrscale.lock", timeout=0)
         try:
-            lock.acquire()
+            lock = file_lock(Path(tried) / ".lrscale.lock")
         except Timeout:
             continue
         try:
@@ -104,35 +126,3 @@ def first_start(call: Callable[[], _T]) -> _T:
                 raise
             time.sleep(pause)
     return call()
-
-
-@cache
-def this_machine() -> str:
-    """Returns a name that only processes share which see each other's process ids: one start of one machine or container.
-
-    Where that cannot be told, as on macOS and Windows, it is a name of this process alone.
-    """
-    try:
-        start = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return secrets.token_hex(8)
-    return hashlib.sha256(f"{start} {socket.gethostname()}".encode()).hexdigest()[:16]
-
-
-def birth(pid: int) -> str | None:
-    """Returns when a process of this machine started, in ticks since the machine's start; None where no such process lives.
-
-    The text is empty where that cannot be told, as on macOS and Windows.
-    """
-    if not Path("/proc/self/stat").exists():
-        return ""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        with suppress(PermissionError):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                return None
-        return ""
-    return None if fields[0] in "ZX" else fields[19]

@@ -1,9 +1,10 @@
 """Provenance: the versions, machine, user and commit that a record names, because numbers depend on more than the config."""
 
 import os
-import re
 from functools import cache
 from pathlib import Path
+
+from lrscale.system import processor_facts
 
 __version__ = "0.1.0"
 NUMBERS = 4
@@ -48,11 +49,7 @@ def processor() -> str:
 
     from torch.backends.cpu import get_cpu_capability
 
-    try:
-        first_core = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:  # not Linux
-        first_core = ""
-    facts = dict(re.findall(r"^([\w ]+?)\s*:\s*(.*)$", first_core, re.M))
+    facts = processor_facts()
     parts = [facts.get("model name") or platform.processor()]
     parts += [f"{name.removeprefix('cpu ')} {facts[name]}" for name in ("cpu family", "model") if name in facts]
     return ", ".join([*parts, get_cpu_capability()])
@@ -90,7 +87,7 @@ def source_tags() -> dict[str, str]:
     tags = {"mlflow.source.name": "lrscale run", "mlflow.source.type": "LOCAL"}
     try:
         tags["mlflow.user"] = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError, ImportError):  # a container's user without a name; Windows without USERNAME
         tags["mlflow.user"] = "unknown"
     head = _git("rev-parse", "HEAD")
     return tags | ({"mlflow.source.git.commit": head} if head is not None else {})

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from lrscale.commands.cli import main as lrscale
 from lrscale.run import study
 from lrscale.run.job import Outcome, work
 from lrscale.run.setup import Setup, Workers
+from lrscale.run.stopwatch import Stopwatch
 from lrscale.spec import Compute
 from lrscale.study.plan import Plan, Share
 from lrscale.tracking.store import Store
@@ -35,11 +36,20 @@ SECONDS = {8: 8.0, 32: 2.0, 128: 0.5, 512: 0.13, 1000: 0.07}
 N_JOBS = 4
 
 
+class Measured(NamedTuple):
+    """What a run of the study took: seconds in all, seconds of all jobs, seconds of each phase; and what its trials returned."""
+
+    seconds: float
+    busy: float
+    phases: dict[str, float]
+    trials: set[tuple[object, ...]]
+
+
 class Simulated:
     """A launcher that runs its jobs side by side, each as long as its cells are said to take."""
 
-    def __init__(self) -> None:
-        self.lock, self.busy, self.pool = threading.Lock(), 0.0, ThreadPoolExecutor(N_JOBS)
+    def __init__(self, slots: int) -> None:
+        self.lock, self.busy, self.pool = threading.Lock(), 0.0, ThreadPoolExecutor(slots)
 
     def job(self, job: Sequence[Share]) -> list[Outcome]:
         """Trains the cells of a job one after another."""
@@ -70,26 +80,27 @@ def planned(folder: Path) -> tuple[Plan, Setup]:
     return made[0]
 
 
-def run(full: bool) -> tuple[float, float, set[tuple[object, ...]]]:
-    """Runs the study; returns its seconds, the seconds that jobs took, and what its trials returned."""
+def run(full: bool, slots: int = N_JOBS) -> Measured:
+    """Runs the study with some slots, kept full or in strict batches."""
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         plan, setup = planned(Path(name))
         Store(setup.uri)  # making a database is not measured
-        simulated = Simulated()
-        launched = replace(setup, workers=Workers(apart=full))
+        simulated = Simulated(slots)
+        launched, watch = replace(setup, workers=Workers(apart=full), n_jobs=slots), Stopwatch()
         start = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), mock.patch("lrscale.run.study.Stopwatch", return_value=watch):
             study.run_study(plan, launched, simulated.launch, lambda *_: None)
         seconds = time.perf_counter() - start
         store = Store.existing(setup.uri)
         trials = store.trials(store.study(None).experiment_id)
-        return seconds, simulated.busy, {(t.cell, t.number, t.together, str(t.params), t.objectives) for t in trials}
+        returned = {(t.cell, t.number, t.together, str(t.params), t.objectives) for t in trials}
+        return Measured(seconds, simulated.busy, dict(watch.seconds), returned)
 
 
 def main() -> None:
     seconds, trials = {}, []
     for name, full in (("strict batches", False), ("full slots", True)):
-        seconds[name], busy, found = run(full)
+        seconds[name], busy, _, found = run(full)
         trials.append(found)
         used = busy / (N_JOBS * seconds[name])
         print(f"{name:15s} {seconds[name]:6.1f} s   {used:4.0%} of {N_JOBS} slots   {len(found)} trials", flush=True)

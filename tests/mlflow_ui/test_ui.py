@@ -125,7 +125,7 @@ def test_listening_elsewhere_says_what_that_exposes(capsys: pytest.CaptureFixtur
 
 
 def test_a_stop_while_starting_leaves_nothing(folder: Path) -> None:
-    text = "import sys, time\nfrom lrscale.mlflow_ui.server import Server\nfrom lrscale.signals import stoppable\n"
+    text = "import sys, time\nfrom lrscale.mlflow_ui.server import Server\nfrom lrscale.system import stoppable\n"
     text += "with stoppable(), Server('it', [sys.executable, '-c', 'import os, time; "
     text += 'open(\\"pid\\", \\"w\\").write(str(os.getpid())); time.sleep(60)'
     text += "'], {}, 'http://127.0.0.1:1/'): pass\n"

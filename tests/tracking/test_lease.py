@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lrscale import locks
+from lrscale import system
 from lrscale.errors import Failure, Refusal
 from lrscale.tracking import lease as leases
 from lrscale.tracking.client import Client
@@ -293,11 +293,11 @@ def test_a_server_that_cannot_remove_tags_has_them_emptied(clock: Clock, monkeyp
 
 
 def test_a_process_lives_until_it_has_ended() -> None:
-    assert locks.birth(os.getpid()) == locks.birth(os.getpid()) is not None
+    assert system.birth(os.getpid()) == system.birth(os.getpid()) is not None
     process = subprocess.Popen(["sleep", "60"])
-    assert locks.birth(process.pid) not in (None, locks.birth(os.getpid()))
+    assert system.birth(process.pid) not in (None, system.birth(os.getpid()))
     process.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert locks.birth(process.pid) is None  # its parent has not asked yet how it ended
+    assert system.birth(process.pid) is None  # its parent has not asked yet how it ended
     process.wait()
-    assert locks.birth(process.pid) is None
+    assert system.birth(process.pid) is None

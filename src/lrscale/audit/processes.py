@@ -14,6 +14,7 @@ from typing import Any
 
 from lrscale.audit.state import is_users
 from lrscale.errors import Failure, Refusal, printable
+from lrscale.system import can_fork
 from lrscale.training.process_group import join_group
 
 LONGEST_SECONDS = 300
@@ -35,9 +36,14 @@ def in_processes(function: Callable[[int], Any], ranks: int, seconds: float = LO
       What the function returned, [rank].
 
     Raises:
-      Refusal: the function refused something.
+      Refusal: the function refused something, or the system cannot copy a process.
       Failure: a process failed, or the time ran out.
     """
+    if not can_fork():
+        raise Refusal(
+            f"`ranks` must be 1 where the system cannot copy a process, as on Windows, got {ranks}. "
+            "Audit several ranks on Linux or macOS; WSL and containers are Linux."
+        )
     import_module("torch._dynamo")  # else each process imports it when it makes its first optimizer, which takes seconds
     context = get_context("fork")
     with tempfile.TemporaryDirectory(prefix="lrscale-audit-") as folder:

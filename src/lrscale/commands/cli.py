@@ -11,7 +11,7 @@ from pathlib import Path
 from lrscale.commands import Command
 from lrscale.errors import Failure, Refusal, printable
 from lrscale.provenance import __version__
-from lrscale.signals import ignore_signals, stoppable
+from lrscale.system import ignore_signals, stoppable
 
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
 EXAMPLES = """\

@@ -1,8 +1,6 @@
 """What lrscale must know of Hydra's launchers: whether their jobs run in other processes, and how they are cancelled."""
 
-import os
 import shutil
-import signal
 import subprocess
 from contextlib import suppress
 from functools import partial
@@ -15,6 +13,7 @@ from lrscale.errors import Failure
 from lrscale.files import safe_name
 from lrscale.hydra_app.plan import to_plain
 from lrscale.run.setup import Workers
+from lrscale.system import end_processes
 
 
 def workers_of(launcher: Launcher, study: str) -> Workers:
@@ -96,12 +95,7 @@ def _unfinished(folder: Path) -> list[Path]:
 
 def _end_processes_of_submitit(folder: Path) -> None:
     """Ends the processes of submitit's local jobs of a study. They have its folder as an argument, where the system shows it."""
-    wanted = str(folder / "%j").encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            arguments = (process / "cmdline").read_bytes().split(b"\0")
-            if b"-m" in arguments and wanted in arguments and int(process.name) != os.getpid():
-                os.kill(int(process.name), signal.SIGKILL)
+    end_processes("-m", str(folder / "%j"))
     for job in _unfinished(folder):
         shutil.rmtree(job, ignore_errors=True)
 

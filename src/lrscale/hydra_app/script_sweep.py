@@ -22,9 +22,9 @@ from lrscale.hydra_app.script_plan import fixed_config, script_name, script_plan
 from lrscale.hydra_app.script_settings import Settings, check_settings
 from lrscale.hydra_app.script_task import ScriptTask, launch_scripts
 from lrscale.run.script_jobs import LaunchScripts
-from lrscale.signals import stoppable
 from lrscale.study.script import own_words, returned, returned_loss
 from lrscale.study.space import Choices, Parameter
+from lrscale.system import stoppable
 
 WAY_ON = "The same command goes on where it stopped."
 

@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.files import write_whole
 from lrscale.run.script_jobs import Launched, LauncherBroke
-from lrscale.signals import stop_if_asked
 from lrscale.study.script import Returned, WrongReturn
+from lrscale.system import stop_if_asked
 
 
 class ScriptTask:

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import signal
 import socket
 import sys
 import webbrowser
@@ -14,6 +13,7 @@ from lrscale.mlflow_ui.audit_view import AUDIT_VIEW, show_audits
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
 from lrscale.mlflow_ui.server import DIRECT, LOCAL, Server, free_port, is_free
 from lrscale.rules import check, integer
+from lrscale.system import on_hangup_stop
 from lrscale.tracking.schema import ASKED, AUDITS, SAVED_VIEW
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
         path = link(experiment, SUMMARY, charts=True)
     if optuna and record is None:
         raise Refusal("`--optuna` must be given with a study, got audits. Leave it out: audits tune no lr.")
-    if hasattr(signal, "SIGHUP"):  # the system sends SIGHUP when the terminal is closed
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    on_hangup_stop()
     servers: list[Server] = []
     with ExitStack() as stack:
         if uri.startswith(("http://", "https://")):

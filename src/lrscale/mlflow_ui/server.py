@@ -1,9 +1,7 @@
 """Starts a server as a child process, waits until it answers, and stops it together with its own child processes."""
 
 import os
-import signal
 import socket
-import subprocess
 import tempfile
 import time
 import urllib.error
@@ -12,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from lrscale.errors import Failure, Refusal
+from lrscale.system import end_group, start_group
 
 LOCAL = "127.0.0.1"
 """The address at which only this machine can reach a server."""
@@ -41,9 +40,7 @@ class Server:
     def __enter__(self) -> "Server":
         """Starts the server and waits until it answers."""
         self.output = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            self.command, env=self.environment, stdout=self.output, stderr=self.output, start_new_session=True
-        )
+        self.process = start_group(self.command, self.environment, self.output)
         try:
             self._wait()
         except BaseException:
@@ -65,28 +62,9 @@ class Server:
         raise Failure(f"{self.name} has stopped: {self._last_line()}")
 
     def stop(self) -> None:
-        """Stops all processes of the group: by SIGTERM, and by SIGKILL if some remain after STOP_SECONDS."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, number)
-            except ProcessLookupError:
-                break
-            if self._has_ended(STOP_SECONDS):
-                break
-        self.process.wait()
+        """Stops the server and the processes that it has started."""
+        end_group(self.process, STOP_SECONDS)
         self.output.close()
-
-    def _has_ended(self, seconds: float) -> bool:
-        """Waits until the group has no process left, for some seconds at most, and returns whether this is so."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.process.poll()
-            try:
-                os.killpg(self.process.pid, 0)
-            except ProcessLookupError:
-                return True
-            time.sleep(0.02)
-        return False
 
     def _wait(self) -> None:
         """Waits until the server answers; raises Failure if it ends before, or takes longer than WAIT_SECONDS."""

@@ -1,11 +1,11 @@
 """Ends work that takes too long: by an exception, and where that does not help, by ending its process."""
 
 import faulthandler
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lrscale.system import alarm
 
 GRACE_SECONDS = 10.0
 """How long after the limit the process is ended, in seconds, if the exception has not ended the work."""
@@ -30,21 +30,15 @@ def time_limit(seconds: float | None, may_end_process: bool) -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: object) -> None:
+    def stop() -> None:
         raise TookTooLong(f"the job took longer than hydra.sweeper.job_timeout={seconds:g} seconds")
 
-    has_timer = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, stop) if has_timer else None
     may_end = may_end_process and sys.__stderr__ is not None
     try:
         if may_end and sys.__stderr__ is not None:
             faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=sys.__stderr__)
-        if has_timer:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
+        with alarm(seconds, stop):
+            yield
     finally:
-        if has_timer:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            signal.signal(signal.SIGALRM, before)
         if may_end:
             faulthandler.cancel_dump_traceback_later()

@@ -9,10 +9,10 @@ from lrscale.run.job import Outcome
 from lrscale.run.progress import Display
 from lrscale.search.tuner import Ask, Tuner
 from lrscale.search.twin_tuner import TwinTuner
-from lrscale.signals import uninterrupted
 from lrscale.study.plan import exact_label
 from lrscale.study.records import StudyRecord, TrialRecord, trial_record
 from lrscale.study.settings import remarks_on_trials, settings_of, sort_trials
+from lrscale.system import uninterrupted
 from lrscale.tracking.store import Store
 from lrscale.training.results import Result, same_run
 

@@ -17,11 +17,11 @@ from lrscale.report.draw import draw, loss_name
 from lrscale.report.html import as_html
 from lrscale.report.json import as_json
 from lrscale.report.text import show
-from lrscale.signals import uninterrupted
 from lrscale.study.answer import Answer, answer
 from lrscale.study.claims import check_claims, ratio_judgement, require_held, strict_verdicts
 from lrscale.study.records import Curve, StudyRecord
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS
+from lrscale.system import uninterrupted
 from lrscale.tracking.store import Store
 from lrscale.training.results import examples_seen
 

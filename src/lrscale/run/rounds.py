@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from lrscale.run.costs import Costs
 from lrscale.run.job import Launch, Outcome
+from lrscale.run.order import Order
 from lrscale.run.progress import Display
 from lrscale.run.recording import Recorder, Work
 from lrscale.run.setup import Setup
@@ -13,9 +14,9 @@ from lrscale.run.slots import Ended, Slots
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
 from lrscale.search.twin_tuner import TwinTuner
-from lrscale.signals import uninterrupted
 from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord, TrialRecord
+from lrscale.system import uninterrupted
 from lrscale.tracking.store import Store
 
 
@@ -44,6 +45,7 @@ class Rounds:
         self.tuners = [tuner for group in twins for tuner in group.tuners]
         self.recorder = Recorder(store, study, self.tuners, setup.max_failure_rate)
         self.slots, self.costs = Slots(launch, setup.n_jobs, setup.workers), Costs()
+        self.order = Order(twins, self.plan.n_trials, setup.n_jobs, self.costs)
         self.at_once = setup.workers.apart
         self.idle: list[TwinTuner] = []
         self.open: Counter[TwinTuner] = Counter()
@@ -88,7 +90,7 @@ class Rounds:
                 self._fill()
                 if not self.ended:
                     self.ended += self._wait()
-                self._end(self.ended.pop(0), display)
+                self._end(self.ended.pop(self.order.next_ended(self.ended, self.jobs) if self.at_once else 0), display)
         display.cells_done = len(self.tuners)
         if self.at_once:
             seconds = time.perf_counter() - start
@@ -139,7 +141,7 @@ class Rounds:
                 yield Work(group, tuner, rest, recording)
 
     def _fill(self) -> None:
-        """Launches jobs while there are free slots and work: the longest first where cells are asked at once."""
+        """Launches jobs while there are free slots and work; see `Order` for which is first where cells are asked at once."""
         if not self.at_once and self.jobs:
             return  # all of a batch are recorded before the next
         if self.slots.workers.shared and (self.alone or self.by_itself & self.slots.running):
@@ -147,8 +149,8 @@ class Rounds:
                 return  # a cell that may kill its worker takes no other with it
             self.by_itself |= set(self._start([[self.alone.pop(0)]]))
             return
-        if self.at_once:
-            self.waiting.sort(key=lambda work: -self.costs.order(work.tuner.cell))
+        if self.at_once and self.waiting and self.slots.free:
+            self.order.sort(self.waiting)
         jobs: list[list[Work]] = []
         while (self.alone or self.waiting) and len(jobs) < self.slots.free:
             jobs.append([self.alone.pop(0)] if self.alone else self._next_job(self.slots.free - len(jobs)))
@@ -189,10 +191,12 @@ class Rounds:
         for work, outcome in zip(job, outcomes, strict=True):
             if (ended.lost or outcome.late) and self._again(work, outcome, is_guilty or outcome.late, display):
                 continue
+            start = time.perf_counter()
             with self.watch.phase("recording"):
                 for tuner in work.recording:
                     for _ in self.recorder.record(work, tuner, outcome, ended.started, display):
                         self._refill()
+            self.order.learn(work, time.perf_counter() - start)
             self.open[work.group] -= 1
             if not self.open[work.group]:
                 self.idle.append(work.group)

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrscale.signals import stop_if_asked, uninterrupted
 from lrscale.study.script import Returned, WrongReturn
+from lrscale.system import stop_if_asked, uninterrupted
 from lrscale.tracking.job_runs import JobRecord, JobRuns
 from lrscale.tracking.store import Store
 

@@ -9,11 +9,11 @@ from rich.console import Console
 from lrscale.errors import Refusal, masked
 from lrscale.provenance import made_by
 from lrscale.run.job import work
-from lrscale.signals import uninterrupted
 from lrscale.spec import Compute, Training
 from lrscale.study.config import make_training
 from lrscale.study.own_code import own_facts
 from lrscale.study.plan import short_number, with_values
+from lrscale.system import uninterrupted
 from lrscale.tasks.registry import check_files
 from lrscale.training.device import chosen, described
 from lrscale.training.quantity import Quantity

@@ -20,11 +20,11 @@ from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.samplers import make_sampler
 from lrscale.search.storage import check_storage, open_storage, storage_file
 from lrscale.search.twin_tuner import RecordedRounds, twin_tuners
-from lrscale.signals import uninterrupted
 from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
+from lrscale.system import uninterrupted
 from lrscale.tracking.client import check_uri, sqlite_file
 from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path

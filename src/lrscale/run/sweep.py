@@ -18,9 +18,9 @@ from lrscale.run.script_jobs import Job, ScriptJobs
 from lrscale.run.script_study import FindFolders, MakeLaunch, open_jobs, write_results
 from lrscale.search.storage import check_storage, open_storage, storage_file
 from lrscale.search.sweep import Sweep, SweepTrial
-from lrscale.signals import uninterrupted
 from lrscale.study.script import Returned
 from lrscale.study.space import Space, space_in_words
+from lrscale.system import uninterrupted
 from lrscale.tracking.client import check_uri, sqlite_file
 from lrscale.tracking.job_runs import sweep_run
 from lrscale.tracking.lease import study_lease

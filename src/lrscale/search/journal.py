@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
 
 from lrscale.errors import Refusal
+from lrscale.locks import file_lock
 
 
 class Journal(JournalFileBackend):
@@ -24,7 +24,8 @@ class Journal(JournalFileBackend):
         Raises:
           Refusal: the journal has a line that Optuna did not write.
         """
-        self.lock = FileLock(f"{path}.lock")
+        self.lock = file_lock(Path(f"{path}.lock"), seconds=-1)  # refuses a disk without locks
+        self.lock.release()
         super().__init__(path)
         with self.lock:
             self._remove_cut_off_line()

@@ -29,6 +29,7 @@ from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
 from lrscale.locks import first_start
 from lrscale.rules import DATABASE_WAYS, database_url, shown
+from lrscale.system import move_new, sqlite_url
 from lrscale.tracking.schema import UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -92,7 +93,7 @@ def open_client(uri: str) -> Client:
         return Client(uri)
     file = sqlite_file(uri)
     # MLflow caches stores by URI; with a relative path it would use the old store after a change of folder
-    address = database_url("tracking.uri", uri) if file is None else f"sqlite:///{file}"
+    address = database_url("tracking.uri", uri) if file is None else sqlite_url(file)
     try:
         if file is not None:
             make_database(file)
@@ -140,14 +141,14 @@ def make_database(file: Path) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="lrscale-") as folder:
         database, copy = Path(folder) / file.name, file.with_name(f".{file.name}.{os.getpid()}")
-        engine = create_sqlalchemy_engine(f"sqlite:///{database}")
+        engine = create_sqlalchemy_engine(sqlite_url(database))
         _initialize_tables(engine)
         engine.dispose()
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         try:
             shutil.copyfile(database, copy)
-            os.link(copy, file)
+            move_new(copy, file)
         except FileExistsError:  # another process created it first
             pass
         finally:

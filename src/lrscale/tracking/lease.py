@@ -20,9 +20,8 @@ from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
 from lrscale.errors import Failure, Refusal, printable
-from lrscale.locks import birth, this_machine
 from lrscale.provenance import who
-from lrscale.signals import uninterrupted
+from lrscale.system import birth, this_machine, uninterrupted
 from lrscale.tracking.client import Client, answers, sqlite_file
 from lrscale.tracking.schema import LEASE
 from lrscale.tracking.store import Store

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrscale.errors import Failure
+from lrscale.system import file_url, loopback_interface
 
 WORK_FILE, ANSWER_FILE = "work.json", "answer.json"
 """The files that carry the work to the processes, and the answer of rank 0 back."""
@@ -47,7 +47,7 @@ def _answer(work: str, ranks: int, seconds: float) -> str:
     """Starts the processes, waits for them, and returns the answer of rank 0 as JSON. The last 16 answers are cached."""
     with tempfile.TemporaryDirectory(prefix="lrscale-ranks-") as name:
         folder = Path(name)
-        (folder / WORK_FILE).write_text(work)
+        (folder / WORK_FILE).write_text(work, "utf-8")
         processes: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(ranks):
@@ -60,7 +60,7 @@ def _answer(work: str, ranks: int, seconds: float) -> str:
                 process.kill()
             for process in processes:
                 process.wait()
-        return (folder / ANSWER_FILE).read_text()
+        return (folder / ANSWER_FILE).read_text("utf-8")
 
 
 def _wait(processes: Sequence["subprocess.Popen[bytes]"], folder: Path, seconds: float) -> None:
@@ -83,7 +83,7 @@ def _check(processes: Sequence["subprocess.Popen[bytes]"], folder: Path) -> None
     failed = [rank for rank, process in enumerate(processes) if process.returncode]
     if failed:
         first = min(failed, key=lambda rank: (folder / f"{rank}.log").stat().st_mtime_ns)
-        lines = (folder / f"{first}.log").read_text(errors="replace").strip().splitlines() or ["its log is empty"]
+        lines = (folder / f"{first}.log").read_text("utf-8", "replace").strip().splitlines() or ["its log is empty"]
         raise Failure(f"Rank {first} of {len(processes)} ended with status {processes[first].returncode}: {lines[-1]:.200}")
 
 
@@ -100,21 +100,19 @@ def join_group(store: Path, rank: int, ranks: int, seconds: float) -> None:
     import torch.distributed as group
 
     torch.set_num_threads(1)
-    for _, interface in socket.if_nameindex():
-        if interface.startswith("lo"):  # the loopback interface: no other machine takes part
-            os.environ["GLOO_SOCKET_IFNAME"] = interface
-            break
-    group.init_process_group("gloo", f"file://{store}", timedelta(seconds=seconds), world_size=ranks, rank=rank)
+    if (interface := loopback_interface()) is not None:  # no other machine takes part
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+    group.init_process_group("gloo", file_url(store), timedelta(seconds=seconds), world_size=ranks, rank=rank)
 
 
 def _rank(folder: Path, rank: int) -> None:
     """Does the work of one rank, in its process. If the parent process is gone, the time-out of gloo ends this one."""
-    work = json.loads((folder / WORK_FILE).read_text())
+    work = json.loads((folder / WORK_FILE).read_text("utf-8"))
     function, shares, seconds = getattr(import_module(work["module"]), work["function"]), work["shares"], work["seconds"]
     join_group(folder / "store", rank, len(shares), seconds)
     answer = function(shares[rank])
     if rank == 0:
-        (folder / ANSWER_FILE).write_text(json.dumps(answer))
+        (folder / ANSWER_FILE).write_text(json.dumps(answer), "utf-8")
     (folder / f"{rank}.done").touch()
     while not all((folder / f"{other}.done").exists() for other in range(len(shares))):
         time.sleep(0.01)  # no rank may end while another still needs it
