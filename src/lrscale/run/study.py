@@ -25,7 +25,7 @@ from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
-from lrscale.tracking.client import check_uri, sqlite_file
+from lrscale.tracking.client import check_place, check_uri, sqlite_file
 from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path
 from lrscale.tracking.store import Store, Undelivered
@@ -67,6 +67,7 @@ def run_study(
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
     check_uri(setup.uri)
+    check_place(setup.uri, plan.study)
     check_storage(setup.storage, setup.uri)
     if report is None:
         check_folder(Path("studies"))

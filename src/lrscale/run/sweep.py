@@ -21,7 +21,7 @@ from lrscale.search.sweep import Sweep, SweepTrial
 from lrscale.signals import uninterrupted
 from lrscale.study.script import Returned
 from lrscale.study.space import Space, space_in_words
-from lrscale.tracking.client import check_uri, sqlite_file
+from lrscale.tracking.client import check_place, check_uri, sqlite_file
 from lrscale.tracking.job_runs import sweep_run
 from lrscale.tracking.lease import study_lease
 from lrscale.tracking.store import Store
@@ -66,6 +66,7 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
       Failure: more trials failed than `max_failure_rate` allows.
     """
     check_uri(plan.uri)
+    check_place(plan.uri, plan.name)
     check_storage(plan.storage, plan.uri)
     files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
     console = Console(highlight=False, markup=False, emoji=False)
