@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_workers import killing
+from tests.faults.test_workers import killing, lost
 from tests.program import TINY, lrscale
 from tests.run.test_study import lrs_of
 from tests.stress.test_kills import assert_like
@@ -152,8 +152,8 @@ def test_a_worker_that_is_killed(launcher: str, tiny: Path, folder: Path, tmp_pa
     address = "" if launcher == "processes" else str(request.getfixturevalue(launcher))
     arguments = on_ray(address) if launcher == "ray" else submitit(launcher)
     worker = "default_worker.py" if launcher == "ray" else "submitit.core._submit"
-    said = lrscale(folder, "run", "-m", *arguments, **killing(tmp_path, worker))
-    assert launcher == "ray" or (tmp_path / "killed").exists()  # Ray's workers have the environment of their node
+    said = lrscale(folder, "run", "-m", *arguments, "hydra.sweeper.n_retries=2", **killing(tmp_path, worker))
+    assert launcher == "ray" or lost(tmp_path) == 2  # Ray's workers have the environment of their node
     assert_like(folder, tiny)
     assert "sacct" not in said and "lost " not in said
 
