@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.program import TINY, lrscale
 from tests.run.test_study import lrs_of
-from tests.scripts import calls, install, sweep_apart
+from tests.scripts import calls, install, sweep, sweep_apart
 
 KILLER = """
 import os, signal, sys
@@ -65,4 +65,8 @@ def test_a_worker_of_a_script_that_is_killed(folder: Path) -> None:
     said = sweep_apart(folder, *launcher, "hydra/sweeper/sampler=random")
     assert (folder / "killed").exists() and "6/6 trials" in said
     assert "lost " not in said and "crashed" not in said  # a loss that others may be guilty of is no retry
-    assert 7 <= len(calls(folder)) <= 8 and len({x for _, x, *_ in calls(folder)}) == 6
+    strict = folder / "strict batches"
+    strict.mkdir()
+    install("numbers", strict)
+    sweep(strict, "hydra/sweeper/sampler=random")
+    assert 7 <= len(calls(folder)) <= 8 and {x for _, x, *_ in calls(folder)} == {x for _, x, *_ in calls(strict)}

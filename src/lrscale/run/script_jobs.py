@@ -228,7 +228,6 @@ class ScriptJobs:
         (job,) = self.crew.jobs[ended.number]
         _, record = self.running.pop(job.key)
         result = ended.lost if ended.lost or isinstance(ended.outcomes, str) else ended.outcomes[0]
-        again = False
         with uninterrupted():
             if ended.lost:
                 self._adopt(record)
@@ -237,22 +236,24 @@ class ScriptJobs:
             elif isinstance(result, Returned):
                 self.runs.finish(record, job.params, result)
                 self.known[job.key] = result
-            if not isinstance(result, Returned):
-                if ended.lost or isinstance(result, Late):
-                    losses = self.crew.again(ended, job, job.key, isinstance(result, Late))
-                    again = not losses
-                    if losses:
-                        reason = str(result).strip().splitlines()[-1]
-                        self.say(f"lost     {job.name}, {losses} times: {reason}")
-                elif isinstance(result, str):
-                    self.failures[job.key] += 1
-                    again = self.failures[job.key] <= self.limits.retries
-                    if again:
-                        self.waiting.append(job)
-                if not (ended.lost and again):
-                    self.runs.fail(record, str(result))
+            again = not isinstance(result, Returned) and self._again(ended, job, result)
+            if not isinstance(result, Returned) and not (ended.lost and again):
+                self.runs.fail(record, str(result))
             record.file.unlink(missing_ok=True)
         del self.crew.jobs[ended.number]
         if isinstance(result, WrongReturn):
             raise result
         return [] if again else [JobEnd(job, result, ended.seconds)]
+
+    def _again(self, ended: Ended[Returned | str | WrongReturn], job: Job, result: str | WrongReturn) -> bool:
+        """Puts a job back that failed, was lost or took too long; returns False where this happened too often."""
+        if ended.lost or isinstance(result, Late):
+            losses = self.crew.again(ended, job, job.key, isinstance(result, Late))
+            if losses:
+                self.say(f"lost     {job.name}, {losses} times: {str(result).strip().splitlines()[-1]}")
+            return not losses
+        self.failures[job.key] += 1
+        if isinstance(result, WrongReturn) or self.failures[job.key] > self.limits.retries:
+            return False
+        self.waiting.append(job)
+        return True

@@ -68,10 +68,10 @@ def run_study(
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
     check_uri(setup.uri)
-    check_place(setup.uri, plan.study)
     check_storage(setup.storage, setup.uri)
     if report is None:
         check_folder(Path("studies"))
+    check_place(setup.uri, plan.study)  # last, because it makes the tables of an empty database server
     console = console or Console(highlight=False, markup=False, emoji=False)
     with study_lease(setup.uri, plan.study, console.print) as lease, study_lock(plan.study, store_files(setup)):
         if launch is not None:

@@ -65,8 +65,8 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
       Failure: more trials failed than `max_failure_rate` allows.
     """
     check_uri(plan.uri)
-    check_place(plan.uri, plan.name)
     check_storage(plan.storage, plan.uri)
+    check_place(plan.uri, plan.name)
     files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
     console = Console(highlight=False, markup=False, emoji=False)
     with ExitStack() as locks:
