@@ -44,13 +44,15 @@ def free_port() -> int:
 class Server:
     """An MLflow server on a folder with a database, or on a database elsewhere, always on the same port."""
 
-    def __init__(self, folder: Path, password: str | None = None, database: str = "sqlite:///mlflow.db") -> None:
-        self.folder, self.port, self.password, self.database = folder, free_port(), password, database
+    def __init__(
+        self, folder: Path, password: str | None = None, database: str = "sqlite:///mlflow.db", files: str = "artifacts"
+    ) -> None:
+        self.folder, self.port, self.password, self.database, self.files = folder, free_port(), password, database, files
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        store = ["--backend-store-uri", self.database, "--artifacts-destination", "artifacts"]
+        store = ["--backend-store-uri", self.database, "--artifacts-destination", self.files]
         command = [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1", "--host", "127.0.0.1"]
         login = {}
         if self.password is not None:

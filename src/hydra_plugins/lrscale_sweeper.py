@@ -69,6 +69,8 @@ SWEEPER = {
     "n_jobs": 1,
     "max_failure_rate": 0.0,
     "retries": 0,
+    "n_retries": 1,
+    "job_timeout": None,
     "tracking": '${oc.env:MLFLOW_TRACKING_URI,"sqlite:///mlflow.db"}',
     "params": None,
     "custom_search_space": None,

@@ -16,12 +16,17 @@ SECRETS = (
 """The environment variables whose values are never shown."""
 MASK = "***"
 """What stands in a text in place of a password."""
+_SECRET_NAMES = (
+    "(?:password|passwd|passphrase|secret|credentials?|(?:api|access|secret|private)_?key"
+    "|(?:access|api|auth|bearer|hf|wandb)_?token)"
+)
 _PASSWORDS = (
     # of a URL; up to the last @, because a password may hold one. In overrides Hydra writes a colon as \:
     (re.compile(r"(://[^\s/:@\\]*\\?:)\S*@"), rf"\1{MASK}@"),
     (re.compile(r"(https?\\?://)[^\s/:@\\]+@"), rf"\1{MASK}@"),  # a token in place of user and password
-    (re.compile(r"(password=)[^\s&'\"]+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(rf"({_SECRET_NAMES}=)[^\s&'\"]+", re.IGNORECASE), rf"\1{MASK}"),
 )
+_SECRET_KEY = re.compile(rf"{_SECRET_NAMES}$", re.IGNORECASE)
 
 
 class Refusal(ValueError):
@@ -59,6 +64,28 @@ def masked_url(text: str) -> str:
     for pattern, shown in _PASSWORDS:
         text = pattern.sub(shown, text)
     return text
+
+
+def masked_secrets(value: Any, key: str = "") -> Any:
+    """Returns a copy of nested plain values with `***` in place of passwords: in URLs, and texts under keys that name one.
+
+    Interpolations stay as they are, because they hold no password.
+
+    Args:
+      value: plain values.
+      key: the key under which the value stands, with or without dots.
+
+    Example:
+      >>> masked_secrets({"db": {"url": "postgresql://me:x@host/db", "password": "y"}, "pad_token": "z"})
+      {'db': {'url': 'postgresql://me:***@host/db', 'password': '***'}, 'pad_token': 'z'}
+    """
+    if isinstance(value, Mapping):
+        return {name: masked_secrets(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [masked_secrets(inner, key) for inner in value]
+    if isinstance(value, str) and value and _SECRET_KEY.search(key) and not value.startswith("${"):
+        return MASK
+    return masked_url(value) if isinstance(value, str) else value
 
 
 def without_login(url: str) -> str:

@@ -231,12 +231,10 @@ def play(case: Case) -> Played:
     ]
     chains = [Chain(cell, sizes[index % len(sizes)], clock, case.ask) for index, cell in enumerate(cells)]
     slots, recorder = SimulatedSlots(case, clock), SimulatedRecorder(case.store, clock)
-    with mock.patch.multiple(
-        "lrscale.run.rounds", Slots=lambda *_: slots, Recorder=lambda *_: recorder, time=clock, uninterrupted=nullcontext
-    ):
+    with mock.patch.multiple("lrscale.run.rounds", Recorder=lambda *_: recorder, time=clock, uninterrupted=nullcontext):
         study = mock.Mock(plan=mock.Mock(is_script=False, n_trials=case.trials))
         setup = Setup("", "", n_jobs=case.slots, workers=slots.workers)
-        loop = Rounds(setup, mock.Mock(), mock.Mock(), study, cast(Any, chains), Stopwatch())
+        loop = Rounds(setup, cast(Any, slots), mock.Mock(), study, cast(Any, chains), Stopwatch())
         loop.costs.known_steps = {cell.id: steps for cell, steps in zip(cells, case.steps or case.seconds, strict=True)}
         loop.run(Display(Console(file=io.StringIO()), "simulated", len(cells), case.trials * len(cells), 0))
     assert all(chain.done == case.trials for chain in chains)

@@ -18,6 +18,7 @@ from tests.scripts import install, runs, sweep
 
 DEFAULTS: dict[str, Any] = {
     "direction": "minimize", "storage": "optuna.journal", "n_trials": 20, "n_jobs": 1, "max_failure_rate": 0.0, "retries": 0,
+    "n_retries": 1,
     "tracking": "sqlite:///mlflow.db",
 }  # fmt: skip
 ROLES = {"lr": "optim.lr", "batch_size": "data.batch_size"}

@@ -14,6 +14,7 @@ import pytest
 
 from lrscale.run.script_jobs import ScriptJobs
 from tests.configs import ROOT
+from tests.hydra_app.test_script_sweep import SECRET, assert_hidden, hide
 from tests.program import here
 from tests.scripts import best, command, install, runs, sweep, sweep_apart, sweep_dir
 
@@ -83,7 +84,7 @@ def test_the_best_parameters_have_the_script_s_own_keys(done: Path) -> None:
     assert found["best_value"] == min(cell["objective"] for cell in report(done)["cells"])
 
 
-def test_a_study_that_is_killed_ends_like_one_that_is_not(done: Path, folder: Path) -> None:
+def test_a_study_that_is_killed_and_goes_on_in_slots_ends_like_one_that_is_not(done: Path, folder: Path) -> None:
     install("plain", folder)
     half = "data.batch_size=4"  # its cells are the same as in the whole study
     process = subprocess.Popen(command(half), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -92,7 +93,7 @@ def test_a_study_that_is_killed_ends_like_one_that_is_not(done: Path, folder: Pa
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    said = sweep(folder, half)
+    said = sweep(folder, half, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=3")
     assert "in the store already" in said
     whole = [cell for cell in report(done)["cells"] if cell["batch_size"] == 4]
     assert report(folder)["cells"] == [
@@ -138,7 +139,7 @@ def test_a_job_is_found_again_where_only_mlflow_is_left(done: Path, folder: Path
     for name in ("optuna.journal", "optuna.journal.lock"):
         (folder / name).unlink(missing_ok=True)
     launched = []
-    monkeypatch.setattr(ScriptJobs, "_run_batch", lambda self, batch: launched.append(batch))
+    monkeypatch.setattr(ScriptJobs, "_launch", lambda self, jobs: launched.append(jobs))
     sweep(folder)
     assert not launched and of_stores(report(folder)) == of_stores(report(done))
 
@@ -167,5 +168,8 @@ def test_the_example_of_the_document_runs(folder: Path) -> None:
     example = re.search(r"```yaml\n# conf/config.yaml\n(.*?)```", text, re.S)
     assert example is not None
     (folder / "conf" / "config.yaml").write_text(example[1])
-    said = sweep(folder, "+epochs=1", "hydra.sweeper.n_trials=1", "seed=0", "hydra/job_logging=disabled")
+    hide(folder)
+    ways = ("+epochs=1", "+wandb_token=" + SECRET, "seed=0", "hydra/job_logging=disabled")
+    said = sweep(folder, "hydra.sweeper.n_trials=1", *ways)
+    assert_hidden(folder)
     assert "train: 6 cells, 6 trials" in said and len(runs(folder, "job")) == 6

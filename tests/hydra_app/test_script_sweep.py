@@ -19,6 +19,8 @@ from lrscale.search.journal import Journal
 from tests.program import here
 from tests.scripts import best, calls, command, install, runs, sweep, sweep_dir
 
+SECRET = "hunter-1234"
+
 
 @pytest.fixture
 def app(folder: Path) -> Path:
@@ -36,8 +38,22 @@ def states(folder: Path) -> list[str]:
     return [trial.state.name for trial in trials(folder)]
 
 
+def hide(app: Path) -> None:
+    """Gives the app's own config passwords."""
+    with (app / "conf/config.yaml").open("a") as file:
+        file.write(f"db: {{password: {SECRET}, url: 'postgresql://me:{SECRET}@host/db'}}\n")
+
+
+def assert_hidden(folder: Path) -> None:
+    """Only Hydra itself has written the passwords, and the app's own files have them."""
+    files = [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert {path.parent.name for path in files} == {".hydra", "conf"}
+
+
 def test_a_sweep_calls_the_function_once_a_trial_and_writes_the_best(app: Path) -> None:
+    hide(app)
     said = sweep(app)
+    assert_hidden(app)
     found = trials(app)
     assert states(app) == ["COMPLETE"] * 6
     assert [(int(n), float(x), int(y)) for n, x, y, _ in calls(app)] == [(t.number, t.params["x"], t.params["y"]) for t in found]
@@ -196,6 +212,13 @@ def test_a_failed_job_is_tried_again_as_often_as_is_asked(app: Path, monkeypatch
     sweep(app, "down_above=-9", "hydra.sweeper.retries=2", status=1)
     assert [int(n) for n, *_ in calls(app)] == [0, 1, 2]
     assert len({x for _, x, *_ in calls(app)}) == 1 and states(app) == ["FAIL"]
+
+
+def test_a_job_that_takes_too_long_is_tried_again_and_then_fails(app: Path) -> None:
+    said = sweep(app, "seconds=30", "hydra.sweeper.job_timeout=0.2", "hydra.sweeper.n_retries=1", status=1)
+    assert "2 times: TookTooLong: the job took longer than hydra.sweeper.job_timeout=0.2 seconds" in said
+    assert [int(n) for n, *_ in calls(app)] == [0, 1] and states(app) == ["FAIL"]
+    assert {job["status"] for job in runs(app, "job")} == {"FAILED"}
 
 
 @pytest.mark.parametrize("wrong", ["text", "nothing", "list", "keys", "boolean"])

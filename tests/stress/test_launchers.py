@@ -1,12 +1,13 @@
 """Studies under real launchers whose workers and heads are killed: submitit on this machine, Slurm, and Ray.
 
-python -m pytest -q -s tests/stress/test_launchers.py      (about 8 minutes on two cores)
+python -m pytest -q -s tests/stress/test_launchers.py      (about 12 minutes on two cores)
 
 Slurm needs Debian's packages slurm-wlm and munge, and root; Ray needs `pip install 'ray>=2.55,<3'` and
 `pip install --no-deps hydra-ray-launcher==1.2.2`.
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_workers import killing
+from tests.faults.test_workers import killing, lost
 from tests.program import TINY, lrscale
 from tests.run.test_study import lrs_of
+from tests.scripts import command, install, runs
 from tests.stress.test_kills import assert_like
 
 PATIENCE_SECONDS = 120.0
@@ -152,8 +154,8 @@ def test_a_worker_that_is_killed(launcher: str, tiny: Path, folder: Path, tmp_pa
     address = "" if launcher == "processes" else str(request.getfixturevalue(launcher))
     arguments = on_ray(address) if launcher == "ray" else submitit(launcher)
     worker = "default_worker.py" if launcher == "ray" else "submitit.core._submit"
-    said = lrscale(folder, "run", "-m", *arguments, **killing(tmp_path, worker))
-    assert launcher == "ray" or (tmp_path / "killed").exists()  # Ray's workers have the environment of their node
+    said = lrscale(folder, "run", "-m", *arguments, "hydra.sweeper.n_retries=2", **killing(tmp_path, worker))
+    assert launcher == "ray" or lost(tmp_path) == 2  # Ray's workers have the environment of their node
     assert_like(folder, tiny)
     assert "sacct" not in said and "lost " not in said
 
@@ -185,6 +187,61 @@ def test_a_head_that_is_killed_leaves_no_job(
     lrscale(folder, "run", "-m", *submitit(launcher))
     assert not set(before) & set(left(launcher, folder))
     assert_like(folder, tiny)
+
+
+@pytest.mark.parametrize("by", ["ray", "lrscale"])
+def test_a_task_of_ray_that_is_killed_is_retried_and_recorded_once(by: str, ray: str, tiny: Path, folder: Path) -> None:
+    retries = ["hydra.sweeper.n_retries=0"] if by == "ray" else ["+hydra.launcher.ray.remote.max_retries=0"]
+    command = [sys.executable, "-m", "lrscale", "run", "-m", *on_ray(ray), *retries]
+    kill_a_task_of_ray(command, folder)
+    assert_like(folder, tiny)
+
+
+@pytest.mark.parametrize("by", ["ray", "lrscale"])
+def test_a_script_on_ray_whose_task_is_killed_is_recorded_once(by: str, ray: str, folder: Path) -> None:
+    install("numbers", folder)
+    retries = ["hydra.sweeper.n_retries=0"] if by == "ray" else ["+hydra.launcher.ray.remote.max_retries=0"]
+    ways = ["hydra/launcher=ray", f"+hydra.launcher.ray.init.address={ray}", "+hydra.launcher.ray.remote.num_cpus=1"]
+    kill_a_task_of_ray(command(*ways, *retries, "seconds=1", "hydra.sweeper.n_jobs=2"), folder)
+    assert_recorded_once(folder)
+
+
+def kill_a_task_of_ray(command: list[str], folder: Path) -> None:
+    """Runs a command to its end, and kills the first worker of Ray that runs a task of it, with signal 9."""
+    head = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    found: list[int] = []
+
+    def at_work() -> bool:
+        rows = [line.split(None, 1) for line in said_by("ps", "-eww", "-o", "pid=,args=").splitlines()]
+        found.extend(int(pid) for pid, arguments in rows if arguments.startswith("ray::_run_job"))
+        return bool(found)
+
+    until(at_work)
+    os.kill(found[0], signal.SIGKILL)
+    said = head.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert head.returncode == 0 and not re.search(r"^lost  |, \d+ crashed", said, re.MULTILINE), said
+
+
+def assert_recorded_once(folder: Path) -> None:
+    """The sweep of the app `numbers` has six trials, each with one run of a job that has ended well."""
+    finished = [job for job in runs(folder, "job") if job["status"] == "FINISHED"]
+    assert len({job["tags"]["lrscale.job_key"] for job in finished}) == len(finished) == 6
+    assert {job["status"] for job in runs(folder, "job")} <= {"FINISHED", "KILLED"}
+
+
+def test_a_script_in_slurm_goes_on_after_its_head_is_killed(slurm: Path, folder: Path) -> None:
+    install("numbers", folder)
+    ways = command("hydra/launcher=submitit_slurm", "hydra.sweeper.n_jobs=2", "seconds=3", "hydra.sweeper.n_trials=4")
+    head = subprocess.Popen(ways, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: left("slurm", folder))
+    time.sleep(2.0)
+    head.kill()
+    head.wait(PATIENCE_SECONDS)
+    before = left("slurm", folder)
+    assert before
+    said = subprocess.run(command(*ways[3:-1]), cwd=folder, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert "6/6 trials" in said and not set(before) & set(left("slurm", folder))
+    assert_recorded_once(folder)
 
 
 def test_ray_gives_the_same_trials(ray: str, tiny: Path, folder: Path) -> None:

@@ -43,8 +43,6 @@ SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <=
 """The rule of the whole command line."""
 
 
-_sweeping = False
-"""Whether this process has run a sweep: then it is no launcher's worker, which may be ended."""
 REMOVED = {"hydra.sweeper.direction": "The objective is always minimised: leave it out."}
 """Keys of older versions, with the way out."""
 
@@ -159,8 +157,9 @@ def job(config: DictConfig) -> "list[Outcome] | None":
 
         trust_typed(to_plain(HydraConfig.get().overrides.task))  # a launcher may run the job in a process of its own
         configs = [with_values(plain_config(config), values) for values in to_plain(config.cells) or [{}]]
-        limit = HydraConfig.get().sweeper.job_timeout
-        return work_all(configs, make_compute(to_plain(config.compute)), limit, is_worker=not _sweeping)
+        sweeper = HydraConfig.get().sweeper
+        compute = make_compute(to_plain(config.compute))
+        return work_all(configs, compute, sweeper.job_timeout, may_end_process=sweeper.get("may_end_process", False))
     from lrscale.run.single import run_single
 
     try:
@@ -190,11 +189,11 @@ def sweep(
     """
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     plan = with_variant(plan, config, loader)
-    global _sweeping
-    _sweeping = True
+    setup = replace(setup, workers=workers_of(launcher, plan.study))
     launched, lock = [0], threading.Lock()
     asked = to_plain(config.compute)["device"]
-    device = [f"compute.device={setup.compute.device}"] if asked == "auto" else []  # each job takes the one that was chosen here
+    of_all = [f"compute.device={setup.compute.device}"] if asked == "auto" else []  # each job takes the one that was chosen here
+    of_all += ["+hydra.sweeper.may_end_process=true"] if setup.workers.apart else []  # read with job_timeout
 
     def launch(jobs: Sequence[Sequence[Share]]) -> "list[list[Outcome] | str]":
         """Runs jobs with Hydra's launcher, and returns the outcomes of each job. A crashed job gives its traceback instead."""
@@ -202,7 +201,7 @@ def sweep(
             first = launched[0]
             launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
-        overrides = [[*job_overrides(job), *device] for job in jobs]
+        overrides = [[*job_overrides(job), *of_all] for job in jobs]
         for returned in launcher.launch(overrides, initial_job_idx=first):
             try:
                 outcomes.append(returned.return_value)
@@ -212,7 +211,7 @@ def sweep(
 
     from lrscale.run.study import run_study
 
-    run_study(plan, replace(setup, workers=workers_of(launcher, plan.study)), launch)
+    run_study(plan, setup, launch)
 
 
 def job_overrides(job: Sequence[Share]) -> Iterator[str]:

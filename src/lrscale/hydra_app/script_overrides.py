@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
 from omegaconf import DictConfig, OmegaConf
 
-from lrscale.errors import Refusal
+from lrscale.errors import Refusal, masked_secrets
 from lrscale.rules import is_number
 from lrscale.study.space import Choices, Numbers, Parameter
 
@@ -25,9 +25,10 @@ class Asked(NamedTuple):
     swept: Mapping[str, Override]
 
     @property
-    def fixed_values(self) -> dict[str, str]:
-        """The overrides with one value, as texts by their keys."""
-        return {text.partition("=")[0]: text.partition("=")[2] for text in self.fixed}
+    def fixed_values(self) -> dict[str, Any]:
+        """The overrides with one value, as texts by their keys. Passwords are masked, because Optuna records them."""
+        masked: dict[str, Any] = masked_secrets({text.partition("=")[0]: text.partition("=")[2] for text in self.fixed})
+        return masked
 
 
 def asked(loader: ConfigLoader, params: Mapping[str, Any], arguments: Sequence[str]) -> Asked:
@@ -93,7 +94,8 @@ def override_of(key: str, value: Any) -> str:
 def app_config(config: DictConfig, but: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the app's config as plain values, without Hydra's part and without some keys.
 
-    Interpolations stay as they are written: a time or a path of this machine does not make another training.
+    Interpolations stay as they are written: a time or a path of this machine does not make another training. Passwords are
+    masked, because this config is recorded.
 
     Args:
       config: a composed config.
@@ -109,7 +111,8 @@ def app_config(config: DictConfig, but: Sequence[str] = ()) -> dict[str, Any]:
             group = group.get(part) if isinstance(group, dict) else None
         if isinstance(group, dict):
             group.pop(last, None)
-    return plain
+    masked: dict[str, Any] = masked_secrets(plain)
+    return masked
 
 
 def compose(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> DictConfig:

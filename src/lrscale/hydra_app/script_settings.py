@@ -20,6 +20,8 @@ RULES: dict[str, Rule] = {
     "n_jobs": integer(1, 100_000),
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
     "retries": integer(0, 100),
+    "n_retries": integer(0, 100),
+    "job_timeout": Rule("must be > 0 or null", lambda v: v is None or (is_number(v) and v > 0)),
     "tracking": TEXT,
     "params": _OPTIONAL_MAPPING,
     "custom_search_space": _OPTIONAL_TEXT,
@@ -52,6 +54,8 @@ class Settings:
     n_jobs: int
     max_failure_rate: float
     retries: int
+    n_retries: int
+    job_timeout: float | None
     tracking: str
     sampler: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +16,14 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from lrscale.errors import Failure, Refusal, masked_url
+from lrscale.errors import Failure, Refusal, masked_secrets, masked_url
+from lrscale.hydra_app.launchers import workers_of
 from lrscale.hydra_app.plan import to_plain
 from lrscale.hydra_app.script_overrides import asked, folder_overrides, override_of, parameter, sweep_folders
 from lrscale.hydra_app.script_plan import fixed_config, script_name, script_plan
 from lrscale.hydra_app.script_settings import Settings, check_settings
 from lrscale.hydra_app.script_task import ScriptTask, launch_scripts
-from lrscale.run.script_jobs import LaunchScripts
+from lrscale.run.script_jobs import JobLimits, ScriptLauncher
 from lrscale.study.script import own_words, returned, returned_loss
 from lrscale.study.space import Choices, Parameter
 from lrscale.system import stoppable
@@ -71,7 +73,7 @@ def _sweep(
     settings = check_settings({key: to_plain(value) for key, value in values.items()})
     loader = context.config_loader
 
-    def launcher(folder: str) -> LaunchScripts:
+    def launcher(folder: str) -> ScriptLauncher:
         """Sets up Hydra's launcher to write into a folder."""
         of_jobs = copy.deepcopy(config)
         with read_write(of_jobs.hydra), open_dict(of_jobs.hydra):
@@ -83,10 +85,13 @@ def _sweep(
                 if (url := masked_url(str(values.get(key)))) != str(values.get(key)):
                     of_jobs.hydra.sweeper[key] = url
         if not (Path(folder) / "multirun.yaml").exists():
-            OmegaConf.save(of_jobs, Path(folder) / "multirun.yaml")
+            written = OmegaConf.create(masked_secrets(OmegaConf.to_container(of_jobs, resolve=False)))
+            OmegaConf.save(written, Path(folder) / "multirun.yaml")
         task = ScriptTask(function, returned_loss if settings.roles else returned)
         hydra_launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=of_jobs)
-        return functools.partial(launch_scripts, task, hydra_launcher)
+        workers = workers_of(hydra_launcher, settings.study_name or script_name(config))
+        task.job_timeout, task.may_end_process = settings.job_timeout, workers.apart
+        return ScriptLauncher(functools.partial(launch_scripts, task, hydra_launcher, threading.Lock()), workers)
 
     find_folders = functools.partial(sweep_folders, config)
     multirun = _Multirun(settings, config, loader, arguments, find_folders, launcher)
@@ -101,7 +106,7 @@ class _Multirun(NamedTuple):
     loader: ConfigLoader
     arguments: Sequence[str]
     find_folders: Callable[[str | None], Iterator[str]]
-    launcher: Callable[[str], LaunchScripts]
+    launcher: Callable[[str], ScriptLauncher]
 
 
 def _study(multirun: _Multirun) -> None:
@@ -115,9 +120,8 @@ def _study(multirun: _Multirun) -> None:
     setup = ScriptSetup(
         uri=settings.tracking,
         storage=settings.storage,
-        n_jobs=settings.n_jobs,
+        limits=JobLimits(settings.n_jobs, settings.retries, settings.n_retries),
         max_failure_rate=settings.max_failure_rate,
-        retries=settings.retries,
         lr_key=names["lr"],
         seed_key=names.get("seed"),
     )
@@ -153,9 +157,8 @@ def _plain_sweep(multirun: _Multirun) -> None:
         direction=settings.direction,
         sampler=settings.sampler,
         n_trials=settings.n_trials,
-        n_jobs=settings.n_jobs,
+        limits=JobLimits(settings.n_jobs, settings.retries, settings.n_retries),
         max_failure_rate=settings.max_failure_rate,
-        retries=settings.retries,
         uri=settings.tracking,
         storage=settings.storage,
         override_of=override_of,

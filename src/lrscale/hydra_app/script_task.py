@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,17 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lrscale.errors import Failure
 from lrscale.files import write_whole
-from lrscale.run.script_jobs import Launched, LauncherBroke
+from lrscale.run.limits import TookTooLong, time_limit
+from lrscale.run.script_jobs import Late, Launched
+from lrscale.run.slots import LauncherBroke
 from lrscale.study.script import Returned, WrongReturn
 from lrscale.system import stop_if_asked
+
+
+class LateError(RuntimeError):
+    """A job took longer than it may. Unlike TookTooLong, Hydra returns it to the sweep."""
 
 
 class ScriptTask:
@@ -36,10 +44,21 @@ class ScriptTask:
         """
         functools.update_wrapper(self, function)
         self.function, self.accept = function, accept
-        self.jobs: dict[int, Launched] = {}
+        self.job_timeout: float | None = None
+        self.may_end_process = False
+        self._jobs: dict[int, Launched] = {}
+
+    def with_jobs(self, jobs: Sequence[Launched]) -> None:
+        """Adds jobs. Launchers may pickle the task in other threads, so the dict that they see does not change."""
+        self._jobs = {**self._jobs, **{job.number: job for job in jobs}}
+
+    def without_jobs(self, jobs: Sequence[Launched]) -> None:
+        """Removes jobs that have ended."""
+        ended = {job.number for job in jobs}
+        self._jobs = {number: job for number, job in self._jobs.items() if number not in ended}
 
     def __call__(self, config: DictConfig) -> Any:
-        job = self.jobs.get(HydraConfig.get().job.num)
+        job = self._jobs.get(HydraConfig.get().job.num)
         if job is None:
             return self.function(config)
         with _environment(job.environment):
@@ -53,9 +72,12 @@ class ScriptTask:
         return value
 
     def _call(self, config: DictConfig) -> Any:
-        """Calls the function. Where it ends the process, its job has failed, and not the sweep."""
+        """Calls the function. Where it ends the process, or takes too long, its job has failed, and not the sweep."""
         try:
-            return self.function(config)
+            with time_limit(self.job_timeout, self.may_end_process):
+                return self.function(config)
+        except TookTooLong as error:
+            raise LateError(str(error)) from None
         except SystemExit as error:
             raise RuntimeError(f"the training function called sys.exit({error.code!r}) and returned nothing") from error
 
@@ -84,32 +106,39 @@ def _open_run() -> str | None:
 
 
 def launch_scripts(
-    task: ScriptTask, launcher: Launcher, jobs: Sequence[Launched], first: int
+    task: ScriptTask, launcher: Launcher, lock: threading.Lock, jobs: Sequence[Launched]
 ) -> list[Returned | str | WrongReturn]:
-    """Runs jobs with Hydra's launcher; see `lrscale.run.script_jobs.LaunchScripts`.
+    """Runs jobs with Hydra's launcher; see `lrscale.run.script_jobs.LaunchScripts`. Several threads may call it.
 
     Args:
       task: the task that the launcher was set up with.
       launcher: Hydra's launcher.
+      lock: held while the jobs of the task change.
       jobs: the jobs.
-      first: the number of the first job.
 
     Raises:
-      LauncherBroke: the launcher raised an error. What Hydra itself says of a config is left as it is.
+      LauncherBroke: the launcher raised an error.
+      Failure: Hydra cannot compose the config of a job.
     """
-    task.jobs = dict(enumerate(jobs, start=first))
+    with lock:
+        task.with_jobs(jobs)
     try:
-        job_returns = launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=first)
-    except (HydraException, OmegaConfBaseException):
-        raise
+        job_returns = launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=jobs[0].number)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Failure(f"Hydra cannot start job {jobs[0].number}: {' '.join(str(error).split())}") from error
     except Exception as error:
         raise LauncherBroke("".join(traceback.format_exception(error))) from error
+    finally:
+        with lock:
+            task.without_jobs(jobs)
     results: list[Returned | str | WrongReturn] = []
     for job_return in job_returns:
         try:
             results.append(task.accept(job_return.return_value))
         except WrongReturn as error:
             results.append(error)
+        except LateError as error:
+            results.append(Late(f"TookTooLong: {error}"))
         except Exception as error:
             results.append("".join(traceback.format_exception(error)))
     return results

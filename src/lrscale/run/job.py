@@ -49,7 +49,7 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
 
 
 def work_all(
-    configs: Sequence[Mapping[str, Any]], compute: Compute, limit: float | None = None, is_worker: bool = False
+    configs: Sequence[Mapping[str, Any]], compute: Compute, limit: float | None = None, may_end_process: bool = False
 ) -> list[Outcome]:
     """Does the work of several cells. A cell that crashes gives its traceback, and does not affect the others.
 
@@ -57,7 +57,7 @@ def work_all(
       configs: the config of each cell, as `work` takes it.
       compute: settings of the machine.
       limit: the longest time that a cell may take, in seconds; None for no limit.
-      is_worker: whether this process may be ended where a cell cannot be stopped in another way.
+      may_end_process: whether this process may be ended where a cell cannot be stopped in another way.
 
     Returns:
       One outcome for each config, in the same order.
@@ -68,7 +68,7 @@ def work_all(
         results: list[Result] = []
         crash, late = None, False
         try:
-            with time_limit(limit, is_worker):
+            with time_limit(limit, may_end_process):
                 results = work(config, compute)
         except TookTooLong as error:
             crash, late = f"TookTooLong: {error}", True

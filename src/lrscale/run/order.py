@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from lrscale.run.costs import Costs
+from lrscale.run.job import Outcome
 from lrscale.run.recording import Work
 from lrscale.run.slots import Ended
 from lrscale.search.twin_tuner import TwinTuner
@@ -67,7 +68,7 @@ class Order:
         recording = a_trial * sum(left * len(group.tuners) for group, left in self.left.items())
         self._is_slow = recording > RECORDING_SHARE * self._time_left
 
-    def next_ended(self, ended: Sequence[Ended], jobs: Mapping[int, Sequence[Work]]) -> int:
+    def next_ended(self, ended: Sequence[Ended[Outcome]], jobs: Mapping[int, Sequence[Work]]) -> int:
         """Returns the index of the ended job to record next: the one whose next rounds train longest for the time to record it.
 
         Args:

@@ -22,7 +22,7 @@ from lrscale.study.claims import check_claims, ratio_judgement, require_held, st
 from lrscale.study.records import Curve, StudyRecord
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS
 from lrscale.system import uninterrupted
-from lrscale.tracking.store import Store
+from lrscale.tracking.store import Store, Undelivered
 from lrscale.training.results import examples_seen
 
 
@@ -68,6 +68,9 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
       store: the MLflow store that holds the study.
       study: the record of the study.
       console: where the answer, the paths of the files and the link to MLflow are printed.
+
+    Raises:
+      Undelivered: the store of the files could not be used; all else is recorded.
     """
     trials = store.trials(study.experiment_id)
     study_answer = answer(study, trials)
@@ -82,9 +85,14 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         if ratio.slope and ratio_judgement(study_answer.plan, families[0], ratio).verdict != CANNOT_TELL:
             metrics["ratio_slope"] = round(ratio.slope.value, 4)
     with uninterrupted():
-        store.keep_files(study.run_id, folder, {**metrics, "claims": float(len(verdicts))})
-        show_study(store, study_answer, trials, [f"figures/{name}.png" for name in figures])
+        unstored = store.keep_files(study.run_id, folder, {**metrics, "claims": float(len(verdicts))})
+        show_study(store, study_answer, trials, [] if unstored else [f"figures/{name}.png" for name in figures])
     _print_paths(console, folder, figures)
+    if unstored:
+        raise Undelivered(
+            f"the study is complete and its trials are recorded, but the files of its report wait in {folder}, because "
+            f"{unstored} Once they can be stored, the same command stores them."
+        )
     console.print(f"browse   lrscale ui {shlex.quote(study.plan.study)}", soft_wrap=True)
     address = without_login(store.uri).rstrip("/") if store.uri.startswith("http") else "http://127.0.0.1:5000"
     console.print(f"link     {address}{link(study.experiment_id, SUMMARY, charts=True)}", soft_wrap=True, highlight=False)

@@ -2,15 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from lrscale.run.costs import Costs
-from lrscale.run.job import Launch, Outcome
+from lrscale.run.crew import Crew
+from lrscale.run.job import Outcome
 from lrscale.run.order import Order
 from lrscale.run.progress import Display
 from lrscale.run.recording import Recorder, Work
 from lrscale.run.setup import Setup
-from lrscale.run.slots import Ended, Slots
+from lrscale.run.slots import Ended, SlotsLike
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.tuner import Ask, Tuner
 from lrscale.search.twin_tuner import TwinTuner
@@ -18,6 +19,9 @@ from lrscale.study.plan import Share
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.system import uninterrupted
 from lrscale.tracking.store import Store
+
+ShareSlots = SlotsLike[Share, Outcome]
+"""The slots of a study."""
 
 
 class Rounds:
@@ -29,13 +33,13 @@ class Rounds:
     """
 
     def __init__(
-        self, setup: Setup, launch: Launch, store: Store, study: StudyRecord, twins: list[TwinTuner], watch: Stopwatch
+        self, setup: Setup, slots: ShareSlots, store: Store, study: StudyRecord, twins: list[TwinTuner], watch: Stopwatch
     ) -> None:
         """Reads the trials that the stores hold; see `Recorder`.
 
         Args:
           setup: the stores, and how jobs are run.
-          launch: the function that runs jobs.
+          slots: the slots in which jobs run.
           store: the MLflow store.
           study: the record of the study, with its plan.
           twins: the tuners of the cells of the plan, twins together.
@@ -44,18 +48,15 @@ class Rounds:
         self.setup, self.plan, self.twins, self.watch = setup, study.plan, twins, watch
         self.tuners = [tuner for group in twins for tuner in group.tuners]
         self.recorder = Recorder(store, study, self.tuners, setup.max_failure_rate)
-        self.slots, self.costs = Slots(launch, setup.n_jobs, setup.workers), Costs()
+        self.slots, self.costs = slots, Costs()
+        self.crew: Crew[Work, Share, Outcome] = Crew(slots, _share, setup.n_retries)
         self.order = Order(twins, self.plan.n_trials, setup.n_jobs, self.costs)
-        self.at_once = setup.workers.apart
+        self.at_once = slots.workers.apart
         self.idle: list[TwinTuner] = []
         self.open: Counter[TwinTuner] = Counter()
         self.asked: Counter[TwinTuner] = Counter()
         self.waiting: list[Work] = []
-        self.alone: list[Work] = []
-        self.by_itself: set[int] = set()
-        self.losses: Counter[tuple[str, tuple[int, ...]]] = Counter()
-        self.jobs: dict[int, list[Work]] = {}
-        self.ended: list[Ended] = []
+        self.ended: list[Ended[Outcome]] = []
         self.training_seconds = 0.0
 
     @property
@@ -90,7 +91,7 @@ class Rounds:
                 self._fill()
                 if not self.ended:
                     self.ended += self._wait()
-                self._end(self.ended.pop(self.order.next_ended(self.ended, self.jobs) if self.at_once else 0), display)
+                self._end(self.ended.pop(self.order.next_ended(self.ended, self.crew.jobs) if self.at_once else 0), display)
         display.cells_done = len(self.tuners)
         if self.at_once:
             seconds = time.perf_counter() - start
@@ -106,7 +107,7 @@ class Rounds:
 
     def _ask(self, display: Display) -> bool:
         """Asks idle cells for their next rounds; returns whether there is work, in the queue or in a slot."""
-        while self.idle and (self.at_once or not (self.waiting or self.alone or self.jobs)):
+        while self.idle and (self.at_once or not (self.waiting or self.crew.alone or self.crew.jobs)):
             idle, self.idle = self.idle, []
             asked = [group for group in idle if self._asks(group)]
             latest = max(self.asked.values(), default=0)
@@ -116,7 +117,7 @@ class Rounds:
                 display.round(len(self.tuners) - sum(len(group.tuners) for group in going_on))
             for group in asked:
                 self._open(group, self._work(group, self.recorder.tell_recorded))
-        return bool(self.waiting or self.alone or self.jobs)
+        return bool(self.waiting or self.crew.alone or self.crew.jobs)
 
     def _asks(self, group: TwinTuner) -> bool:
         """Asks Optuna for the next round of some twins; returns whether there is one."""
@@ -142,38 +143,25 @@ class Rounds:
 
     def _fill(self) -> None:
         """Launches jobs while there are free slots and work; see `Order` for which is first where cells are asked at once."""
-        if not self.at_once and self.jobs:
-            return  # all of a batch are recorded before the next
-        if self.slots.workers.shared and (self.alone or self.by_itself & self.slots.running):
-            if self.slots.running:
-                return  # a cell that may kill its worker takes no other with it
-            self.by_itself |= set(self._start([[self.alone.pop(0)]]))
-            return
         if self.at_once and self.waiting and self.slots.free:
             self.order.sort(self.waiting)
-        jobs: list[list[Work]] = []
-        while (self.alone or self.waiting) and len(jobs) < self.slots.free:
-            jobs.append([self.alone.pop(0)] if self.alone else self._next_job(self.slots.free - len(jobs)))
-        self._start(jobs)
-
-    def _start(self, jobs: list[list[Work]]) -> list[int]:
-        """Launches jobs; returns their numbers."""
-        numbers = self.slots.start([[Share(w.tuner.cell, tuple(a.params for a in w.asks)) for w in job] for job in jobs])
-        self.jobs |= dict(zip(numbers, jobs, strict=True))
-        return numbers
+        self.crew.fill(self.waiting, self._next_job)
 
     def _next_job(self, free: int) -> list[Work]:
         """Removes the cells of the next job from the queue and returns them. They have the same Hydra overrides.
 
-        Cells that train quickly share a job; otherwise starting the jobs would take most of the time.
+        Cells that train quickly share a job; otherwise starting the jobs would take most of the time. A script trains each
+        trial in jobs of its own.
         """
+        if self.plan.is_script:
+            return [self.waiting.pop(0)]
         alike = [work for work in self.waiting if work.tuner.cell.overrides == self.waiting[0].tuner.cell.overrides]
         job = alike[: self.costs.share([work.tuner.cell for work in alike], free)]
         for work in job:
             self.waiting.remove(work)
         return job
 
-    def _wait(self) -> list[Ended]:
+    def _wait(self) -> list[Ended[Outcome]]:
         """Waits for a job to end; returns the jobs that have ended."""
         start = time.perf_counter()
         ended = self.slots.ended(wait=True)
@@ -181,15 +169,14 @@ class Rounds:
             self.watch.add("waiting for jobs", time.perf_counter() - start)
         return ended
 
-    def _end(self, ended: Ended, display: Display) -> None:
+    def _end(self, ended: Ended[Outcome], display: Display) -> None:
         """Records a job that has ended. Slots that come free meanwhile get the work that waits."""
-        job, outcomes = self.jobs[ended.number], ended.outcomes
+        job, outcomes = self.crew.jobs[ended.number], ended.outcomes
         if isinstance(outcomes, str) or ended.lost:
             outcomes = [Outcome([], ended.lost or str(outcomes), 0.0)] * len(job)
         self._measure(ended, outcomes)
-        is_guilty = len(job) == 1 and (not self.slots.workers.shared or ended.number in self.by_itself)
         for work, outcome in zip(job, outcomes, strict=True):
-            if (ended.lost or outcome.late) and self._again(work, outcome, is_guilty or outcome.late, display):
+            if (ended.lost or outcome.late) and self._again(ended, work, outcome, display):
                 continue
             start = time.perf_counter()
             with self.watch.phase("recording"):
@@ -200,7 +187,7 @@ class Rounds:
             self.open[work.group] -= 1
             if not self.open[work.group]:
                 self.idle.append(work.group)
-        del self.jobs[ended.number]
+        del self.crew.jobs[ended.number]
 
     def _refill(self) -> None:
         """Gives slots that came free the work that waits. What the job that is recorded now leads to is not among it yet."""
@@ -208,32 +195,22 @@ class Rounds:
             self.ended += self.slots.ended(wait=False)
             self._fill()
 
-    def _again(self, work: Work, outcome: Outcome, is_guilty: bool, display: Display) -> bool:
-        """Puts lost work back, to be launched by itself; returns False where it was lost too often, and says so.
-
-        Args:
-          work: the work.
-          outcome: why it was lost.
-          is_guilty: whether no other work can be why the worker was lost.
-          display: where a loss is shown.
-        """
+    def _again(self, ended: Ended[Outcome], work: Work, outcome: Outcome, display: Display) -> bool:
+        """Puts lost work back, to be launched by itself; returns False where it was lost too often, and says so."""
         key = work.tuner.cell.id, tuple(ask.number for ask in work.asks)
-        self.losses[key] += is_guilty
-        if self.losses[key] <= self.setup.n_retries:
-            self.alone.append(work)
-            return True
-        display.console.print(
-            f"lost     {work.tuner.cell.label}, {len(work.asks)} trials, {self.losses[key]} times: {outcome.crash}",
-            soft_wrap=True,
-        )
-        return False
+        losses = self.crew.again(ended, work, key, outcome.late)
+        if losses:
+            display.console.print(
+                f"lost     {work.tuner.cell.label}, {len(work.asks)} trials, {losses} times: {outcome.crash}", soft_wrap=True
+            )
+        return not losses
 
-    def _measure(self, ended: Ended, outcomes: list[Outcome]) -> None:
+    def _measure(self, ended: Ended[Outcome], outcomes: Sequence[Outcome]) -> None:
         """Keeps what a job that has ended says of costs."""
         training = sum(outcome.seconds for outcome in outcomes)
         start_up = max(ended.seconds - training, 0.0)
         self.training_seconds += training
-        for work, outcome in zip(self.jobs[ended.number], outcomes, strict=True):
+        for work, outcome in zip(self.crew.jobs[ended.number], outcomes, strict=True):
             if outcome.crash is None:
                 self.costs.learn(work.tuner.cell, outcome.seconds)
         if not ended.lost:
@@ -241,3 +218,7 @@ class Rounds:
         if not self.at_once:
             self.watch.add("training", min(training, ended.seconds))
             self.watch.add("composing and launching", start_up)
+
+
+def _share(work: Work) -> Share:
+    return Share(work.tuner.cell, tuple(ask.params for ask in work.asks))

@@ -14,8 +14,9 @@ from lrscale.locks import study_lock
 from lrscale.provenance import made_by
 from lrscale.run.job import Launch
 from lrscale.run.progress import Display
-from lrscale.run.rounds import Rounds
+from lrscale.run.rounds import Rounds, ShareSlots
 from lrscale.run.setup import Setup
+from lrscale.run.slots import Slots
 from lrscale.run.stopwatch import Stopwatch
 from lrscale.search.samplers import make_sampler
 from lrscale.search.storage import check_storage, open_storage, storage_file
@@ -25,7 +26,7 @@ from lrscale.study.claims import check_claims
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
 from lrscale.system import uninterrupted
-from lrscale.tracking.client import check_uri, sqlite_file
+from lrscale.tracking.client import check_place, check_uri, sqlite_file
 from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path
 from lrscale.tracking.store import Store, Undelivered
@@ -33,18 +34,18 @@ from lrscale.training.device import described
 
 Report = Callable[[Store, StudyRecord, Console], None]
 """A function that reports on a finished study, from the records in its store."""
-AtStart = Callable[[Store, StudyRecord], None]
-"""A function that is told the store and the record of a study that begins."""
+OpenSlots = Callable[[Store, StudyRecord, Lease, Console], ShareSlots]
+"""A function that makes the slots of a study that begins, from its store, its record and its lease."""
 
 
 def run_study(
     plan: Plan,
     setup: Setup,
-    launch: Launch,
+    launch: Launch | None,
     report: Report | None = None,
     rounds: RecordedRounds | None = None,
-    at_start: AtStart | None = None,
     console: Console | None = None,
+    open_slots: OpenSlots | None = None,
 ) -> None:
     """Carries out a plan and reports. Continues the study where the stores hold a part of it.
 
@@ -54,11 +55,11 @@ def run_study(
     Args:
       plan: the plan of the study.
       setup: the stores that record the study, and how its jobs are run.
-      launch: the function that runs jobs, through Hydra's launcher or in another way.
+      launch: the function that runs jobs, through Hydra's launcher or in another way; None where `open_slots` makes the slots.
       report: the function that reports at the end; by default `write_report`.
       rounds: the rounds of trials that are trained; None to ask for the trials with the plan's sampler.
-      at_start: called when the stores are open, before the first job.
       console: where progress and answer are printed; by default the standard output.
+      open_slots: makes the slots in which jobs run, when the stores are open; by default they call `launch`.
 
     Raises:
       Refusal: the plan or a store cannot be used, and nothing has been written; or another process runs the study.
@@ -70,9 +71,12 @@ def run_study(
     check_storage(setup.storage, setup.uri)
     if report is None:
         check_folder(Path("studies"))
+    check_place(setup.uri, plan.study)  # last, because it makes the tables of an empty database server
     console = console or Console(highlight=False, markup=False, emoji=False)
     with study_lease(setup.uri, plan.study, console.print) as lease, study_lock(plan.study, store_files(setup)):
-        _carry_out(plan, setup, lease, lease.guarded(launch), report, rounds, at_start, console, Stopwatch())
+        if launch is not None:
+            slots: ShareSlots = Slots(lease.guarded(launch), setup.n_jobs, setup.workers)
+        _carry_out(plan, setup, lease, open_slots or (lambda *_: slots), report, rounds, console, Stopwatch())
 
 
 def store_files(setup: Setup) -> list[Path]:
@@ -88,10 +92,9 @@ def _carry_out(
     plan: Plan,
     setup: Setup,
     lease: Lease,
-    launch: Launch,
+    open_slots: OpenSlots,
     report: Report | None,
     rounds: RecordedRounds | None,
-    at_start: AtStart | None,
     console: Console,
     watch: Stopwatch,
 ) -> None:
@@ -113,9 +116,7 @@ def _carry_out(
         with watch.phase("asking"), uninterrupted():
             twins = twin_tuners(plan, storage, rounds)
         gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took an eighth of the recording
-        loop = Rounds(setup, launch, store, study, twins, watch)
-        if at_start is not None:
-            at_start(store, study)
+        loop = Rounds(setup, open_slots(store, study, lease, console), store, study, twins, watch)
         for remark in loop.remarks:
             console.print(remark)
         with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), loop.trials_done()) as display:

@@ -14,14 +14,14 @@ from rich.console import Console
 from lrscale.errors import Failure, masked
 from lrscale.locks import study_lock
 from lrscale.run.progress import Display
-from lrscale.run.script_jobs import Job, ScriptJobs
+from lrscale.run.script_jobs import Job, JobLimits, ScriptJobs
 from lrscale.run.script_study import FindFolders, MakeLaunch, open_jobs, write_results
 from lrscale.search.storage import check_storage, open_storage, storage_file
 from lrscale.search.sweep import Sweep, SweepTrial
 from lrscale.study.script import Returned
 from lrscale.study.space import Space, space_in_words
 from lrscale.system import uninterrupted
-from lrscale.tracking.client import check_uri, sqlite_file
+from lrscale.tracking.client import check_place, check_uri, sqlite_file
 from lrscale.tracking.job_runs import sweep_run
 from lrscale.tracking.lease import study_lease
 from lrscale.tracking.store import Store
@@ -44,9 +44,8 @@ class SweepPlan:
     direction: Literal["minimize", "maximize"]
     sampler: Mapping[str, Any]
     n_trials: int
-    n_jobs: int
+    limits: JobLimits
     max_failure_rate: float
-    retries: int
     uri: str
     storage: str
     override_of: Callable[[str, Any], str]
@@ -67,6 +66,7 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
     """
     check_uri(plan.uri)
     check_storage(plan.storage, plan.uri)
+    check_place(plan.uri, plan.name)
     files = [file for file in (sqlite_file(plan.uri), storage_file(plan.storage)) if file is not None]
     console = Console(highlight=False, markup=False, emoji=False)
     with ExitStack() as locks:
@@ -82,7 +82,7 @@ def run_sweep(plan: SweepPlan, find_folders: FindFolders, make_launch: MakeLaunc
             run_id = sweep_run(store, experiment, plan.name, _asked(plan))
         status = "FAILED"
         try:
-            ways = (find_folders, lambda folder: lease.guarded(make_launch(folder)), plan.n_jobs, plan.retries, locks)
+            ways = (find_folders, make_launch, plan.limits, locks, lease, lambda line: console.print(line, soft_wrap=True))
             jobs = open_jobs(store, experiment, run_id, *ways)
             _Loop(plan, sweep, jobs).run(console)
             status = "FINISHED"
@@ -102,14 +102,20 @@ def _asked(plan: SweepPlan) -> dict[str, Any]:
 
 
 class _Loop:
-    """The loop of one sweep."""
+    """The loop of one sweep.
+
+    Where workers are apart and the sampler does not learn, a trial is asked as soon as a slot is free. A sampler that learns is
+    asked for `n_jobs` trials at a time, when all before are told: else its trials would depend on which job ends first.
+    """
 
     def __init__(self, plan: SweepPlan, sweep: Sweep, jobs: ScriptJobs) -> None:
         self.plan, self.sweep, self.jobs = plan, sweep, jobs
         self.n_trials = int(min(plan.n_trials, sweep.most()))
+        self.at_once = jobs.slots.workers.apart and not sweep.learns
+        self.open: dict[str, SweepTrial] = {}
 
     def run(self, console: Console) -> None:
-        """Runs batches of `n_jobs` trials until all are complete, and writes the best parameters after each.
+        """Runs trials, `n_jobs` at a time, until all are complete, and writes the best parameters when some have ended.
 
         Raises:
           Failure: more trials failed than `max_failure_rate` allows.
@@ -119,21 +125,30 @@ class _Loop:
         if self.n_trials < self.plan.n_trials:
             console.print(f"The grid has {self.n_trials} points, so n_trials is {self.n_trials}.")
         done = min(self.sweep.held(), self.n_trials)
-        with Display(console, self.plan.name, 0, self.n_trials, done) as display:
-            while batch := self._next_batch():
-                display.round(0)
-                for trial, result in zip(batch, self.jobs.run([self._job(trial) for trial in batch]), strict=True):
-                    self._tell(trial, result, display)
+        with Display(console, self.plan.name, 0, self.n_trials, done) as display, self.jobs:
+            while self._ask(display):
+                for end in self.jobs.ended(wait=True):
+                    self._tell(self.open.pop(end.job.key), end.result, display)
                 self._write_best()
         self._write_best()
         self._show_best(console)
 
-    def _next_batch(self) -> list[SweepTrial]:
-        """Returns the trials that are run next: those that a killed execution left, then new ones."""
-        left = self.sweep.running()[: self.plan.n_jobs]
-        missing = min(self.n_trials - self.sweep.held() - len(left), self.plan.n_jobs - len(left))
-        with uninterrupted():
-            return [*left, *self.sweep.ask(max(0, missing))]
+    def _ask(self, display: Display) -> bool:
+        """Starts the trials that a killed execution left, then new ones; returns whether there are trials that run."""
+        if not self.open or self.at_once:
+            running = self.sweep.running()
+            at_work = {trial.number for trial in self.open.values()}
+            free = self.plan.limits.n_jobs - len(self.open)
+            left = [trial for trial in running if trial.number not in at_work][:free]
+            missing = min(self.n_trials - self.sweep.held() - len(running), free - len(left))
+            with uninterrupted():
+                new = [*left, *self.sweep.ask(max(0, missing))]
+            if new and not self.open:
+                display.round(0)
+            jobs = {job.key: (trial, job) for trial in new for job in [self._job(trial)]}
+            self.open |= {key: trial for key, (trial, _) in jobs.items()}
+            self.jobs.add([job for _, job in jobs.values()])
+        return bool(self.open)
 
     def _job(self, trial: SweepTrial) -> Job:
         """Returns the job of a trial."""

@@ -41,6 +41,8 @@ CLASSES: dict[str, type[BaseSampler]] = {
 SAME_SEED = ("qmc", "grid")
 """The samplers that count what they have drawn: all their trials have one seed. Others have a seed for each trial, so that a
 sweep that is continued does not draw its first points again."""
+LEARN_NOTHING = ("random", "qmc", "grid")
+"""The samplers that draw the same points whatever earlier trials returned."""
 Extend = Callable[[Trial], None]
 """A user's function that draws further parameters of a trial."""
 
@@ -173,6 +175,11 @@ class Sweep:
     def running(self) -> list[SweepTrial]:
         """Returns the trials that are to be run, because an earlier execution was killed."""
         return [SweepTrial(trial.number, dict(trial.params)) for trial in self._trials(TrialState.RUNNING)]
+
+    @property
+    def learns(self) -> bool:
+        """Whether what is asked depends on what earlier trials returned."""
+        return self.sampler["name"] not in LEARN_NOTHING
 
     def ask(self, count: int) -> list[SweepTrial]:
         """Asks Optuna for trials.

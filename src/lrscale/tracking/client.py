@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from lrscale.files import can_write, reason
 from lrscale.locks import first_start
 from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.system import move_new, sqlite_url
-from lrscale.tracking.schema import UID
+from lrscale.tracking.artifacts import FILE_METHODS, Unstored, is_local, missing_driver, place_trouble
+from lrscale.tracking.schema import NOTE, UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # all that it would log is also raised, and `Client` reports it
@@ -52,7 +53,11 @@ class Emptied(Failure):
 
 
 class Client:
-    """Has every method of MlflowClient. Each raises Failure, with a text of one line, where MLflow raises an error."""
+    """Has every method of MlflowClient. Each raises Failure, with a text of one line, where MLflow raises an error.
+
+    Those that write or read files of a run raise Unstored where only the store of these files cannot be used, and Refusal
+    where a package for it is not installed.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -64,10 +69,20 @@ class Client:
         def call(*arguments: Any, **options: Any) -> Any:
             try:
                 return method(*arguments, **options)
-            except ERRORS as error:
+            except Exception as error:  # each store of files has errors of its own
+                if name in FILE_METHODS and not is_local(place := self.place(arguments[0])):
+                    raise unstored(self.uri, place, error) from error
+                if not isinstance(error, ERRORS):
+                    raise
                 raise failure(self.uri, error) from error
 
         return call
+
+    def place(self, run_id: str) -> str:
+        """Returns the address of the files of a run. It asks twice: a server that refuses a file may cut the connection."""
+        with suppress(*ERRORS):
+            return str(self.plain.get_run(run_id).info.artifact_uri)
+        return str(self.get_run(run_id).info.artifact_uri)
 
 
 def failure(uri: str, error: BaseException) -> Failure:
@@ -79,6 +94,45 @@ def failure(uri: str, error: BaseException) -> Failure:
     way_out = next((way for sign, way in ways.items() if sign in text), "Once it can be, the same command goes on.")
     told = why(uri, error) if uri.startswith("http") else f"{text}. {way_out}"
     return Failure(f"{uri} could not be read or written: {told}")
+
+
+def unstored(uri: str, place: str, error: BaseException) -> Failure | Refusal:
+    """Returns the error for files that could not be written or read, where the store of the runs answers.
+
+    Args:
+      uri: the URI of the MLflow store.
+      place: the address of the files.
+      error: what MLflow or the driver of the store raised; a download does not say why it failed, so the store is asked.
+    """
+    if (missing := missing_driver(place)) is not None:
+        return Refusal(f"{uri} keeps the files of its runs in {place}: {missing}")
+    return Unstored(f"{place} did not take or give a file: {place_trouble(place, uri) or reason(error) + '.'}")
+
+
+def check_place(uri: str, experiment: str) -> None:
+    """Raises Refusal where the files of an experiment's runs could not be kept. It is called before anything is written.
+
+    A server puts the files of a new experiment beside those of its first one, unless it was started anew with another root.
+
+    Args:
+      uri: the URI of an MLflow store, checked.
+      experiment: the name of the experiment.
+
+    Raises:
+      Refusal: the store of the files does not answer or does not accept the keys, or its package is not installed.
+    """
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        return
+    client = open_client(uri)
+    known, is_new = client.get_experiment_by_name(experiment), False
+    if known is None and file is None:
+        with suppress(Failure):  # this user may not read it
+            known, is_new = client.get_experiment_by_name("Default"), True
+    place = "" if known is None else str(known.artifact_location)
+    told = place_trouble(place, client.uri)
+    if told is not None and not (is_new and "403" in told):  # those who may not read the files there may make their own
+        raise Refusal(f"`tracking.uri` must be a store whose files can be kept, got {uri}, which keeps them in {place}: {told}")
 
 
 def open_client(uri: str) -> Client:
@@ -228,7 +282,15 @@ def deliver(client: Client, entry: Mapping[str, Any], in_doubt: bool = False) ->
     parameters = [Param(*param) for param in entry["params"].items()]
     for start in range(0, max(1, len(metrics)), 850):
         client.log_batch(run_id, metrics[start : start + 850], parameters if start == 0 else [])
-    for name, text in entry["files"].items():
-        client.log_text(run_id, text, name)
+    keep_texts(client, run_id, entry["files"])
     client.set_terminated(run_id, entry["status"], entry["ended"])
     return run_id
+
+
+def keep_texts(client: Client, run_id: str, texts: Mapping[str, str]) -> None:
+    """Keeps texts as files of a run. Where their store does not take them, the run's description has the end of each."""
+    for name, text in texts.items():
+        try:
+            client.log_text(run_id, text, name)
+        except Unstored as error:
+            client.set_tag(run_id, NOTE, f"{name} could not be stored. {error}\n\n```\n{text[-6000:]}\n```")

@@ -14,6 +14,7 @@ from mlflow.entities import Metric, Param, RunTag
 from lrscale.errors import masked, printable
 from lrscale.provenance import holder, source_tags
 from lrscale.study.script import Returned
+from lrscale.tracking.client import keep_texts
 from lrscale.tracking.reader import PAGE
 from lrscale.tracking.schema import HOLDER, JOB, JOB_FILE, JOB_KEY, KIND, PARENT, RETURNED
 from lrscale.tracking.store import Store
@@ -124,7 +125,7 @@ class JobRuns:
 
     def fail(self, record: JobRecord, text: str) -> None:
         """Ends the run of a job that failed, with its traceback."""
-        self.client.log_text(record.run_id, masked(text), "traceback.txt")
+        keep_texts(self.client, record.run_id, {"traceback.txt": masked(text)})
         self.client.set_terminated(record.run_id, "FAILED")
 
     def stop(self, record: JobRecord) -> None:

@@ -22,6 +22,7 @@ from lrscale.study.document import document
 from lrscale.study.plan import Cell, trial_label, with_values
 from lrscale.study.records import StudyRecord
 from lrscale.study.settings import device_of, settings_of
+from lrscale.tracking.artifacts import Unstored
 from lrscale.tracking.client import answers, deliver, failure
 from lrscale.tracking.datasets import datasets, own_data, own_schedule
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
@@ -278,17 +279,25 @@ class Store(Reader):
         """Returns whether the store can be written. A server is assumed to be writable."""
         return self.file is None or (os.access(self.file, os.W_OK) and can_write(self.file.parent))
 
-    def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> str:
         """Stores the files of a folder, and some metrics, with a study's run.
 
         Args:
           run_id: the id of the run.
           folder: the folder; all its files are stored as artifacts.
           metrics: numbers by the name of the metric.
+
+        Returns:
+          An empty text; or why the files could not be stored, where only the metrics could be.
         """
-        self.client.log_artifacts(run_id, str(folder))
+        why = ""
+        try:
+            self.client.log_artifacts(run_id, str(folder))
+        except Unstored as error:
+            why = str(error)
         now = int(time.time() * 1000)
         self.client.log_batch(run_id, [Metric(*m, now, 0) for m in metrics.items()])
+        return why
 
     def log_points(self, run_id: str, points: Iterable[tuple[str, float, int]], tags: Mapping[str, str]) -> None:
         """Adds points of metrics, and tags, to a run. A second call with the same points changes nothing.
