@@ -1,9 +1,10 @@
 """Carries out a plan: checks it, opens the stores, runs the rounds, and reports."""
 
 import gc
+import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -29,10 +30,13 @@ from lrscale.tracking.client import check_uri, sqlite_file
 from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path
 from lrscale.tracking.store import Store, Undelivered
+from lrscale.tracking.writer import Writer
 from lrscale.training.device import described
 
 Report = Callable[[Store, StudyRecord, Console], None]
 """A function that reports on a finished study, from the records in its store."""
+MANY_TRIALS = 100
+"""From so many trials on, a process of its own writes the records; its start takes as long as 50 records."""
 AtStart = Callable[[Store, StudyRecord], None]
 """A function that is told the store and the record of a study that begins."""
 
@@ -71,8 +75,19 @@ def run_study(
     if report is None:
         check_folder(Path("studies"))
     console = console or Console(highlight=False, markup=False, emoji=False)
-    with study_lease(setup.uri, plan.study, console.print) as lease, study_lock(plan.study, store_files(setup)):
-        _carry_out(plan, setup, lease, lease.guarded(launch), report, rounds, at_start, console, Stopwatch())
+    with (
+        study_lease(setup.uri, plan.study, console.print) as lease,
+        study_lock(plan.study, store_files(setup)),
+        Writer() if _writes_apart(plan, setup) else nullcontext() as writer,
+    ):
+        _carry_out(plan, setup, lease, writer, lease.guarded(launch), report, rounds, at_start, console, Stopwatch())
+
+
+def _writes_apart(plan: Plan, setup: Setup) -> bool:
+    """Returns whether a process of its own writes the records: where there is a core for it, and enough to write."""
+    is_server = setup.uri.startswith("http")  # which does the work itself
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return not is_server and cores > 1 and plan.n_trials * len(plan.cells) >= MANY_TRIALS
 
 
 def store_files(setup: Setup) -> list[Path]:
@@ -88,6 +103,7 @@ def _carry_out(
     plan: Plan,
     setup: Setup,
     lease: Lease,
+    writer: Writer | None,
     launch: Launch,
     report: Report | None,
     rounds: RecordedRounds | None,
@@ -102,8 +118,7 @@ def _carry_out(
         store = Store(setup.uri)
         store.check = lease.check
         storage = open_storage(setup.storage)
-        if store.is_server:
-            store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study)
+        store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study, writer)
     with watch.phase("opening stores"), uninterrupted():
         study = store.start_study(
             StudyRecord(plan, made_by(described(setup.compute.device, setup.compute.tf32)), setup.compute, setup.storage)
@@ -123,7 +138,7 @@ def _carry_out(
         seconds = time.monotonic() - start if display.rounds else 0.0
         try:
             with watch.phase("delivering"):
-                store.settle(plan.study)
+                store.settle()
         except Undelivered:  # the answer is written now, without the server
             write_answer(answer(study, loop.records()), console)
             raise
@@ -135,12 +150,14 @@ def _carry_out(
             status = "FINISHED" if complete else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             if not lease.is_lost:  # else the run is that of another process
                 store.finish_study(study.run_id, status, seconds)
-            if (waiting := store.part()) and not complete:
+            if (waiting := store.close()) and not complete:
                 console.print(f"{waiting} records wait on disk. To deliver them, run the same command again or lrscale sync.")
         raise
     with uninterrupted():
         store.finish_study(study.run_id, "FINISHED", seconds)
-        store.part()
+        store.settle()
+        store.prepare_sorting()
+        store.close()
     if setup.profile:
         watch.show(console, plan.n_trials * len(plan.cells))
 

@@ -29,6 +29,7 @@ from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
 from lrscale.locks import first_start
 from lrscale.rules import DATABASE_WAYS, database_url, shown
+from lrscale.tracking.connections import use_file
 from lrscale.tracking.schema import UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -54,6 +55,8 @@ class Client:
     """Has every method of MlflowClient. Each raises Failure, with a text of one line, where MLflow raises an error."""
 
     def __init__(self, uri: str) -> None:
+        if (file := sqlite_file(uri)) is not None:
+            use_file(file)
         self.uri = uri
         self.plain = MlflowClient(uri)
 
@@ -97,6 +100,7 @@ def open_client(uri: str) -> Client:
         if file is not None:
             make_database(file)
             check_database(file)
+            use_file(file)
         client = first_start(lambda: MlflowClient(address))  # creates the tables of a database that has none
         client.search_experiments(max_results=1)
     except (*ERRORS, CommandError) as error:
