@@ -108,9 +108,24 @@ def alarm(seconds: float, ring: Callable[[], None]) -> Iterator[None]:
 
 def start_group(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Starts a program as the head of a group of processes. A Ctrl-C in the terminal does not reach the group."""
-    apart = {"start_new_session": True} if HAS_GROUPS else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-    options: dict[str, Any] = {"env": environment, "stdout": output, "stderr": output, **apart}
+    options: dict[str, Any] = {"env": environment, "stdout": output, "stderr": output, **_apart()}
     return subprocess.Popen(command, **options)
+
+
+def start_answering(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Starts a program with pipes to its input and from its output. A Ctrl-C in the terminal does not reach it."""
+    pipe = subprocess.PIPE
+    options: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": subprocess.DEVNULL, **_apart()}
+    return subprocess.Popen(command, **options)
+
+
+def _apart() -> dict[str, Any]:
+    return {"start_new_session": True} if HAS_GROUPS else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_group(process: "subprocess.Popen[bytes]", seconds: float) -> None:

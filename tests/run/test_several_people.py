@@ -68,6 +68,12 @@ def until(process: "subprocess.Popen[str]", server: Server, study: str, trials: 
         time.sleep(0.1)
 
 
+def wait_for_its_death(pid: int) -> None:
+    """Waits until a process is gone, and does not ask how it ended."""
+    while lease.birth(pid) is not None:
+        time.sleep(0.01)
+
+
 def assert_once(server: Server, tiny: Path, study: str) -> None:
     """The server holds the study, number for number: each trial once, nothing left running, no claim left."""
     assert lrs_of(server.uri, study) == lrs_of(tiny)
@@ -108,7 +114,13 @@ def test_after_a_kill_the_same_machine_goes_on_at_once_and_another_watches_first
 ) -> None:
     process = start(folder / "one", server, "killed")
     until(process, server, "killed", 4)
+    said_of = ("status", "killed", "--tracking-uri", server.uri)
+    running = here(folder, *said_of)
+    assert "running after" in running and f"(process {process.pid} in {folder / 'one'}"[-100:] in running.replace("\n", "")
+    assert "runs it since" in " ".join(running.split()) and "last sign of life" in " ".join(running.split())
     process.kill()  # and nobody asks how it ended before it is taken over
+    wait_for_its_death(process.pid)
+    assert "interrupted after" in (killed := here(folder, *said_of)) and "of life" not in killed
     store = Store(server.uri)
     experiment = store.experiment("killed")
     (claim,) = ((key, text) for key, text in store.experiment_tags(experiment).items() if key.startswith(LEASE))

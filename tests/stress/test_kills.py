@@ -21,6 +21,7 @@ import pytest
 from lrscale.commands.cli import main
 from lrscale.search.journal import Journal
 from lrscale.tracking.client import Client
+from lrscale.tracking.outbox import Entry, Outbox
 from lrscale.tracking.store import Store
 from tests.program import TINY, _empty_store, lrscale
 from tests.run.test_study import lrs_of, optuna_states
@@ -31,9 +32,14 @@ STOPS = 8
 STOPS_WITHIN = 3.0
 
 
-def start(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
+APART = "import sys, lrscale.run.study as study; study.MANY_TRIALS = 1; from lrscale.commands.cli import main; sys.exit(main())"
+"""The program, with a process that writes the records of small studies too."""
+
+
+def start(folder: Path, *more: str, is_apart: bool = False) -> "subprocess.Popen[bytes]":
     """Starts the tiny study in a new session of processes."""
-    command = [sys.executable, "-m", "lrscale", "run", "-m", *TINY, *more]
+    program = ["-c", APART] if is_apart else ["-m", "lrscale"]
+    command = [sys.executable, *program, "run", "-m", *TINY, *more]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
 
@@ -61,7 +67,7 @@ def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
         folder.mkdir()
         study += 1
         for _ in range(MOMENTS // STUDIES):
-            process = start(folder)
+            process = start(folder, is_apart=study % 2 == 0)
             time.sleep(draw.uniform(1.0, 7.0))
             if killed % 2:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -127,7 +133,7 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def arm(self) -> None:
-        read, append, killer = Client.__getattr__, Journal.append_logs, self
+        read, append, put, killer = Client.__getattr__, Journal.append_logs, Outbox.put, self
 
         def told(client: Client, name: str) -> Callable[..., Any]:
             method = read(client, name)
@@ -151,9 +157,19 @@ class Killer:
             append(journal, logs)
             killer.point()
 
+        def dying_put(outbox: Outbox, entry: Entry) -> None:
+            killer.point()
+            if killer.left == 1:
+                with outbox.path.open("ab") as file:
+                    file.write(b'{"uri": "sqlite:///mlf')
+            killer.point()
+            put(outbox, entry)
+            killer.point()
+
         patch = pytest.MonkeyPatch()  # of a process that ends by being killed
         patch.setattr(Client, "__getattr__", told)
         patch.setattr(Journal, "append_logs", dying_append)
+        patch.setattr(Outbox, "put", dying_put)
 
 
 def in_a_child(folder: Path, at: int) -> int:
@@ -181,7 +197,7 @@ def test_killed_at_its_writes(tiny: Path, tmp_path: Path) -> None:
         folder.mkdir()
         shutil.copy(_empty_store(), folder / "mlflow.db")
         study += 1
-        while (ended := in_a_child(folder, draw.randint(1, 120))) != 0:
+        while (ended := in_a_child(folder, draw.randint(1, 190))) != 0:
             assert ended == -signal.SIGKILL, (folder / "said.txt").read_text()
             killed += 1
         assert_like(folder, tiny)

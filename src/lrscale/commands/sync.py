@@ -1,4 +1,4 @@
-"""`lrscale sync`: delivers records to a tracking server that was unreachable. Until then they wait on disk."""
+"""`lrscale sync`: delivers records that wait on disk, because a server was unreachable or a study was stopped."""
 
 import argparse
 from pathlib import Path
@@ -26,4 +26,4 @@ def _run(options: argparse.Namespace) -> None:
         print(printable(f"{outbox.path.name}: {count} records of {study} delivered."))
 
 
-COMMAND = Command(7, "deliver records that wait on disk because a tracking server was unreachable", _add, _run)
+COMMAND = Command(7, "deliver records that wait on disk: a server was away, or a study was stopped", _add, _run)

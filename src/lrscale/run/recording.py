@@ -109,6 +109,7 @@ class Recorder:
             result, together = _in_twin(results[tuner.point(ask.params)], work.tuner, tuner), first_of[ask.number]
             diverged += result.diverged
             same_as = "" if tuner is work.tuner else names[tuner.point(ask.params)]
+            self.store.make_room()
             with uninterrupted():
                 self.store.record_trial(
                     self.study, tuner.cell, ask.number, together, ask.params, result, started, colour, same_as
@@ -124,6 +125,7 @@ class Recorder:
     def _record_crash(self, tuner: Tuner, asks: list[Ask], new: list[Ask], crash: str) -> None:
         """Records trials as crashed; raises Failure once more have crashed than `max_failure_rate` allows."""
         for ask in asks:
+            self.store.make_room()
             with uninterrupted():
                 self.store.record_failure(self.study, tuner.cell, ask.params, crash)
                 if ask in new:

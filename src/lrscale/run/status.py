@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.live import Live
 from lrscale.locks import is_locked
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.settings import sort_trials
+from lrscale.tracking.lease import Claim, holder_in
 from lrscale.tracking.schema import EXECUTED
 from lrscale.tracking.store import Store
 
@@ -27,7 +28,8 @@ class Status:
     """The progress of a study.
 
     `state` is `running`, `finished`, `failed`, `stopped` or `interrupted`. `seconds` is the time of all executions of the
-    study. `idle` is the time since the last trial was recorded, in seconds, or None where there is no trial yet.
+    study. `idle` is the time since the last trial was recorded, in seconds, or None where there is no trial yet. `holder` says
+    who runs it and since when, where the store is a server; else it is empty.
     """
 
     state: str
@@ -39,6 +41,7 @@ class Status:
     diverged: int
     seconds: float
     idle: float | None
+    holder: str = ""
 
     @property
     def ended(self) -> bool:
@@ -46,7 +49,7 @@ class Status:
         return self.state != "running"
 
     def lines(self, study: str) -> list[str]:
-        """Returns the status as two lines of at most 80 columns."""
+        """Returns the status as two lines of at most 80 columns, and one that says who runs the study, where that is known."""
         counts = [
             f"{self.cells_done}/{self.cells} cells",
             f"{self.trials_done}/{self.trials} trials",
@@ -54,7 +57,8 @@ class Status:
             f"{self.diverged} diverged",
         ]
         idle = f", last trial {duration(self.idle)} ago" if self.idle is not None and not self.ended else ""
-        return [f"{study}: {self.state} after {duration(self.seconds)}{idle}", ", ".join(counts)]
+        lines = [f"{study}: {self.state} after {duration(self.seconds)}{idle}", ", ".join(counts)]
+        return [*lines, self.holder] if self.holder else lines
 
 
 def print_status(study: str | None, uri: str, watch: bool) -> None:
@@ -91,8 +95,12 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
 def look(store: Store, record: StudyRecord) -> Status:
     """Reads a study's status from the store, as it is now."""
     study = store.study_of(record.run_id)
-    state = _state(store, study)
-    return status(study, store.trials(study.experiment_id), state, *_times(store, study, state))
+    claim = None if store.file is not None else holder_in(store.experiment_tags(study.experiment_id))
+    state = _state(store, study, claim)
+    shown = status(study, store.trials(study.experiment_id), state, *_times(store, study, state))
+    if claim is None or shown.ended:
+        return shown
+    return replace(shown, holder=f"{claim.by()}, last sign of life {duration(claim.age)} ago")
 
 
 def status(study: StudyRecord, trials: Sequence[TrialRecord], state: str, seconds: float, idle: float | None) -> Status:
@@ -121,14 +129,14 @@ def status(study: StudyRecord, trials: Sequence[TrialRecord], state: str, second
     )
 
 
-def _state(store: Store, record: StudyRecord) -> str:
-    """Returns the state of a study. `interrupted` means: MLflow has it as running, but no process holds its lock file.
+def _state(store: Store, record: StudyRecord, claim: Claim | None) -> str:
+    """Returns the state of a study. `interrupted` means: MLflow has it as running, but no process holds its lock file or lease.
 
-    Where the store is a server, the lock cannot be seen, and such a study counts as `running`.
+    A lease whose process was killed on another machine cannot be told from one that is held; its last sign of life is shown.
     """
     if record.status != "RUNNING":
         return STATES.get(record.status, record.status.lower())
-    is_running = store.file is None or is_locked(record.plan.study, store.file)
+    is_running = claim is not None if store.file is None else is_locked(record.plan.study, store.file)
     return "running" if is_running else "interrupted"
 
 

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -25,15 +25,18 @@ from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
-from lrscale.system import uninterrupted
+from lrscale.system import cores, uninterrupted
 from lrscale.tracking.client import check_place, check_uri, sqlite_file
 from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path
 from lrscale.tracking.store import Store, Undelivered
+from lrscale.tracking.writer import Writer
 from lrscale.training.device import described
 
 Report = Callable[[Store, StudyRecord, Console], None]
 """A function that reports on a finished study, from the records in its store."""
+MANY_TRIALS = 100
+"""From so many trials on, a process of its own writes the records; its start takes as long as 50 records."""
 OpenSlots = Callable[[Store, StudyRecord, Lease, Console], ShareSlots]
 """A function that makes the slots of a study that begins, from its store, its record and its lease."""
 
@@ -73,10 +76,20 @@ def run_study(
         check_folder(Path("studies"))
     check_place(setup.uri, plan.study)  # last, because it makes the tables of an empty database server
     console = console or Console(highlight=False, markup=False, emoji=False)
-    with study_lease(setup.uri, plan.study, console.print) as lease, study_lock(plan.study, store_files(setup)):
+    with (
+        study_lease(setup.uri, plan.study, console.print) as lease,
+        study_lock(plan.study, store_files(setup)),
+        Writer() if _writes_apart(plan, setup) else nullcontext() as writer,
+    ):
         if launch is not None:
             slots: ShareSlots = Slots(lease.guarded(launch), setup.n_jobs, setup.workers)
-        _carry_out(plan, setup, lease, open_slots or (lambda *_: slots), report, rounds, console, Stopwatch())
+        _carry_out(plan, setup, lease, writer, open_slots or (lambda *_: slots), report, rounds, console, Stopwatch())
+
+
+def _writes_apart(plan: Plan, setup: Setup) -> bool:
+    """Returns whether a process of its own writes the records: where there is a core for it, and enough to write."""
+    is_server = setup.uri.startswith("http")  # which does the work itself
+    return not is_server and cores() > 1 and plan.n_trials * len(plan.cells) >= MANY_TRIALS
 
 
 def store_files(setup: Setup) -> list[Path]:
@@ -92,6 +105,7 @@ def _carry_out(
     plan: Plan,
     setup: Setup,
     lease: Lease,
+    writer: Writer | None,
     open_slots: OpenSlots,
     report: Report | None,
     rounds: RecordedRounds | None,
@@ -105,8 +119,7 @@ def _carry_out(
         store = Store(setup.uri)
         store.check = lease.check
         storage = open_storage(setup.storage)
-        if store.is_server:
-            store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study)
+        store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study, writer)
     with watch.phase("opening stores"), uninterrupted():
         study = store.start_study(
             StudyRecord(plan, made_by(described(setup.compute.device, setup.compute.tf32)), setup.compute, setup.storage)
@@ -124,7 +137,7 @@ def _carry_out(
         seconds = time.monotonic() - start if display.rounds else 0.0
         try:
             with watch.phase("delivering"):
-                store.settle(plan.study)
+                store.settle()
         except Undelivered:  # the answer is written now, without the server
             write_answer(answer(study, loop.records()), console)
             raise
@@ -136,12 +149,14 @@ def _carry_out(
             status = "FINISHED" if complete else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             if not lease.is_lost:  # else the run is that of another process
                 store.finish_study(study.run_id, status, seconds)
-            if (waiting := store.part()) and not complete:
+            if (waiting := store.close()) and not complete:
                 console.print(f"{waiting} records wait on disk. To deliver them, run the same command again or lrscale sync.")
         raise
     with uninterrupted():
         store.finish_study(study.run_id, "FINISHED", seconds)
-        store.part()
+        store.settle()
+        store.prepare_sorting()
+        store.close()
     if setup.profile:
         watch.show(console, plan.n_trials * len(plan.cells))
 

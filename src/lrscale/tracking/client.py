@@ -31,6 +31,7 @@ from lrscale.locks import first_start
 from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.system import move_new, sqlite_url
 from lrscale.tracking.artifacts import FILE_METHODS, Unstored, is_local, missing_driver, place_trouble
+from lrscale.tracking.connections import use_file
 from lrscale.tracking.schema import NOTE, UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -60,6 +61,8 @@ class Client:
     """
 
     def __init__(self, uri: str) -> None:
+        if (file := sqlite_file(uri)) is not None:
+            use_file(file)
         self.uri = uri
         self.plain = MlflowClient(uri)
 
@@ -152,6 +155,7 @@ def open_client(uri: str) -> Client:
         if file is not None:
             make_database(file)
             check_database(file)
+            use_file(file)
         client = first_start(lambda: MlflowClient(address))  # creates the tables of a database that has none
         client.search_experiments(max_results=1)
     except (*ERRORS, CommandError) as error:

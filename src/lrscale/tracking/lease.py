@@ -67,10 +67,17 @@ class Claim:
 
     def in_words(self) -> str:
         """Returns who has the claim, since when, and when it gave its last sign of life."""
+        return f"{self.by()}, last sign of life {f'{self.age:.0f} s ago' if self.age < DEAD_SECONDS else 'just now'}"
+
+    def by(self) -> str:
+        """Returns who has the claim, and since when."""
         since = datetime.fromtimestamp(self.since, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-        age = max(time.time() - self.sign, 0.0)
-        sign = f"last sign of life {age:.0f} s ago" if age < DEAD_SECONDS else "last sign of life just now"
-        return printable(f"{self.who} (process {self.pid} in {self.folder}) runs it since {since} UTC, {sign}")
+        return printable(f"{self.who} (process {self.pid} in {self.folder}) runs it since {since} UTC")
+
+    @property
+    def age(self) -> float:
+        """The seconds since the last sign of life, as far as the clocks of both machines agree."""
+        return max(time.time() - self.sign, 0.0)
 
 
 def claims_of(tags: Mapping[str, str]) -> list[Claim]:
@@ -93,6 +100,11 @@ def is_gone(claim: Claim) -> bool:
     born = birth(claim.pid)
     is_other = born is None or (born != claim.born and "" not in (born, claim.born))  # its number may be used again
     return is_other or (claim.pid == os.getpid() and claim.uid not in _held)
+
+
+def holder_in(tags: Mapping[str, str]) -> Claim | None:
+    """Returns the claim of the process that runs the study of an experiment with these tags; None where none is known to."""
+    return next((claim for claim in claims_of(tags) if claim.held and not is_gone(claim)), None)
 
 
 def refused(study: str, claim: Claim) -> Refusal:

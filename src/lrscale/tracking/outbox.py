@@ -1,4 +1,4 @@
-"""Keeps records on disk until a server has them. Each is written to disk first, and delivered once and in order.
+"""Keeps records on disk until a store has them. Each is written to disk first, and delivered once and in order.
 
 The study continues during the delivery.
 """
@@ -8,13 +8,17 @@ import json
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lrscale.errors import Failure, Refusal
-from lrscale.files import safe_name
+from filelock import FileLock, Timeout
+
+from lrscale.errors import Failure, Refusal, masked_url
+from lrscale.files import reason, safe_name
+from lrscale.system import uninterrupted
+from lrscale.tracking.client import sqlite_file
 
 Entry = Mapping[str, Any]
 Deliver = Callable[[Entry, bool], object]
@@ -27,21 +31,71 @@ LAST_LOOK_SECONDS = 2.0
 """The shortest time that a finished study waits, in seconds, because the server may already be back."""
 TRIES = 20
 """The largest number of attempts to deliver a record to a server that answers but does not accept it."""
+MOST_WAITING = 50
+"""The largest number of records that wait for a store that is no server. A study that trains faster waits."""
+MOST_KEPT = 250
+"""The largest number of lines in the file while few of them wait: the next start would look for each of them."""
+LINGER_SECONDS = 10.0
+"""How long a start waits for the process that wrote an earlier execution's records to end, in seconds."""
 
 
 class Outbox:
-    """A file with one JSON document per line. Each is a record that the server may lack."""
+    """A file with one JSON document per line. Each is a record that the store may lack."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def _new(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.new")
+
+    @property
+    def lock(self) -> Path:
+        """The file that a process keeps locked while it writes records of this file into the store."""
+        return self.path.resolve().parent / "studies" / f"{self.path.name}.lock"
+
     def put(self, entry: Entry) -> None:
-        """Appends a record to the file, and returns when the disk has it."""
-        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
-        with self.path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        """Appends a record to the file, and returns when the disk has it.
+
+        Raises:
+          Failure: the file cannot be written; it is left as it was.
+        """
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    _write_lines(file.fileno(), [entry])
+                except OSError:
+                    file.truncate(size)
+                    raise
+        except OSError as error:
+            raise Failure(f"{self.path} could not be written: {reason(error)}. The same command goes on later.") from error
+
+    def keep_only(self, entries: Iterable[Entry]) -> None:
+        """Replaces the records in the file. Where there is no room for the new file, the old one stays."""
+        with suppress(OSError):
+            try:
+                with self._new.open("wb", buffering=0) as file:
+                    _write_lines(file.fileno(), entries)
+                self._new.replace(self.path)
+            finally:
+                self._new.unlink(missing_ok=True)
+
+    def wait_for_writer(self) -> None:
+        """Waits until no process of an earlier execution writes records of this file.
+
+        Raises:
+          Failure: one does not end.
+        """
+        if self.lock.exists():
+            try:
+                with FileLock(self.lock, timeout=LINGER_SECONDS):
+                    pass
+            except Timeout:
+                raise Failure(
+                    f"{self.lock} is locked: a process of an earlier execution still writes. Once it has ended, the same "
+                    "command goes on."
+                ) from None
 
     def entries(self) -> list[Entry]:
         """Returns the records in the file. Removes a last line that was cut off: it was never accepted as a record.
@@ -64,7 +118,7 @@ class Outbox:
         except (ValueError, TypeError):
             pass
         raise Refusal(
-            f"{self.path} must hold records that wait for a server, got line {number}: {line[:40]!r}. Repair or remove it."
+            f"{self.path} must hold records that wait for a store, got line {number}: {line[:40]!r}. Repair or remove it."
         )
 
     def set_aside(self) -> Path:
@@ -74,7 +128,16 @@ class Outbox:
 
     def clear(self) -> None:
         """Removes the file."""
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, self._new):
+            path.unlink(missing_ok=True)
+
+
+def _write_lines(file: int, entries: Iterable[Entry]) -> None:
+    """Writes records to an open file, and returns when the disk has them."""
+    rest = b"".join(json.dumps(entry, allow_nan=False).encode() + b"\n" for entry in entries)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    os.fsync(file)
 
 
 def outbox_path(journal: Path | None, study: str) -> Path:
@@ -83,72 +146,148 @@ def outbox_path(journal: Path | None, study: str) -> Path:
     return neighbour.with_name(f"{neighbour.name}.{safe_name(study)}.outbox")
 
 
-class Courier(threading.Thread):
-    """A thread that delivers the records of an outbox while the study runs. It keeps trying while the server is away."""
+def recorded_uri(uri: str, outbox: Path) -> str:
+    """Returns the URI that stands in records: without a password, and relative to the outbox where the store is a file."""
+    file = sqlite_file(uri)
+    return masked_url(uri) if file is None else f"sqlite:///{os.path.relpath(file, outbox.resolve().parent)}"
 
-    def __init__(self, outbox: Outbox, uri: str, study: str, deliver: Deliver, answers: Callable[[], bool]) -> None:
+
+class Courier(threading.Thread):
+    """A thread that delivers the records of an outbox while the study runs. It keeps trying while a server is away."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        uri: str,
+        study: str,
+        deliver: Deliver,
+        answers: Callable[[], bool] | None = None,
+        beside: Deliver | None = None,
+    ) -> None:
         """Delivers the records that an earlier process left in the outbox, and starts the thread.
 
         Args:
           outbox: the records on disk.
-          uri: the URI of the server.
+          uri: the URI of the store.
           study: the name of the study.
-          deliver: delivers one record to the server.
-          answers: returns whether the server answers.
+          deliver: delivers one record to the store.
+          answers: returns whether a server answers; None where the store is no server, so that the first failure is the last.
+          beside: delivers one record in the calling thread at the same time; None where this does not pay.
 
         Raises:
-          Failure: the server went away during the delivery.
-          Refusal: the records are for another server, or a line is damaged.
+          Failure: the server went away during the delivery, or the store cannot be written.
+          Refusal: the records are for another store, or a line is damaged.
         """
         super().__init__(daemon=True, name="courier")
-        self.outbox, self.uri, self.study, self._deliver, self._answers = outbox, uri, study, deliver, answers
-        self._waiting: deque[Entry] = deque()
+        self.outbox, self.uri, self.study = outbox, uri, study
+        self._deliver, self._answers, self._beside = deliver, answers, beside
+        self._waiting: dict[str, Entry] = {}
+        self._taken: set[str] = set()
+        self._lines = 0
         self.refused = ""
         """What the server said last where it did not accept a record."""
+        self.failure: Failure | None = None
+        """Why a store that is no server did not accept a record."""
         self._lock, self._stopped, self._away_since = threading.Lock(), threading.Event(), 0.0
         deliver_all(outbox, uri, deliver)
         self.start()
 
+    def make_room(self) -> None:
+        """Waits, or helps to deliver, while many records wait for a store that is no server.
+
+        Raises:
+          Failure: the store did not accept a record.
+        """
+        while self._answers is None and len(self._waiting) >= MOST_WAITING and self.is_alive():
+            self._help()
+        if self.failure is not None:
+            raise self.failure
+
+    def _help(self) -> None:
+        """Delivers a waiting record in this thread where the store takes two at a time; else waits for a moment."""
+        uid = self._take() if self._beside is not None else None
+        if uid is None or self._beside is None:
+            time.sleep(0.005)
+            return
+        with uninterrupted():
+            try:
+                self._beside(self._waiting[uid], False)
+            except Failure as error:
+                self._give_up(error)
+            else:
+                self._done(uid)
+
+    def _take(self) -> str | None:
+        """Returns the uid of the first waiting record that no thread delivers yet; this thread now does."""
+        with self._lock:
+            uid = next((uid for uid in self._waiting if uid not in self._taken), None)
+            if uid is not None:
+                self._taken.add(uid)
+            return uid
+
+    def _done(self, uid: str) -> None:
+        """Takes a delivered record from those that wait, and from the disk when it pays."""
+        with self._lock:
+            del self._waiting[uid]
+            self._taken.discard(uid)
+            if not self._waiting:
+                self.outbox.clear()
+                self._lines = 0
+            elif self._lines >= MOST_KEPT + len(self._waiting):
+                self.outbox.keep_only(self._waiting.values())
+                self._lines = len(self._waiting)
+
+    def _give_up(self, error: Failure) -> None:
+        """Ends the delivery to a store that is no server: what waits stays on disk."""
+        self.failure = error
+        self._stopped.set()
+
     def put(self, entry: Entry) -> None:
-        """Writes a record to disk; the thread delivers it later."""
+        """Writes a record to disk; the thread delivers it later.
+
+        Raises:
+          Failure: the file cannot be written.
+        """
         record = {"uri": self.uri, "study": self.study, "uid": os.urandom(8).hex(), **entry}
         with self._lock:
             self.outbox.put(record)
-            self._waiting.append(record)
+            self._waiting[record["uid"]] = record
+            self._lines += 1
 
     def run(self) -> None:
-        """Delivers records until `stop` is called, or the server does not accept a record."""
+        """Delivers records until `stop` is called, or the store does not accept a record."""
         while not self._stopped.is_set():
-            if self._waiting:
-                self._deliver_next()
-            else:
+            uid = self._take()
+            if uid is None:
                 self._stopped.wait(0.02)
+            elif self._has_delivered(self._waiting[uid]):
+                self._done(uid)
+            else:
+                self._stopped.set()  # a record that the store does not accept stays on disk, with all later ones
 
-    def _deliver_next(self) -> None:
-        """Delivers the first waiting record. Tries again while the server is away; gives up after TRIES refused attempts."""
+    def _has_delivered(self, entry: Entry) -> bool:
+        """Delivers a record. Tries again while a server is away; gives up after TRIES refused attempts."""
         in_doubt, tries = False, 0
         while not self._stopped.is_set() and tries < TRIES:
             try:
-                self._deliver(self._waiting[0], in_doubt)
-                break
+                self._deliver(entry, in_doubt)
             except Failure as error:
                 self.refused = str(error)
+                if self._answers is None:
+                    self._give_up(error)
+                    return False
                 in_doubt, tries = True, tries + 1
                 self._away_since = self._away_since or time.monotonic()
                 while not self._stopped.wait(RETRY_SECONDS) and not self._answers():
                     tries = 0
-                self._away_since = 0.0  # the server answers again
-        else:
-            self._stopped.set()  # a record that the server does not accept stays on disk, with all later ones
-            return
-        self._away_since = 0.0
-        with self._lock:
-            self._waiting.popleft()
-            if not self._waiting:
-                self.outbox.clear()
+            else:
+                self._away_since = 0.0
+                return True
+            self._away_since = 0.0  # the server answers again
+        return False
 
     def settle(self, seconds: float = float("inf")) -> int:
-        """Waits until all records are delivered, the server has been away too long, or the time is over.
+        """Waits until all records are delivered, a server has been away too long, or the time is over.
 
         Args:
           seconds: the longest time to wait.
@@ -161,12 +300,13 @@ class Courier(threading.Thread):
             away = self._away_since
             if away and time.monotonic() > max(away + PATIENCE_SECONDS, begun + LAST_LOOK_SECONDS):
                 break
-            time.sleep(0.02)
+            self._help()
         return len(self._waiting)
 
     def stop(self) -> None:
-        """Tells the thread to end. Records that are not delivered stay on disk."""
+        """Ends the thread, where it is not waiting for a server. Records that are not delivered stay on disk."""
         self._stopped.set()
+        self.join(None if self._answers is None else 1.0)
 
 
 def deliver_all(outbox: Outbox, uri: str, deliver: Deliver) -> int:
@@ -174,16 +314,17 @@ def deliver_all(outbox: Outbox, uri: str, deliver: Deliver) -> int:
 
     Args:
       outbox: the records on disk.
-      uri: the URI of the server.
-      deliver: delivers one record to the server.
+      uri: the URI of the store.
+      deliver: delivers one record to the store.
 
     Returns:
       The number of records that were in the outbox.
 
     Raises:
-      Failure: the server is away; all records stay in the outbox.
-      Refusal: the records are for another server, or a line is damaged.
+      Failure: the store cannot be written; all records stay in the outbox.
+      Refusal: the records are for another store, or a line is damaged.
     """
+    outbox.wait_for_writer()
     entries = outbox.entries()
     for entry in entries:
         if entry["uri"] != uri:

@@ -1,4 +1,4 @@
-"""Delivers the records that wait on disk for servers that were away, or sets them aside: `lrscale sync`."""
+"""Delivers the records that wait on disk for a store, or sets them aside: `lrscale sync`."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lrscale.errors import MASK, Failure, Refusal, masked_url, without_login
 from lrscale.locks import study_lock
-from lrscale.tracking.client import deliver
+from lrscale.tracking.client import deliver, sqlite_file
 from lrscale.tracking.lease import study_lease
 from lrscale.tracking.outbox import Entry, Outbox, deliver_all
 from lrscale.tracking.servers import trouble
@@ -16,7 +16,7 @@ from lrscale.tracking.store import Store
 
 
 def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
-    """Delivers the records that wait in a folder for servers.
+    """Delivers the records that wait in a folder for servers that were away, or for a database.
 
     Args:
       folder: the folder with the outboxes.
@@ -32,11 +32,11 @@ def sync(folder: Path) -> list[tuple[Outbox, int, str]]:
     for outbox, entries in _waiting(folder):
         recorded, study = str(entries[0]["uri"]), str(entries[0]["study"])
         with study_lock(study, [outbox.path]):
-            uri = _with_login(recorded, outbox)
-            told = trouble(uri) if uri.startswith("http") else "It is no server."
+            uri = _database(recorded, outbox) if sqlite_file(recorded) else _with_login(recorded, outbox)
+            told = trouble(uri) if uri.startswith("http") else None
             if told is not None:
                 raise Failure(f"{uri} does not answer: {len(entries)} records go on waiting in {outbox.path}. It said: {told}")
-            store = Store(uri)
+            store = Store.existing(uri)
             is_study = store.client.get_experiment_by_name(study) is not None  # and not a single training
             with study_lease(uri, study, print) if is_study else nullcontext():
                 delivered.append((outbox, deliver_all(outbox, recorded, partial(deliver, store.client)), study))
@@ -75,6 +75,21 @@ def _waiting(folder: Path) -> Iterator[tuple[Outbox, list[Entry]]]:
             yield outbox, entries
         else:
             outbox.clear()
+
+
+def _database(recorded: str, outbox: Outbox) -> str:
+    """Returns the URI of a database that lies beside an outbox.
+
+    Raises:
+      Refusal: it lies elsewhere. A folder from somebody else could name any database of this machine.
+    """
+    name = recorded.removeprefix("sqlite:///")
+    if Path(name).name != name:
+        raise Refusal(
+            f"`FOLDER` must hold the database of its waiting records, got {outbox.path} with records for {name}. "
+            "Run the command of the study again: it delivers them."
+        )
+    return f"sqlite:///{outbox.path.resolve().with_name(name)}"
 
 
 def _with_login(recorded: str, outbox: Outbox) -> str:
