@@ -73,14 +73,14 @@ class Visit:
 
 
 def visit(browser: Browser, link: str, view: str, charts: bool = False, wait: int = WAIT, size: ViewportSize = SIZE) -> Visit:
-    """Opens a view, by the link to any, in a fresh page, and waits until its runs or its lines are there."""
+    """Opens a view, by the link to any, in a fresh page, and waits until its runs, and its lines or its picture, are there."""
     page = browser.new_page(viewport=size)
     made = Visit(page, link.partition("/#")[0])
     address = re.sub("viewStateShareKey=[^&]*(&compareRunsMode=CHART)?", f"viewStateShareKey={view}", link)
     page.goto(address + ("&compareRunsMode=CHART" if charts else ""))
     page.wait_for_selector(".ag-row", timeout=wait)
     if charts:
-        page.wait_for_function("document.querySelectorAll('path.js-line').length > 0")
+        page.wait_for_function("document.querySelectorAll('path.js-line, .rc-image img').length > 0")
     return made
 
 

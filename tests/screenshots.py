@@ -15,7 +15,7 @@ from tests.configs import ROOT
 from tests.program import here
 
 FOLDER = ROOT / "sweeps" / "results" / "pictures"
-SIZE: ViewportSize = {"width": 1400, "height": 960}
+SIZE: ViewportSize = {"width": 1440, "height": 900}
 
 
 def keep(page: Page, file: Path) -> None:
@@ -31,8 +31,8 @@ def main() -> None:
         here(Path(folder), "run", "-m", "sweeps=quickstart")
         with served(Path(folder)) as link, chromium() as browser:
             summary = visit(browser, link, "lrscale-summary", charts=True, size=SIZE)
-            summary.page.wait_for_function("document.querySelectorAll('path.js-line').length >= 20")
-            summary.page.wait_for_timeout(2000)  # legends are laid out after the lines
+            summary.page.wait_for_function("document.querySelector('.rc-image img')?.naturalWidth > 600")
+            summary.page.wait_for_timeout(2000)  # the picture is laid out after it is loaded
             keep(summary.page, FOLDER / "summary.png")
 
 

@@ -28,7 +28,6 @@ FRAMEWORKS = {
     "hydra": {"hydra_app"},
     "omegaconf": {"hydra_app"},
     "argparse": {"commands"},
-    "plotly": {"report"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "sklearn": {"tasks"},

@@ -77,11 +77,11 @@ def test_both_have_files_that_name_them(both: Path) -> None:
     names = {json.loads((folder / "report.json").read_text())["study"]: folder.name for folder in folders}
     assert set(names) == {"small", VARIANT, QUOTED} and names["small"] == "small"
     assert names[VARIANT].startswith("small_batch_size_2_8-")
-    page = (both / "studies" / names[VARIANT] / "interactive.html").read_text()
+    page = (both / "studies" / names[VARIANT] / "report.html").read_text()
     assert f"<title>{VARIANT}: Is it so?</title>" in page
     store = Store.existing(f"sqlite:///{both}/mlflow.db")
     study = store.study(VARIANT)
-    assert {"figures", "report.html", "interactive.html"} <= {file.path for file in store.client.list_artifacts(study.run_id)}
+    assert {"figures", "images", "report.html"} <= {file.path for file in store.client.list_artifacts(study.run_id)}
     assert store.client.get_run(study.run_id).info.run_name == f"study {VARIANT}"
 
 

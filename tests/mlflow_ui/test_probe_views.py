@@ -56,9 +56,9 @@ def test_a_lines_curve_goes_along_the_axis_below_and_has_its_colour() -> None:
     found = answered(AXES[0])
     shown = probe_points(found, trials_of(found))
     first = shown["run c0 1"]
-    assert [(x, step) for name, x, step in first.points if name == "curve/probe.fraction"] == [(0, 0), (0.1, 100_000), (1, 10**6)]
-    assert [value for name, value, _ in first.points if name == "curve/after/x"] == [1, 2, 4]
-    assert [value for name, value, _ in first.points if name == "curve/after expected/x"] == [2, 2, 2]
+    assert [(x, step) for name, x, step in first.points if name == "probe.fraction"] == [(0, 0), (0.1, 100_000), (1, 10**6)]
+    assert [value for name, value, _ in first.points if name == "measured after - x"] == [1, 2, 4]
+    assert [value for name, value, _ in first.points if name == "expected after - x"] == [2, 2, 2]
     assert [shown[f"run c{i} 1"].colour for i in (0, 3, 6, 9)] == [*shades([4, 16, 64]).values(), shades([4, 16])[4]]
 
 
@@ -68,6 +68,6 @@ def test_columns_are_in_the_studys_order_and_claims_come_first_in_charts() -> No
         "params.task", "params.batch_size", "params.probe.fraction", "metrics.before", "metrics.after", "metrics.after.expected"
     ]  # fmt: skip
     assert [section.title for section in view.sections] == [
-        "Measured, expected against probe.fraction", "Measured, expected against log10 batch_size"
+        "Measured, expected against probe.fraction", "Measured, expected against log10 batch size"
     ]  # fmt: skip
-    assert view.sections[0].charts[0].y == ("curve/after/x", "curve/after expected/x")
+    assert view.sections[0].charts[0].y == ("measured after - x", "expected after - x")

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+from lrscale.report.figures.curves import figure_files, power_of_ten
 from lrscale.report.figures.layout import layout
 from lrscale.report.figures.palette import colours, shades
 from lrscale.report.figures.quantities import quantities
@@ -52,10 +53,40 @@ def test_few_quantities_have_panels_for_a_named_axis_and_each_measurement_is_in_
 
 
 def test_many_named_lines_are_rows() -> None:
-    assert drawn(measured("p", {"probe.optimizer": list("abcdefghijklmno"), "probe.size": [1, 2, 3]})) == [""]
-    assert drawn(measured("difference", {"probe.optimizer": ["a", "b"], "batch_size": [10, 16]}, 0.0)) == [""]
-    assert drawn(measured("alone", {"probe.optimizer": ["a"]})) == [""]
+    assert drawn(measured("p", {"probe.optimizer": list("abcdefghijklmno"), "probe.size": [1, 2, 3]})) == ["p"]
+    assert drawn(measured("difference", {"probe.optimizer": ["a", "b"], "batch_size": [10, 16]}, 0.0)) == ["difference"]
+    assert drawn(measured("alone", {"probe.optimizer": ["a"]})) == ["alone"]
 
 
 def test_shades_are_the_batch_sizes_colours() -> None:
     assert shades([4, 16]) == colours([16, 4])
+
+
+def test_every_axis_of_a_figure_has_a_name_and_two_ticks() -> None:
+    found = [measured("exact", {"batch_size": [1, 4, 16, 64]}, 0.0), measured("wide", {"batch_size": [1, 4, 16]}, 1.0)]
+    zeros = [m._replace(quantity=Quantity("zero", 0.0, expected=0.0)) for m in found[0]]
+    answer = answer_of(make_record(m.cell for m in found[0]), (), tuple(zeros + found[1]))
+    figure = quantities(answer)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_xlabel() and axes.get_ylabel()
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            assert sum(low <= tick <= high for tick in axis.get_majorticklocs()) >= 2
+
+
+def test_a_fit_is_drawn_where_a_claim_speaks_of_it() -> None:
+    found = measured("v", {"batch_size": [1, 4, 16, 64]})
+    claim = {"name": "it bends", "measure": "form_residual", "quantity": "v", "against": "batch_size", "at_most": 9}
+    for claims in ([], [claim]):
+        answer = answer_of(make_record((m.cell for m in found), claims=claims), (), tuple(found))
+        dashed = [line for axes in quantities(answer).axes for line in axes.lines if line.get_linestyle() == "--"]
+        assert len(dashed) == len(claims)
+
+
+def test_the_name_of_the_study_is_written_and_ticks_are_plain_text() -> None:
+    found = measured("v", {"batch_size": [1, 4, 16, 64]})
+    answer = answer_of(make_record((m.cell for m in found), study="mine"), (), tuple(found))
+    first, again = (quantities(answer) for _ in range(2))
+    assert figure_files(first, "mine") == figure_files(again, "mine") and first.get_suptitle() == "mine"
+    assert power_of_ten(1e-12) == "10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}"

@@ -1,11 +1,12 @@
 """A trial's page shows the config that it ran, with exact values, and says where the trial is another's run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from lrscale.study.plan import exact_label
-from lrscale.tracking.schema import CONFIG, NOTE, SAME_RUN
+from lrscale.tracking.schema import CONFIG, NOTE, OUTCOME, SAME_RUN
 from lrscale.tracking.store import Store
 from tests.program import here
 
@@ -45,3 +46,25 @@ def test_only_a_trial_that_was_trained_for_its_twin_names_it(store: Store) -> No
         assert other.cell == twin.of and other.objectives == trial.objectives
         assert f"The same run as `{tags[SAME_RUN]}`: trained once, recorded for both." in tags[NOTE]
     assert told == 3
+
+
+def test_a_diverged_trial_says_so_and_has_no_value_in_place_of_infinity(tmp_path: Path) -> None:
+    sweep = (
+        "batch_size=4",
+        "reduction=sum,mean",
+        "seeds=2",
+        "optimizer.lr=tag(log,interval(0.1,20))",
+        "hydra.sweeper.n_trials=4",
+    )
+    here(tmp_path, "run", "-m", *sweep)
+    store = Store.existing(f"sqlite:///{tmp_path}/mlflow.db")
+    diverged = [trial for trial in store.trials(store.study(None).experiment_id) if any(trial.diverged)]
+    assert diverged
+    for trial in diverged:
+        run = store.client.get_run(trial.run_id)
+        assert run.data.tags[OUTCOME] == f"{sum(trial.diverged)} of 2 seeds diverged"
+        assert "**diverged**, objective infinite" in run.data.tags[NOTE].splitlines()[0]
+        assert not {"objective", "log10_objective"} & run.data.metrics.keys()
+        assert {"task": "d2l", "optimizer": "sgd", "batch_size": "4"}.items() <= run.data.params.items()
+    params = store.client.get_run(store.study(None).run_id).data.params
+    assert params.items() >= {"task": "d2l", "optimizer": "sgd", "reduction": "sum, mean", "batch_size": "4"}.items()

@@ -92,10 +92,16 @@ def residual_interval(batch_sizes: Array, residual: float, ends: Sequence[tuple[
     return Interval(residual, min(least, residual), residual)
 
 
-def form_residual(batch_sizes: Array, values: Array) -> float | None:
-    """Returns the root-mean-square residual, in ln v, of the fit of v = v_max / (1 + B_c/B).
+class FormFit(NamedTuple):
+    """The fit of v = v_max / (1 + B_c/B), with its root-mean-square residual in ln v."""
 
-    It is None for fewer than three different batch sizes.
+    v_max: float
+    b_c: float
+    residual: float
+
+
+def form_fit(batch_sizes: Array, values: Array) -> FormFit | None:
+    """Returns the fit of v = v_max / (1 + B_c/B); None for fewer than three different batch sizes.
 
     Args:
       batch_sizes: batch size of each cell, [cell].
@@ -103,12 +109,14 @@ def form_residual(batch_sizes: Array, values: Array) -> float | None:
 
     Example:
       >>> sizes = 2.0 ** np.arange(8)
-      >>> form_residual(sizes, 3 / (1 + 10 / sizes)) < 0.01 < 0.1 < form_residual(sizes, sizes**0.5)
-      True
+      >>> fits = [form_fit(sizes, values) for values in (3 / (1 + 10 / sizes), sizes**0.5)]
+      >>> fits[0].residual < 0.01 < 0.1 < fits[1].residual, abs(fits[0].b_c - 10) < 0.1
+      (True, True)
     """
     if len(set(batch_sizes)) < 3:
         return None
-    return float(_fit_turn_over(batch_sizes, np.log(values / batch_sizes)[:, None])[2][0])
+    log_max, log_b_c, residual, _ = _fit_turn_over(batch_sizes, np.log(values / batch_sizes)[:, None])
+    return FormFit(math.exp(log_max[0]), math.exp(log_b_c[0]), float(residual[0]))
 
 
 def _candidates(batch_sizes: Array) -> Array:

@@ -29,7 +29,6 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
     links = [f"[{view.name}]({link(study.experiment_id, view.id, charts=view == views[0])})" for view in views]
     run = f"#/experiments/{study.experiment_id}/runs/{study.run_id}"
     files = {"report": "report.html", "cells": "cells.csv"} if figures else {}
-    files |= {"interactive figure": "interactive.html"} if figures and answer.families else {}
     links += [f"[{text}]({run}/artifacts/{name}?workflowType=machine_learning)" for text, name in files.items()]
     sentences = laws(answer)
     more = f"and {len(sentences) - MOST_SHOWN} more in the report" if len(sentences) > MOST_SHOWN else ""

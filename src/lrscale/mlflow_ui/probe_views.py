@@ -7,12 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lrscale.mlflow_ui.saved_views import BEST_TRIALS, LIMIT, SUMMARY, Chart, Point, Section, View, key
+from lrscale.mlflow_ui.saved_views import BEST, LIMIT, SUMMARY, Chart, Point, Section, View, key
 from lrscale.report.figures.layout import Layout, Panel, layout, logarithmic
 from lrscale.report.figures.palette import shades
 from lrscale.study.answer import Answer
 from lrscale.study.families import Measurement
 from lrscale.study.records import TrialRecord
+
+MOST_PICTURES = 6
+"""The largest number of pictures in a view."""
+PICTURE_HEIGHT = 480
+"""The height of a chart that shows a picture, in pixels: the picture is whole on a screen of 1440 x 900."""
 
 
 class RunDisplay(NamedTuple):
@@ -22,10 +27,17 @@ class RunDisplay(NamedTuple):
     colour: str | None
 
 
-def probe_view(answer: Answer) -> View:
+def picture_sections(title: str, pictures: Sequence[str]) -> list[Section]:
+    """Returns the section that shows a study's pictures, by the keys of the images; none without pictures."""
+    charts = tuple(Chart((picture,), is_image=True) for picture in pictures[:MOST_PICTURES])
+    return [Section(title, charts, columns=1 if len(charts) == 1 else 2, height=PICTURE_HEIGHT)] if charts else []
+
+
+def probe_view(answer: Answer, pictures: Sequence[str] = ()) -> View:
     """Returns the view of a probe.
 
-    Its columns are the axes and the quantities, in the study's order. Its charts are in sections by their x axis.
+    Its columns are the axes and the quantities, in the study's order. Its charts are in sections by their x axis, below the
+    pictures of the parent run, which are given by the keys of the images.
     """
     axes = list(answer.plan.cells[0].scientific)
     with_expected = {m.quantity.name for m in answer.measurements if m.quantity.expected is not None}
@@ -33,7 +45,7 @@ def probe_view(answer: Answer) -> View:
     for name in dict.fromkeys(m.quantity.name for m in answer.measurements):
         columns[f"metrics.{name}"] = 45 + 7 * len(name)
         columns |= {f"metrics.{name}.expected": 115 + 7 * len(name)} if name in with_expected else {}
-    return View(SUMMARY, "Study summary", BEST_TRIALS, "metrics.place", True, columns, _sections(probe_layout(answer)))
+    return View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _sections(probe_layout(answer), pictures))
 
 
 def probe_layout(answer: Answer) -> Layout:
@@ -52,8 +64,8 @@ def hidden_metrics(answer: Answer) -> list[str]:
     return list(dict.fromkeys([*names, *x_keys, *(curve_key for panel in plan.panels for curve_key in _keys(panel))]))
 
 
-def _sections(plan: Layout) -> tuple[Section, ...]:
-    """Returns a section of charts for each x axis.
+def _sections(plan: Layout, pictures: Sequence[str]) -> tuple[Section, ...]:
+    """Returns a section of charts for each x axis, below the section with pictures.
 
     Quantities without an x axis are in one section of bar charts, with one bar for each cell.
     """
@@ -66,15 +78,17 @@ def _sections(plan: Layout) -> tuple[Section, ...]:
             of_quantity = [m for other in plan.panels if other.quantity == panel.quantity for m in other.measurements]
             keys = _keys(panel)[: 2 if any(m.quantity.expected is not None for m in panel.measurements) else 1]
             charts.setdefault(title, []).append(Chart(tuple(keys), x_key, log=logarithmic(of_quantity)))
-    return tuple(Section(title, tuple(charts_of_section)) for title, charts_of_section in charts.items())
+    sections = [Section(title, tuple(charts_of_section)) for title, charts_of_section in charts.items()]
+    return (*picture_sections("What was measured in each cell", pictures), *sections)
 
 
 def _x_axis(panel: Panel) -> tuple[str, str]:
     """Returns the name of the metric on a panel's x axis, and the title of its section."""
     if panel.axis is None:
-        return key("curve", "none"), "Measured in each cell"
-    name = f"log10 {panel.axis}" if _is_log(panel) else panel.axis
-    return key("curve", name), f"Measured, expected against {name}"
+        return "none", "Measured in each cell"
+    words = "batch size" if panel.axis == "batch_size" else panel.axis
+    name = f"log10 {words}" if _is_log(panel) else words
+    return key(name), f"Measured, expected against {name}"
 
 
 def _is_log(panel: Panel) -> bool:
@@ -85,8 +99,8 @@ def _is_log(panel: Panel) -> bool:
 
 def _keys(panel: Panel) -> list[str]:
     """Returns the names of the metrics that hold a panel's curves: of measured values, and of expected values."""
-    part = [] if panel.part is None else [str(panel.part)]
-    return [key("curve", panel.quantity, *part), key("curve", f"{panel.quantity} expected", *part)]
+    part = "" if panel.part is None else f" - {panel.part}"
+    return [key(f"measured {panel.quantity}{part}"), key(f"expected {panel.quantity}{part}")]
 
 
 def probe_points(answer: Answer, trials: Sequence[TrialRecord]) -> dict[str, RunDisplay]:

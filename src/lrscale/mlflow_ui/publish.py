@@ -10,12 +10,12 @@ from lrscale.mlflow_ui.saved_views import tags
 from lrscale.mlflow_ui.study_views import HIDDEN, cell_points, study_points, views
 from lrscale.study.answer import Answer
 from lrscale.study.records import TrialRecord
-from lrscale.tracking.schema import COLOUR, NOTE, NOTE_WRITTEN
+from lrscale.tracking.schema import COLOUR, IMAGES, NOTE, NOTE_WRITTEN, image_key
 from lrscale.tracking.store import Store
 
 STUDY_COLOUR = "#1c1c1e"
 """The colour of the study's own run, the parent run of its trials."""
-MAIN_FIGURES = ("figures/objective_against_lr", "figures/quantities")
+IN_NOTE = ("figures/best_lr_against_batch_size", "figures/objective_against_lr", "figures/quantities")
 """The paths of the figures that a note shows start with these."""
 
 
@@ -26,17 +26,18 @@ def show_study(store: Store, answer: Answer, trials: Sequence[TrialRecord], figu
       store: the MLflow store that holds the study.
       answer: the answer of the study.
       trials: all trials of the study's experiment.
-      figures: the paths of the figures among the artifacts of the parent run; the notes show the MAIN_FIGURES.
+      figures: the paths of the figures among the artifacts of the parent run; the notes show the IN_NOTE.
     """
     study = answer.study
-    menu = views(answer, trials)
+    pictures = sorted({image_key(path) for path in store.files(study.run_id, IMAGES)}) if figures else []
+    menu = views(answer, trials, pictures)
     cells = {run_id: RunDisplay(points, None) for run_id, points in cell_points(answer).items()}
     cells = cells or probe_points(answer, trials)
     parent = RunDisplay([("place", 0.0, 0), *study_points(answer)], STUDY_COLOUR)
     store.mark_shown(study.experiment_id, [study.run_id, *cells])
     for run_id, (points, colour) in {study.run_id: parent, **cells}.items():
         store.log_points(run_id, points, {COLOUR: colour} if colour else {})
-    note = study_note(answer, menu, sorted(path for path in figures if path.startswith(MAIN_FIGURES)))
+    note = study_note(answer, menu, sorted(path for path in figures if path.startswith(IN_NOTE)))
     view_tags = tags(menu, [*HIDDEN, *hidden_metrics(answer)], int(time.time() * 1000))
     store.tag_experiment(study.experiment_id, {**view_tags, **note_tags(note, store.experiment_tags(study.experiment_id))})
     store.tag_run(study.run_id, note_tags(note, store.run_tags(study.run_id)))

@@ -36,6 +36,7 @@ class Chart:
 
     Without `points` and `bars`, it has lines over `x`, which is `step` or the name of a metric. With `points`, it has
     points over the metric `x`. With `bars`, it has one bar for each run. `log`: whether the y axis of lines is logarithmic.
+    With `is_image`, it shows the images with the key `y` of all runs that have one.
     """
 
     y: tuple[str, ...]
@@ -43,14 +44,20 @@ class Chart:
     log: bool = True
     points: bool = False
     bars: bool = False
+    is_image: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of charts with a title, two charts in a row. MLflow shows the first 50 characters of the title."""
+    """A section of charts with a title. MLflow shows the first 50 characters of the title.
+
+    `columns` is the number of charts in a row, and `height` is the height of a chart in pixels.
+    """
 
     title: str
     charts: tuple[Chart, ...]
+    columns: int = 2
+    height: int = 340
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,10 @@ def _state(view: View, hidden: Sequence[str]) -> dict[str, Any]:
     metrics_shown = {metric for _, chart in charts for metric in chart.y}
     cards = [_card(chart, i, section) for i, (section, chart) in enumerate(charts)]
     cards += [_hidden_card(metric) for metric in hidden if metric not in metrics_shown]
-    sections = [{"uuid": f"s{i}", "name": section.title, **SECTION_STATE} for i, section in enumerate(view.sections)]
+    sections = [
+        {"uuid": f"s{i}", "name": section.title, "columns": section.columns, "cardHeight": section.height, **SECTION_STATE}
+        for i, section in enumerate(view.sections)
+    ]
     return {
         "searchFilter": view.filter,
         "orderByKey": column(view.order),
@@ -165,7 +175,7 @@ def _state(view: View, hidden: Sequence[str]) -> dict[str, Any]:
     }
 
 
-SECTION_STATE = {"columns": 2, "cardHeight": 340, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+SECTION_STATE = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
 """What all sections have in common, in the format of MLflow's UI. `display` means that a section is unfolded."""
 
 
@@ -179,6 +189,8 @@ def _card(chart: Chart, number: int, section: int) -> dict[str, Any]:
     """
     shared = {"uuid": f"c{number}", "metricSectionId": f"s{section}", "deleted": False, "isGenerated": False}
     shared["runsCountToCompare"] = LIMIT
+    if chart.is_image:
+        return {**shared, "type": "IMAGE", "imageKeys": list(chart.y), "step": 0, "showRunParams": False}
     if chart.points:
         return {**shared, "type": "SCATTER", "xaxis": _axis(chart.x), "yaxis": _axis(chart.y[0])}
     if chart.bars:

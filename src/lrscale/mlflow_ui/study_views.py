@@ -1,46 +1,50 @@
 """Makes the saved views of a study, and the curves of their charts, from the study's answer."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from lrscale.mlflow_ui.probe_views import probe_view
+from lrscale.mlflow_ui.probe_views import picture_sections, probe_view
 from lrscale.mlflow_ui.saved_views import BEST, BEST_TRIALS, LIMIT, SUMMARY, TRIALS, Chart, Point, Section, View, bound, key
 from lrscale.report.draw import loss_name
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer, Family
 from lrscale.study.plan import in_words
 from lrscale.study.records import TrialRecord
+from lrscale.tracking.schema import OUTCOME
 from lrscale.training.results import mean_objective
 
 RESULT_COLUMNS = {"metrics.objective": 95, "params.lr": 85}
-CHECK_COLUMNS = {"metrics.diverged": 80, "metrics.steps": 70}
+CHECK_COLUMNS = {f"tags.{OUTCOME}": 175, "params.steps": 70}
 ESTIMATE_COLUMNS = {"metrics.lr_best": 80, "metrics.lr_low": 80, "metrics.lr_high": 80, "metrics.lr_theory": 85}
 """Columns of the views, with their widths in pixels: a trial's result, checks of it, and the estimates of its cell."""
 HIDDEN = (
-    "batch_size", "diverged", "examples", "excess_risk", "log10_lr", "log10_objective", "lr_best", "lr_high", "lr_low",
-    "lr_theory", "objective", "objective_by_seed", "place", "population_risk", "seeds", "steps", "train_loss", "trial",
-    "claims", "claims_held", "claims_failed", "claims_untold", "ratio_slope", "curve/log10_lr", "final/excess_risk",
+    "diverged", "examples", "excess_risk", "log10_lr", "log10_objective", "lr_best", "lr_high", "lr_low",
+    "lr_theory", "objective", "objective_by_seed", "place", "population_risk", "train_loss", "trial",
+    "claims", "claims_held", "claims_failed", "claims_untold", "log10 lr", "ratio_slope", "final/excess_risk",
     "final/population_risk", "final/train_loss", "final/minibatch_loss", "final/grad_norm", "final/valid_loss",
     "final/valid_error", "final/steps_to_target",
 )  # fmt: skip
 """The metrics for which MLflow would draw charts that no view asks for."""
+LOG_LR = "log10 lr"
+"""The metric on the x axis of curves of objective against lr."""
 
 
-def views(answer: Answer, trials: Sequence[TrialRecord]) -> list[View]:
+def views(answer: Answer, trials: Sequence[TrialRecord], pictures: Sequence[str] = ()) -> list[View]:
     """Returns the views of a study, in the order of MLflow's menu.
 
     Args:
       answer: the answer of the study.
       trials: all trials of the study's experiment, also those of its other executions.
+      pictures: the keys of the images of the parent run, which the summary shows first.
     """
     if not answer.families:
-        return [probe_view(answer)]
+        return [probe_view(answer, pictures)]
     columns = {**RESULT_COLUMNS, **{f"params.{axis}": 45 + 7 * len(axis) for axis in axes(answer)}, **CHECK_COLUMNS}
     objectives = Section("log10 objective against log10 lr", (Chart(("log10_objective",), "log10_lr", points=True),))
     diverged = Section("Diverged seeds against log10 lr", (Chart(("diverged",), "log10_lr", points=True),))
     loss = _loss_section(answer)
     return [
-        View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _summary(answer)),
+        View(SUMMARY, "Study summary", BEST, "metrics.place", True, columns, _summary(answer, pictures)),
         View(
             "lrscale-best",
             "Best trial of each cell",
@@ -73,20 +77,17 @@ def _loss_section(answer: Answer) -> Section:
     return Section(f"{title} against steps, and against examples", (Chart((name,)), Chart((name,), "examples")))
 
 
-def _summary(answer: Answer) -> tuple[Section, ...]:
-    """Returns the charts of the summary, in two sections.
+def _summary(answer: Answer, pictures: Sequence[str]) -> tuple[Section, ...]:
+    """Returns the charts of the summary: pictures of the law, and objective against lr by reduction.
 
-    Objective against lr has a line for each batch size, and best lr against batch size has a line for each reduction.
+    Objective against lr has a line for each batch size, and a black line through the best lrs, which the study's run holds.
     """
-    curve_keys = dict.fromkeys(_curve_key(family, reduction) for family in answer.families for reduction in family.reductions())
-    best_lr_charts = []
-    for family in answer.families:
-        metrics = {metric for metric, _, _ in _best_lr_points(family)} - {_sizes_key(family)}
-        if metrics:
-            best_lr_charts.append(Chart(tuple(sorted(metrics)), _sizes_key(family)))
-    objective_charts = tuple(Chart((curve_key,), "curve/log10_lr") for curve_key in curve_keys)
-    objective = Section("Objective against log10 lr, by reduction", objective_charts)
-    return objective, Section("Best lr against log10 batch size", tuple(best_lr_charts))
+    pairs = [(family, reduction) for family in answer.families for reduction in family.reductions()]
+    of_objective = dict.fromkeys(_curve_key(family, reduction) for family, reduction in pairs)
+    return (
+        *picture_sections("The law: best lr against batch size", pictures),
+        Section("Objective against log10 lr, by reduction", tuple(Chart((name,), LOG_LR) for name in of_objective)),
+    )
 
 
 def _reduction_view(
@@ -127,12 +128,12 @@ def _all_view(trials: Sequence[TrialRecord], columns: dict[str, int], sections: 
     If there are more than LIMIT, it shows the first few trials of each cell, because the lrs of these are far apart.
     """
     numbers = sorted(trial.number for trial in trials)
-    query, remark = TRIALS, ""
+    query, name = TRIALS, "All trials"
     if len(numbers) > LIMIT:
         first = numbers[LIMIT]
         query = f"{TRIALS} and metrics.trial < {first}" if first > 0 else f"{TRIALS} and {BEST}"
-        remark = f" (first {first} of each cell, of {len(numbers)})"
-    return View("lrscale-all", f"All trials{remark}", query, "metrics.log10_lr", True, {**columns, "metrics.trial": 60}, sections)
+        name = f"First {first} trials of each cell" if first > 0 else "Best trial of each cell"
+    return View("lrscale-all", name, query, "metrics.log10_lr", True, {**columns, "metrics.trial": 60}, sections)
 
 
 def _narrowed(query: str, metric: str, values: Sequence[float], adjective: str) -> tuple[str, str]:
@@ -184,8 +185,16 @@ def cell_points(answer: Answer) -> dict[str, list[Point]]:
 
 
 def study_points(answer: Answer) -> list[Point]:
-    """Returns the curves that the parent run holds: best lr against log10 B, for each family and reduction."""
-    return [point for family in answer.families for point in _best_lr_points(family)]
+    """Returns the curves that the parent run holds: the objective at the best lrs, from the smallest batch size up."""
+    points: list[Point] = []
+    pairs = [(family, reduction) for family in answer.families for reduction in family.reductions()]
+    for place, (family, reduction) in enumerate(pairs):
+        best = [(c.step_examples, c.best) for c in family.cells if c.training.reduction == reduction and c.best and c.fits]
+        for size, estimate in sorted(best, key=lambda pair: pair[0]):
+            step = place * 10**9 + size  # the steps of two curves differ, because they share the metric of the x axis
+            points.append((_curve_key(family, reduction), math.exp(estimate.log_objective), step))
+            points.append((LOG_LR, math.log10(estimate.lr), step))
+    return list(dict.fromkeys(points))
 
 
 def _estimates(cell: CellAnswer) -> list[Point]:
@@ -205,36 +214,14 @@ def _curve_points(family: Family, cell: CellAnswer) -> list[Point]:
     """
     name = _curve_key(family, cell.training.reduction)
     finite = [(math.log10(lr), o) for lr, o, _ in cell.points() if math.isfinite(o) and o > 0]
-    return [point for x, o in finite for point in ((name, o, round(1e6 * x)), ("curve/log10_lr", x, round(1e6 * x)))]
+    return [point for x, o in finite for point in ((name, o, round(1e6 * x)), (LOG_LR, x, round(1e6 * x)))]
 
 
-def _best_lr_points(family: Family) -> list[Point]:
-    """Returns the points of a family's curves: best lr and theory for each reduction, and log10 B. The step is B."""
-    points: list[Point] = []
-    for reduction in family.reductions():
-        lrs: dict[str, Callable[[CellAnswer], float | None]] = {
-            key("best_lr", _in_words(family), reduction): lambda c: c.best.lr if c.best and c.fits else None,
-            key("best_lr", _in_words(family), f"{reduction} theory"): lambda c: c.theory_lr,
-        }
-        for cell in family.cells:
-            if cell.training.reduction == reduction:
-                b = cell.step_examples
-                values = {metric: lr(cell) for metric, lr in lrs.items()}
-                points += [(metric, value, b) for metric, value in values.items() if value is not None]
-                points.append((_sizes_key(family), math.log10(b), b))
-    return list(dict.fromkeys(points))
-
-
-def _in_words(family: Family, *more: str) -> str:
-    """Returns the axis values that a family's cells share, and further words, as one text."""
-    return " ".join([*in_words(family.of), *more])
+def _with_name(family: Family, text: str) -> str:
+    """Returns the name of a metric: a text, with the axis values that the cells of its family share."""
+    return key(" - ".join(filter(None, (text, " ".join(in_words(family.of))))))
 
 
 def _curve_key(family: Family, reduction: str) -> str:
     """Returns the name of the metric that holds objectives against lr, for one reduction of a family."""
-    return key("curve", _in_words(family, reduction))
-
-
-def _sizes_key(family: Family) -> str:
-    """Returns the name of the metric that holds log10 B of a family."""
-    return key("best_lr", _in_words(family), "log10_batch_size")
+    return _with_name(family, f"objective under {reduction}")

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from lrscale.study.answer import Answer
 from lrscale.study.records import Curve
 
+MAIN_FIGURES = ("best_lr", "quantities")
+"""The names of the figures that answer the study's question start with these."""
+
 
 def draw(answer: Answer, loss_curves: Mapping[str, Curve]) -> dict[str, dict[str, bytes]]:
     """Draws all figures of an answer. A family of cells gets figures only if one of its cells has a best lr.
@@ -23,7 +26,7 @@ def draw(answer: Answer, loss_curves: Mapping[str, Curve]) -> dict[str, dict[str
     if answer.measurements:
         from lrscale.report.figures import quantities
 
-        files["quantities"] = curves.figure_files(quantities.quantities(answer))
+        files["quantities"] = curves.figure_files(quantities.quantities(answer), answer.plan.study)
     for i, family in enumerate(answer.families):
         suffix = f"_{i + 1}" if len(answer.families) > 1 else ""
         if not any(cell.best for cell in family.cells):
@@ -36,7 +39,7 @@ def draw(answer: Answer, loss_curves: Mapping[str, Curve]) -> dict[str, dict[str
         if any(max(loss_curves[c.cell.id].steps, default=0) > 0 for c in family.cells if c.cell.id in loss_curves):
             figures["loss_against_examples"] = curves.loss_against_examples(answer, family, loss_curves, loss_name(answer))
         for name, figure in figures.items():
-            files[name + suffix] = curves.figure_files(figure)
+            files[name + suffix] = curves.figure_files(figure, ": ".join(filter(None, (answer.plan.study, family.name))))
     return files
 
 
@@ -45,7 +48,7 @@ def main_figures(answer: Answer) -> dict[str, bytes]:
 
     A study that runs a probe has one figure, that of its quantities.
     """
-    contents = [formats["svg"] for name, formats in draw(answer, {}).items() if name.startswith(("best_lr", "quantities"))]
+    contents = [formats["svg"] for name, formats in draw(answer, {}).items() if name.startswith(MAIN_FIGURES)]
     return {f"figure{f'_{i}' if i > 1 else ''}.svg": content for i, content in enumerate(contents, 1)}
 
 

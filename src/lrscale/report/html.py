@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from lrscale.report.text import CLAIM_COLUMNS, cell_table, claim_remarks, claim_row, slope_rows
+from lrscale.report.text import CLAIM_COLUMNS, SLOPE_COLUMNS, cell_table, claim_remarks, claim_row, column_groups, slope_rows
 from lrscale.spec import is_own
 from lrscale.study.answer import Answer
 from lrscale.study.config import GROUPS
@@ -15,6 +15,8 @@ from lrscale.study.statements import laws
 from lrscale.tasks.named import options_of
 from lrscale.training.schedules import schedule_in_words
 
+TABLE_WIDTH = 80
+"""The largest width of a table in characters, which fits on a page of A4; a wider table is shown in parts."""
 FIGURE_TEXTS = {
     "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction. "
     "Points are measured, bars are 95 % intervals, and lines are theory where it makes a statement.",
@@ -78,13 +80,16 @@ def _rendered(template: str, answer: Answer, figures: Mapping[str, Mapping[str, 
         for name in names
     ]
     columns, rows = cell_table(answer)
+    groups = list(column_groups(columns, rows, TABLE_WIDTH))
+    parts = [([columns[i] for i in group], [[row[i] for i in group] for row in rows]) for group in groups]
     return environment.get_template(template).render(
         study=answer.plan,
         laws=laws(answer),
         remarks=remarks(answer),
         coverage=coverage(answer.cells),
-        columns=columns,
-        cells=rows,
+        parts=parts,
+        cells=len(rows),
+        slope_columns=SLOPE_COLUMNS,
         slopes=slope_rows(answer),
         claim_columns=CLAIM_COLUMNS,
         claims=[claim_row(verdict) for verdict in answer.verdicts],

@@ -103,7 +103,7 @@ class ShownAnswer:
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=WIDTH, force_jupyter=False, highlight=False, markup=False, emoji=False)
         with console.capture() as capture:
-            show(self.answer, console)
+            show(self.answer, console, verbose=True)
         return capture.get().rstrip("\n")
 
     def __repr__(self) -> str:

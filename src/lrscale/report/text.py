@@ -1,8 +1,11 @@
 """The answer of a study as text for a terminal: tables of cells, slopes and claims, and the law in a sentence."""
 
 import math
+import shlex
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,43 +18,116 @@ from lrscale.study.claims import Verdict
 from lrscale.study.families import CellAnswer, Measurement
 from lrscale.study.plan import in_words
 from lrscale.study.remarks import coverage, remarks
-from lrscale.study.statements import SAME_RUNS, digits, in_few, in_words_of, laws, of_same_runs
-from lrscale.study.verdict import CANNOT_TELL, FAILS, Bound, Judgement
+from lrscale.study.statements import SAME_RUNS, TO_ROUNDING, digits, in_few, in_words_of, laws, of_same_runs
+from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound, Judgement
 from lrscale.training.quantity import Quantity
 
+SCREEN_LINES = 52
+"""The largest number of lines of an answer, unless all of it is asked for: with the progress and the paths it has at most 60."""
+FEWEST_ROWS = {"cells": 6, "quantities": 12, "slopes": 4, "claims": 4}
+"""How many rows of each table are shown at least. Tables are cut in this order."""
 
-def show(answer: Answer, console: Console) -> None:
+
+class _Table(NamedTuple):
+    """A table of an answer, and what its rows are called. `left_out` is the number of rows that are not shown."""
+
+    rows_are: str
+    title: str | None
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left_out: int = 0
+
+
+def show(answer: Answer, console: Console, verbose: bool = False) -> None:
     """Prints an answer: the tables of cells, slopes and claims, and then the law in a sentence.
 
     A table of cells that is wider than the console is printed in parts, which all start with the names of the cells.
+
+    Args:
+      answer: the answer of a study.
+      console: where it is printed.
+      verbose: whether all rows are printed. If not, and there would be more than SCREEN_LINES lines, a probe's cells are summed
+        up by quantity, and tables are cut to FEWEST_ROWS at least.
     """
-    plan = answer.plan
-    columns, rows = cell_table(answer)
-    title: str | None = plan.question or plan.study
-    for group in column_groups(columns, rows, console.width):
-        _print_table(console, title, [columns[i] for i in group], [[row[i] for i in group] for row in rows])
-        title = None
-    if answer.families:
-        for line in (f"objective: {plan.objective}", *remarks(answer)):
-            console.print(line, style="dim italic" if console.is_terminal else None)
-    for heading, headers, table_rows in (
-        ("slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),
-        (None, CLAIM_COLUMNS, [claim_row(verdict) for verdict in answer.verdicts]),
-    ):
-        if table_rows:
-            console.print()
-            _print_table(console, heading, headers, table_rows)
+    title = answer.plan.question or answer.plan.study
+    tables = [
+        _Table("cells", title, *cell_table(answer)),
+        _Table("slopes", "slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),
+        _Table("claims", None, CLAIM_COLUMNS, [claim_row(verdict) for verdict in answer.verdicts]),
+    ]
+    sentences = laws(answer)
+    if not verbose:
+        tables, sentences = _cut(console, answer, tables, sentences)
+    _show_all(console, answer, tables, sentences)
+
+
+def _cut(console: Console, answer: Answer, tables: list[_Table], sentences: list[str]) -> tuple[list[_Table], list[str]]:
+    """Returns the tables and the sentences of an answer, cut so that it has SCREEN_LINES lines, where FEWEST_ROWS allow it."""
+
+    def excess() -> int:
+        return _lines(console, partial(_show_all, console, answer, tables, sentences)) - SCREEN_LINES
+
+    count = len(sentences)
+    if (too_many := excess()) > 0 and answer.measurements:
+        tables[0] = _Table("quantities", tables[0].title, QUANTITY_COLUMNS, quantity_rows(answer.measurements))
+        too_many = excess()
+    for i, table in enumerate(tables):
+        if too_many > 0 and len(table.rows) > FEWEST_ROWS[table.rows_are]:
+            lines = _lines(console, partial(_show_table, console, answer, table)) / len(table.rows)
+            kept = max(FEWEST_ROWS[table.rows_are], len(table.rows) - math.ceil((too_many + 1) / lines))
+            rows = sorted(table.rows, key=lambda row: row[-1] == HOLDS)  # claims that do not hold are kept first
+            tables[i] = table._replace(rows=rows[:kept], left_out=len(table.rows) - kept)
+            too_many = excess()
+    kept = len(sentences)
+    while too_many > 0 and kept > 1:
+        kept -= 1
+        sentences = [*sentences[:kept], f"… and {count - kept} more laws"]
+        too_many = excess()
+    return tables, sentences
+
+
+def _show_all(console: Console, answer: Answer, tables: Sequence[_Table], sentences: Sequence[str]) -> None:
+    """Prints the tables of an answer, and then the law in sentences."""
+    for i, table in enumerate(tables):
+        if table.rows or i == 0:
+            if i > 0:
+                console.print()
+            _show_table(console, answer, table)
     for remark in claim_remarks(answer.verdicts):
         console.print(f"- {remark}")
     console.print()
-    for sentence in laws(answer):
+    for sentence in sentences:
         console.print(sentence, style="bold" if console.is_terminal else None)
     if sentence := coverage(answer.cells):
         console.print(sentence)
+    if any(table.left_out or table.rows_are == "quantities" for table in tables):
+        console.print(f"All rows: lrscale report {shlex.quote(answer.plan.study)} --verbose", soft_wrap=True)
+
+
+def _show_table(console: Console, answer: Answer, table: _Table) -> None:
+    """Prints a table, in parts where it is too wide, and how many of its rows are left out; below cells, what holds for all."""
+    title = table.title
+    columns, rows = table.columns, table.rows
+    groups = column_groups(columns, rows, console.width) if table.rows_are == "cells" else [range(len(columns))]
+    for group in groups:
+        _print_table(console, title, [columns[i] for i in group], [[row[i] for i in group] for row in rows])
+        title = None
+    if table.left_out:
+        console.print(f"… and {table.left_out} more {table.rows_are}")
+    if table.rows_are == "cells" and answer.families:
+        for line in (f"objective: {answer.plan.objective}", *remarks(answer)):
+            console.print(line, style="dim italic" if console.is_terminal else None)
+
+
+def _lines(console: Console, print_it: Callable[[], object]) -> int:
+    """Returns how many lines would be printed."""
+    with console.capture() as capture:
+        print_it()
+    return capture.get().count("\n")
 
 
 def _print_table(console: Console, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table. Words are aligned left and numbers right. Names of claims may wrap; other values may not.
+    """Prints a table. Words are aligned left and numbers right. Names of claims and quantities may wrap; other values may not.
 
     Headers wrap only where the table would be wider than the console. The row of a claim that does not hold is bold, and
     red where it fails.
@@ -72,7 +148,7 @@ def _print_table(console: Console, title: str | None, columns: Sequence[str], ro
     for column, width in zip(columns, widths, strict=True):
         wrapped = textwrap.wrap(column, max(width, *map(len, column.split(" ")))) if is_too_wide and column else [column]
         header = "\n".join(wrapped)
-        table.add_column(header, justify="left" if column in LEFT_COLUMNS else "right", no_wrap=column != CLAIM_COLUMNS[0])
+        table.add_column(header, justify="left" if column in LEFT_COLUMNS else "right", no_wrap=column not in WRAPPED)
     for row in rows:
         table.add_row(*row, style=ROW_STYLES.get(row[-1]) if console.is_terminal else None)
     console.print(table)
@@ -121,7 +197,9 @@ GAP = 2
 """Number of spaces between two columns."""
 SLOPE_COLUMNS = ("cells", "batch sizes", "slope", "95 % interval")
 CLAIM_COLUMNS = ("claim", "expected", "measured", "95 % interval", "")
-LEFT_COLUMNS = ("cell", "cells", "batch sizes", "claim", "")
+WRAPPED = ("claim", "quantity")
+"""The columns whose texts may wrap."""
+LEFT_COLUMNS = ("cell", "quantity", "cells", "batch sizes", "claim", "")
 """The columns that are aligned left."""
 ROW_STYLES = {FAILS: "bold red", CANNOT_TELL: "bold"}
 """The style of the rows of claims, by their verdict."""
@@ -173,6 +251,39 @@ def _quantity_texts(quantity: Quantity | None, with_expected: bool) -> list[str]
     return [number(quantity.value) + interval, *([number(quantity.expected)] if with_expected else [])]
 
 
+QUANTITY_COLUMNS = ("quantity", "cells", "measured", "expected", "largest gap")
+"""The columns of the table of quantities; the last one is the largest distance of a measured value from an expected one."""
+
+
+def quantity_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
+    """Returns one row for each quantity of a probe: the range of its values, of those expected, and the largest distance."""
+    by_name: dict[str, list[Quantity]] = {}
+    for m in measurements:
+        by_name.setdefault(m.quantity.name, []).append(m.quantity)
+    rows = []
+    for name, quantities in by_name.items():
+        pairs = [(q.value, q.expected) for q in quantities if q.expected is not None]
+        expected = _range([e for _, e in pairs])
+        rows.append([name, str(len(quantities)), _range([q.value for q in quantities]), expected, _farthest(pairs)])
+    return rows
+
+
+def _range(values: Sequence[float]) -> str:
+    """Returns the smallest and the largest value as text; one number where they are equal in the digits that are shown."""
+    return " to ".join(dict.fromkeys(number(end) for end in (min(values), max(values)))) if values else "-"
+
+
+def _farthest(pairs: Sequence[tuple[float, float]]) -> str:
+    """Returns the largest distance of a value from its expected value: in per cent where no expected value is 0."""
+    if not pairs:
+        return "-"
+    is_relative = all(expected for _, expected in pairs)
+    distance = max(abs(value - expected) / (abs(expected) if is_relative else 1) for value, expected in pairs)
+    if distance < TO_ROUNDING:
+        return "rounding" if distance else "0"
+    return f"{100 * distance:.2g} %" if is_relative else f"{distance:.2g}"
+
+
 def slope_rows(answer: Answer) -> list[list[str]]:
     """Returns the rows of the slopes of log lr* over log B. Each family, reduction and range of batch sizes has a row."""
     rows = []
@@ -196,6 +307,8 @@ def claim_row(verdict: Verdict) -> list[str]:
 
 def _in_columns(interval: Interval, bound: Bound | None = None) -> list[str]:
     """Returns the texts of two columns, a value and its interval, in the digits that its bound or its width justifies."""
+    if interval.high - interval.low < TO_ROUNDING:
+        return [number(interval.value), "to rounding"]
     count = digits(interval, bound)
     value, low, high = (f"{end:z.{count}f}" for end in interval)
     return [value, f"{low} to {high}"]

@@ -13,7 +13,8 @@ from lrscale.files import as_yaml, safe_name, write_whole
 from lrscale.mlflow_ui.publish import show_study
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
 from lrscale.report.csv import as_csv
-from lrscale.report.draw import draw, loss_name
+from lrscale.report.draw import MAIN_FIGURES, draw, loss_name
+from lrscale.report.figures.card import card
 from lrscale.report.html import as_html
 from lrscale.report.json import as_json
 from lrscale.report.text import show
@@ -26,7 +27,7 @@ from lrscale.tracking.store import Store, Undelivered
 from lrscale.training.results import examples_seen
 
 
-def print_report(study: str | None, uri: str, form: str, strict: bool = False) -> None:
+def print_report(study: str | None, uri: str, form: str, strict: bool = False, verbose: bool = False) -> None:
     """Prints the report of a study. The form `text` also refreshes what MLflow's screens show of the study.
 
     Args:
@@ -34,6 +35,7 @@ def print_report(study: str | None, uri: str, form: str, strict: bool = False) -
       uri: the URI of the MLflow store.
       form: `text`, `json` or `html`.
       strict: whether every claim must hold.
+      verbose: whether the text has all rows of all tables.
 
     Raises:
       Refusal: the store does not exist or does not hold the study, or the study's record cannot be used.
@@ -52,7 +54,7 @@ def print_report(study: str | None, uri: str, form: str, strict: bool = False) -
     else:
         console = Console(highlight=False, markup=False, emoji=False)
         console.print(f"study    {record.plan.study}", soft_wrap=True)
-        show(study_answer, console)
+        show(study_answer, console, verbose)
         if store.writable():
             with uninterrupted():
                 images = [path for path in store.files(record.run_id, "figures") if path.endswith(".png")]
@@ -85,7 +87,7 @@ def write_report(store: Store, study: StudyRecord, console: Console) -> None:
         if ratio.slope and ratio_judgement(study_answer.plan, families[0], ratio).verdict != CANNOT_TELL:
             metrics["ratio_slope"] = round(ratio.slope.value, 4)
     with uninterrupted():
-        unstored = store.keep_files(study.run_id, folder, {**metrics, "claims": float(len(verdicts))})
+        unstored = store.keep_files(study.run_id, folder, pictures(figures), {**metrics, "claims": float(len(verdicts))})
         show_study(store, study_answer, trials, [] if unstored else [f"figures/{name}.png" for name in figures])
     _print_paths(console, folder, figures)
     if unstored:
@@ -110,8 +112,6 @@ def write_answer(answer: Answer, console: Console) -> None:
 
 def _write_files(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> Path:
     """Writes the report and the figures to the study's folder, and returns the folder."""
-    from lrscale.report.figures.interactive import page
-
     folder = Path("studies") / safe_name(answer.plan.study)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, files in figures.items():
@@ -122,14 +122,21 @@ def _write_files(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> 
     write_whole(folder / "report.html", as_html(answer, figures))
     write_whole(folder / "cells.csv", as_csv(document["cells"] or document["quantities"]))
     write_whole(folder / "environment.yaml", as_yaml(answer.study.made_by) + "\n")
-    if answer.families:
-        write_whole(folder / "interactive.html", page(answer))
     return folder
+
+
+def pictures(figures: Mapping[str, Mapping[str, bytes]]) -> dict[str, tuple[bytes, bytes]]:
+    """Returns the figures that answer the study's question as MLflow's image charts show them, by the key of the image."""
+    return {
+        name.replace("_", " "): card(files["png"], whole=name.startswith("best_lr"))
+        for name, files in figures.items()
+        if name.startswith(MAIN_FIGURES)
+    }
 
 
 def _print_paths(console: Console, folder: Path, figures: Iterable[str]) -> None:
     """Prints the paths of the main figure and of the HTML report."""
-    main_figure = next((name for name in figures if name.startswith(("best_lr", "quantities"))), None)
+    main_figure = next((name for name in figures if name.startswith(MAIN_FIGURES)), None)
     if main_figure:
         console.print(f"figure   {folder / 'figures' / main_figure}.png", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)

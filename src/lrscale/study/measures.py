@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from lrscale.estimate.best_lr import pooled_slope
-from lrscale.estimate.fits import form_residual
+from lrscale.estimate.fits import form_fit
 from lrscale.estimate.intervals import Interval
 from lrscale.study.families import CellAnswer, Family, Measurement, batch_ranges
 from lrscale.study.plan import Plan
@@ -182,8 +182,8 @@ def _form_residual(measurements: Sequence[Measurement], claim: Mapping[str, Any]
     for m in measurements:
         others = repr(sorted((k, v) for k, v in m.cell.scientific.items() if k != claim["against"]))
         groups.setdefault(others, []).append((float(m.cell.scientific[claim["against"]]), m.quantity.value))
-    residuals = [form_residual(*np.array(pairs).T) for pairs in groups.values()]
-    return _point_interval([residual for residual in residuals if residual is not None], max)
+    fits = [form_fit(*np.array(pairs).T) for pairs in groups.values()]
+    return _point_interval([fit.residual for fit in fits if fit is not None], max)
 
 
 OfFamily = Callable[[Plan, Family, Mapping[str, Any]], Interval | Judgement]

@@ -46,7 +46,7 @@ def laws(answer: Answer) -> list[str]:
     if not checked:
         return ["The study makes no claims; its cells show what was measured."]
     count = f"{in_count([v.verdict for v in checked])}, over {cells} cell{'s' if cells != 1 else ''}"
-    return [". ".join([*(text[0].upper() + text[1:] for text in statements), count]) + "."]
+    return [". ".join([count, *(text[0].upper() + text[1:] for text in statements)]) + "."]
 
 
 def _statement(answer: Answer, claim: Mapping[str, Any], verdict: Verdict) -> str:
@@ -79,7 +79,7 @@ def _against_expected(answer: Answer, claim: Mapping[str, Any]) -> str:
         return ""
     expected, measured = np.log(np.array(pairs)).T
     slope = pooled_slope(expected, measured, [""] * len(pairs))
-    return "" if slope is None else f", measured = expected^{in_digits(slope)}"
+    return "" if slope is None or slope.high - slope.low < TO_ROUNDING else f", measured = expected^{in_digits(slope)}"
 
 
 def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
@@ -185,6 +185,8 @@ def _trade_off_law(family: Family) -> str:
 
 SAME_RUNS = ("exact", "the same runs")
 """What stands for the number and for its interval where all pairs of cells are the same runs: nothing was measured."""
+TO_ROUNDING = 1e-13
+"""A difference below this is a rounding error of float64, of a few hundred operations: its digits say nothing."""
 MOST_DIGITS = 4
 """The largest number of digits after the decimal point; very narrow intervals reach it, and tolerances may pass it."""
 
@@ -204,6 +206,8 @@ def measured_in_words(measure: str, measured: Interval | None, bound: Bound) -> 
       '0.50 [0.25, 0.75]'
       >>> measured_in_words("log_deviation", Interval(0.01, 0.01, 0.01), Bound(at_most=0.1))
       'within 1 %'
+      >>> measured_in_words("log_deviation", Interval(3e-16, 3e-16, 3e-16), Bound(at_most=0.1))
+      'to rounding'
       >>> measured_in_words("ratio_slope", Interval(-1, -1, -1), Bound(-1, 0.02))
       'exact, the same runs'
     """
@@ -222,7 +226,7 @@ def of_same_runs(measure: str, measured: Interval) -> bool:
 
 def in_digits(interval: Interval, bound: Bound | None = None) -> str:
     """Returns a value with its interval in brackets, in the digits of `digits`; a number without an interval has three."""
-    if interval.low == interval.high:
+    if interval.high - interval.low < TO_ROUNDING:
         return f"{interval.value:.3g}"
     count = digits(interval, bound)
     value, low, high = (f"{number:z.{count}f}" for number in interval)
@@ -256,12 +260,18 @@ def digits(interval: Interval, bound: Bound | None = None) -> int:
 
 def _within_per_cent(measured: Interval) -> str:
     """Returns the largest |ln| as a difference in per cent, with its interval if it has one."""
+    if measured.high < TO_ROUNDING:
+        return "to rounding"
     value, low, high = (f"{100 * math.expm1(number):.2g} %" for number in measured)
     return f"within {value}" if measured.low == measured.high else f"within {value} [{low}, {high}]"
 
 
 def _within(measured: Interval) -> str:
     """Returns the largest difference, with its interval if it has one."""
+    if measured.high == 0:
+        return "exactly 0"
+    if measured.high < TO_ROUNDING:
+        return "0 to rounding"
     value, low, high = (f"{number:.2g}" for number in measured)
     return f"within {value}" if measured.low == measured.high else f"within {value} [{low}, {high}]"
 

@@ -11,11 +11,15 @@ from typing import Any
 from lrscale.errors import masked
 from lrscale.provenance import source_tags
 from lrscale.study.config import make_training
-from lrscale.tracking.schema import CONFIG, DIVERGED, NUMBER, OBJECTIVES, QUANTITIES
+from lrscale.tracking.schema import CONFIG, DIVERGED, NUMBER, OBJECTIVES, OUTCOME, QUANTITIES
 from lrscale.training.results import Result
 
 LOSS_CURVES = ("excess_risk", "population_risk", "train_loss")
 """Curves that are recorded step by step. Of the other curves only the last value is recorded. A point costs 0.08 ms."""
+
+
+ENDS = ("valid_loss", "valid_error", "steps_to_target")
+"""The last values that are recorded as metrics. The others are the ends of curves, or stand in the note of the trial."""
 
 
 def trial_entry(
@@ -50,12 +54,13 @@ def trial_entry(
         DIVERGED: json.dumps([int(d) for d in result.diverged]),
         CONFIG: json.dumps(dict(config)),
     }
+    if any(result.diverged):
+        tags[OUTCOME] = result.diverged_in_words
     if result.quantities:
         tags[QUANTITIES] = json.dumps([asdict(quantity) for quantity in result.quantities])
     now = now_ms()
     metrics = [(key, rounded(value), now, 0) for key, value in summary(params, result).items()]
     training = make_training(config)
-    metrics += [] if training.is_script else [("steps", training.steps, now, 0)]
     metrics += [("examples", *at) for at in zip(result.examples, itertools.repeat(now), result.steps, strict=False)]
     metrics += [("trial", int(tags[NUMBER]), now, 0)] if NUMBER in tags else []
     metrics += [("objective_by_seed", o, now, i) for i, o in enumerate(result.objectives) if math.isfinite(o)]
@@ -63,6 +68,7 @@ def trial_entry(
         points = zip(result.steps, result.curves.get(key, ()), strict=False)
         metrics += [(key, value, now, step) for step, value in points if math.isfinite(value)]
     tuned = {key.rpartition(".")[2]: f"{value:.4g}" for key, value in params.items()}
+    tuned |= {} if result.quantities or training.is_script else {"steps": str(training.steps)}
     return entry(experiment, name, tags, started, {**shown, **tuned}, metrics)
 
 
@@ -103,20 +109,20 @@ def entry(
 
 
 def summary(params: Mapping[str, float], result: Result) -> dict[str, float]:
-    """Returns the numbers of a trial that MLflow's table and charts show. All are finite, because MLflow cannot show inf."""
+    """Returns the numbers of a trial that MLflow's table and charts show. All are finite, because MLflow cannot show inf.
+
+    They are few, because the page of a trial has a chart for each.
+    """
     if result.quantities:
         expected = {f"{q.name}.expected": q.expected for q in result.quantities if q.expected is not None}
         return {q.name: q.value for q in result.quantities} | expected
-    start, objective = result.curves.get("train_loss", ()), result.objective
-    worst = math.log10(max(10 * abs(start[0]), 1e-300)) if start else math.inf
+    objective = result.objective
     shown = {f"log10_{key.rpartition('.')[2]}": math.log10(value) for key, value in params.items() if value > 0}
-    shown |= {"diverged": float(sum(result.diverged)), "seeds": float(len(result.objectives))}
+    shown |= {"diverged": float(sum(result.diverged))}
     if math.isfinite(objective):
         shown["objective"] = objective
-        shown["log10_objective"] = min(math.log10(max(objective, 1e-300)), worst)
-    elif start:
-        shown["log10_objective"] = worst
-    return shown | {f"final/{name}": value for name, value in result.ends.items()}
+        shown |= {"log10_objective": math.log10(objective)} if objective > 0 else {}
+    return shown | {f"final/{name}": value for name, value in result.ends.items() if name in ENDS}
 
 
 def rounded(value: float) -> float:

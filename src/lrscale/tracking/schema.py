@@ -1,5 +1,7 @@
 """Lists every name under which records stand in MLflow: tags, parameters and artifacts, and the tags that MLflow itself reads."""
 
+from uuid import NAMESPACE_OID, uuid5
+
 KIND = "lrscale.kind"
 """Tag of a run: its kind, which is `study`, `trial`, `crash`, `single` or `audit`; `sweep` or `job` where a training script
 trains."""
@@ -37,6 +39,8 @@ OBJECTIVES = "lrscale.objectives"
 """Tag of a trial: the objective of each seed, exact, as JSON."""
 DIVERGED = "lrscale.diverged"
 """Tag of a trial: 1 for each seed that diverged and 0 for each other seed, as JSON."""
+OUTCOME = "lrscale.outcome"
+"""Tag of a trial with a run that diverged: how many did. It is a column of the views."""
 QUANTITIES = "lrscale.quantities"
 """Tag of a probe's trial: the measured quantities, as JSON."""
 CONFIG = "lrscale.config"
@@ -65,13 +69,31 @@ ASKED = "lrscale.asked"
 """Tag of an experiment: a random word. A server that returns it serves this store and no other."""
 
 PARENT, COLOUR, NOTE = "mlflow.parentRunId", "mlflow.runColor", "mlflow.note.content"
+HAS_IMAGES = "mlflow.loggedImages"
 """Tags that MLflow's screens read."""
+IMAGES = "images"
+"""The folder of a run's artifacts in which MLflow's image charts look for images."""
+
+
+def image_files(key: str) -> tuple[str, str]:
+    """Returns the names of the two files of an image in MLflow's folder of images: the image, and the one that charts show."""
+    name = f"{key}+step+0+timestamp+0+{uuid5(NAMESPACE_OID, key)}"
+    return f"{name}.png", f"{name}+compressed.webp"
+
+
+def image_key(path: str) -> str:
+    """Returns the key of an image, by the path of one of its files among the artifacts of a run."""
+    return path.rpartition("/")[2].partition("+")[0]
+
+
 SAVED_VIEW = "mlflow.sharedViewState."
 """The tags of an experiment that hold a saved view have names that start with this."""
 
 STUDY_PARAMETERS = ("cells", "n_trials", "sampler", "objective")
 """Parameters of a study's run."""
 ALWAYS_SHOWN = ("reduction", "batch_size")
-"""Parameters of every trial's run. The study's axes and the tuned hyperparameters are shown besides these."""
+NAMED_GROUPS = ("task", "optimizer")
+"""Parameters of every trial's run: these keys of its config, and the names of these groups. A study's run has the values of all
+its cells. The study's axes and the tuned hyperparameters are shown besides these."""
 STUDY_FILE = "study.json"
 """The artifact of a study's run that holds its document."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
@@ -35,9 +36,12 @@ from lrscale.tracking.schema import (
     CELL,
     COLOUR,
     EXECUTED,
+    HAS_IMAGES,
     HOLDER,
+    IMAGES,
     IN_SUMMARY,
     KIND,
+    NAMED_GROUPS,
     NOTE,
     NUMBER,
     PARAMS,
@@ -48,6 +52,7 @@ from lrscale.tracking.schema import (
     SECONDS,
     STUDY_FILE,
     STUDY_PARAMETERS,
+    image_files,
 )
 from lrscale.tracking.trial_note import trial_note
 from lrscale.tracking.writer import Lost, Writer
@@ -214,8 +219,10 @@ class Store(Reader):
             tags = {KIND: "study", PLAN: plan.id, EXECUTED: now, HOLDER: holder(), **source_tags()}
             run_id = str(self.client.create_run(experiment, tags=tags, run_name=f"study {plan.study}").info.run_id)
         values = (len(plan.cells), plan.n_trials, plan.sampler["name"], plan.objective)
-        params = [Param(name, str(value)) for name, value in zip(STUDY_PARAMETERS, values, strict=True)]
-        self.client.log_batch(run_id, params=params)
+        shown = {name: str(value) for name, value in zip(STUDY_PARAMETERS, values, strict=True)}
+        of_cells = [filtered_by(cell.config) for cell in plan.cells]
+        shown |= {key: _in_few(str(cell[key]) for cell in of_cells) for key in of_cells[0]}
+        self.client.log_batch(run_id, params=[Param(*pair) for pair in shown.items()])
         first_start(lambda: self.client.log_inputs(run_id, datasets(plan)))
         self.client.log_dict(run_id, document(study), STUDY_FILE)
         run = self.client.get_run(run_id)
@@ -276,7 +283,7 @@ class Store(Reader):
         }
         if same_as:
             tags[SAME_RUN] = same_as
-        always = {key: cell.config[key] for key in ALWAYS_SHOWN} | own_data(cell.config) | own_schedule(cell.config)
+        always = filtered_by(cell.config) | own_data(cell.config) | own_schedule(cell.config)
         scientific = {key: str(value) for key, value in {**always, **cell.scientific}.items()}
         name = trial_label(cell.label, params)
         config = with_values(cell.config, params)
@@ -321,12 +328,15 @@ class Store(Reader):
         """Returns whether the store can be written. A server is assumed to be writable."""
         return self.file is None or (os.access(self.file, os.W_OK) and can_write(self.file.parent))
 
-    def keep_files(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> str:
-        """Stores the files of a folder, and some metrics, with a study's run.
+    def keep_files(
+        self, run_id: str, folder: Path, images: Mapping[str, tuple[bytes, bytes]], metrics: Mapping[str, float]
+    ) -> str:
+        """Stores the files of a folder, images for MLflow's image charts, and some metrics, with a study's run.
 
         Args:
           run_id: the id of the run.
           folder: the folder; all its files are stored as artifacts.
+          images: the PNG and the WebP of each image, by its key.
           metrics: numbers by the name of the metric.
 
         Returns:
@@ -335,6 +345,12 @@ class Store(Reader):
         why = ""
         try:
             self.client.log_artifacts(run_id, str(folder))
+            with TemporaryDirectory() as temporary:
+                for key, contents in images.items():
+                    for name, content in zip(image_files(key), contents, strict=True):
+                        (Path(temporary) / name).write_bytes(content)
+                self.client.log_artifacts(run_id, temporary, IMAGES)
+            self.tag_run(run_id, {HAS_IMAGES: "True"} if images else {})
         except Unstored as error:
             why = str(error)
         now = int(time.time() * 1000)
@@ -371,3 +387,13 @@ class Store(Reader):
         """Sets tags of an experiment, by its id."""
         for key, value in tags.items():
             self.client.set_experiment_tag(experiment, key, value)
+
+
+def filtered_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters by which users look for runs: task, optimizer, reduction and batch size."""
+    return {group: config[group]["name"] for group in NAMED_GROUPS} | {key: config[key] for key in ALWAYS_SHOWN}
+
+
+def _in_few(values: Iterable[str]) -> str:
+    """Returns different values as one text, in which LIKE finds each; cut where it is longer than MLflow accepts."""
+    return ", ".join(dict.fromkeys(values))[:500]

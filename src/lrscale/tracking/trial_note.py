@@ -1,6 +1,7 @@
 """Writes the note of a trial, which MLflow shows as markdown: its outcome, the way it was made, and its config."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 
@@ -8,7 +9,7 @@ from lrscale.errors import masked_url
 from lrscale.files import as_yaml
 from lrscale.study.plan import Cell, Plan, trial_label, with_values
 from lrscale.study.twins import LR_KEY
-from lrscale.training.results import Result
+from lrscale.training.results import CAP, Result
 
 DASHBOARD = "http://127.0.0.1:8080/dashboard/"
 """The address at which `lrscale ui --optuna` serves optuna-dashboard, unless another program uses that port."""
@@ -29,11 +30,18 @@ def trial_note(
       device: the device that trained it; the note says it where it is not the CPU.
     """
     outcome = f"objective {result.objective:.4g}" if math.isfinite(result.objective) else "objective infinite"
-    seeds = f"{sum(result.diverged)} of {len(result.diverged)} seeds diverged"
+    outcome = ", ".join([f"**diverged**, {outcome}" if any(result.diverged) else outcome, result.diverged_in_words])
     overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **_own(cell, params)}.items())]
     exact = [*(f"{key}={float(value)!r}" for key, value in params.items()), f"objective={result.objective!r}"]
     lines = [
-        f"{escape_markdown(trial_label(cell.label, params))}: {outcome}, {seeds}",
+        f"{escape_markdown(trial_label(cell.label, params))}: {outcome}",
+        f"Its curves, which are means over seeds, end at step {result.steps[-1]}: after it the loss of a seed is above {CAP:g} "
+        "times its first value, or not finite."
+        if any(result.diverged) and not plan.is_script and result.steps[-1] < cell.training.steps
+        else "",
+        f"At the end: {', '.join(f'{escape_markdown(name)} {value:.4g}' for name, value in result.ends.items())}."
+        if result.ends
+        else "",
         f"The same run as `{same_as}`: trained once, recorded for both." if same_as else "",
         f"Trained on {escape_markdown(device)}." if device != "cpu" else "",
         f"Exact values: `{' '.join(exact)}`",
@@ -53,10 +61,14 @@ def _own(cell: Cell, params: Mapping[str, float]) -> dict[str, float]:
 
 
 def escape_markdown(text: str) -> str:
-    """Returns a text in which every character that markdown would interpret is escaped.
+    """Returns a text that markdown shows as it is, and that can be read where no markdown is interpreted.
+
+    MLflow's list of experiments shows the first line of a note without interpreting it. So an asterisk becomes another
+    asterisk, and of the other characters only those get a backslash that markdown would interpret where they stand.
 
     Example:
-      >>> print(escape_markdown("lr_sum* = c^-1"))
-      lr\\_sum\\* = c^-1
+      >>> print(escape_markdown("lr_sum* = c^-1 [-1.02, -0.98], _b_ <i>"))
+      lr_sum∗ = c^-1 [-1.02, -0.98], \\_b\\_ \\<i>
     """
-    return "".join("\\" + c if c in "\\`*_[]<>#" else c for c in text)
+    text = text.replace("*", "\N{ASTERISK OPERATOR}")
+    return re.sub(r"[\\`]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|^#|\](?=[(\[:])", r"\\\g<0>", text)

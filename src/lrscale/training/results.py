@@ -38,6 +38,16 @@ class Result:
         """The mean objective over seeds; inf where the objective of a seed is inf."""
         return mean_objective(self.objectives)
 
+    @property
+    def diverged_in_words(self) -> str:
+        """How many seeds diverged, in words.
+
+        Example:
+          >>> Result((1.0, float("inf")), (False, True), (0, 1), (0, 4), {}, {}).diverged_in_words
+          '1 of 2 seeds diverged'
+        """
+        return f"{sum(self.diverged)} of {len(self.diverged)} seeds diverged"
+
 
 def probe_result(quantities: Sequence[Quantity]) -> Result:
     """Returns the result of a probe that measured these quantities."""

@@ -1,1 +1,1 @@
-"""The figures of an answer. Only this folder imports matplotlib and plotly."""
+"""The figures of an answer. Only this folder imports matplotlib."""

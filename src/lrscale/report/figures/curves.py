@@ -39,10 +39,16 @@ STYLE: dict[Any, Any] = {
 """The matplotlib style of all figures."""
 LEAST_LOSS_SHOWN = 1e-12
 """The smallest loss that is shown, as a fraction of the largest."""
-MOST_LETTERS = 36
-"""The largest number of letters of a family's name in a title. A longer name would leave no room for the axes."""
+MOST_WITH_FIVES = 200
+"""An axis whose end is below this many times its start has ticks at 2 and 5 too; a longer one has two powers of ten at least."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+"""The superscript of each character of an exponent."""
 OFFSET_OCTAVES = 0.14
 """The distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
+MOST_LETTERS = 90
+"""The largest number of letters of a name at the top of a figure."""
+OF_TURN_OVER = ("b_c", "form_residual")
+"""The measures of claims that speak of the fit lr_sum* = eta_max/(B + B_c), which is drawn then."""
 OBJECTIVE_NAMES = {
     "excess_risk": "excess of the training loss over its minimum",
     "population_risk": "excess of the population risk over its minimum",
@@ -68,24 +74,29 @@ def panels(count: int, width: float = 4.4, height: float = 4.0) -> tuple[Figure,
         return figure, figure.subplots(1, across, sharey=True, squeeze=False).flatten().tolist()
 
 
-def _set_log_ticks(axis: Axis) -> None:
-    """Sets ticks at powers of ten; on a short axis also at 2 and 5 times powers of ten.
+def set_log_ticks(axis: Axis) -> None:
+    """Sets ticks at powers of ten on a log axis; on a short axis also at 2 and 5 times powers of ten.
 
     There are no minor ticks, because they take longer to draw than the curves.
     """
     low, high = axis.get_view_interval()
-    if low > 0 and high < 50 * low:
+    if low > 0 and high < MOST_WITH_FIVES * low:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     else:
         axis.set_major_locator(LogLocator(numticks=9))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: power_of_ten(v)))
     axis.set_minor_locator(NullLocator())
 
 
-def _title_end(family: Family) -> str:
-    """Returns the end of a title: the family's name, cut to MOST_LETTERS; empty where the study has only one family."""
-    name = family.name if len(family.name) <= MOST_LETTERS else family.name[: MOST_LETTERS - 1] + "…"
-    return f", {name}" if name else ""
+def power_of_ten(value: float) -> str:
+    """Returns a power of ten as plain text: a formula takes matplotlib longer to set than all curves to draw.
+
+    Example:
+      >>> power_of_ten(0.001), power_of_ten(1.0)
+      ('10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE}', '10\N{SUPERSCRIPT ZERO}')
+    """
+    return f"10{f'{math.log10(value):.0f}'.translate(SUPERSCRIPTS)}"
 
 
 def _set_batch_size_ticks(axes: Axes, sizes: list[int]) -> None:
@@ -116,11 +127,11 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
             cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.training.batch_size)
             for cell in cells:
                 _draw_objective(axes, cell, palette[cell.training.batch_size], top)
-            axes.set(xscale="log", yscale="log", title=f"{reduction}{_title_end(family)}", xlabel="learning rate")
+            axes.set(xscale="log", yscale="log", title=reduction, xlabel="learning rate")
             if finite:
                 axes.set_ylim(min(finite) * 0.5, top * 2)
-            _set_log_ticks(axes.xaxis)
-            _set_log_ticks(axes.yaxis)
+            set_log_ticks(axes.xaxis)
+            set_log_ticks(axes.yaxis)
         all_axes[0].set_ylabel(OBJECTIVE_NAMES.get(answer.plan.objective, answer.plan.objective))
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
         handles += [
@@ -190,11 +201,16 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
                     above = [interval.high - interval.value for interval in intervals]
                     axes.errorbar(sizes, lrs, [below, above], fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
         turn = family.turn_over
+        if turn is not None and any(claim["measure"] in OF_TURN_OVER for claim in answer.plan.claims):
+            sizes_of_sum = [c.step_examples for c in family.by_reduction("sum")]
+            fine = np.geomspace(min(sizes_of_sum), max(sizes_of_sum), 100)
+            label = "sum, fit of\nη_max/(B + B_c)"
+            axes.plot(fine, turn.eta_max.value / (fine + turn.b_c.value), "--", color="#8a3b00", lw=1.6, label=label)
         if turn is not None and family.homogeneity == 1 and turn_over_judgement(family).verdict == HOLDS:
             axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"half of the level,\nB = {turn.b_c.value:.0f}")
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
-        _set_log_ticks(axes.yaxis)
+        set_log_ticks(axes.yaxis)
         ratio = next((r for r in family.ratios if (r.of, r.over) == ("sum", "mean")), None)
         law = r"$\mathbf{lr^*_{sum}\,/\,lr^*_{mean}}$"
         if ratio is not None and (r := ratio.slope) and ratio_judgement(answer.plan, family, ratio).verdict != CANNOT_TELL:
@@ -206,7 +222,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
             law += f": {CANNOT_TELL}"
         else:
             law = f"lr* under {', '.join(reductions)}"
-        axes.set_title(f"{law}{_title_end(family)}", loc="left")  # a long title may extend over the legend
+        axes.set_title(law, loc="left")  # a long title may extend over the legend
         if axes.has_data():
             axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
@@ -225,13 +241,13 @@ def steps_against_batch_size(family: Family) -> Figure:
         figure, (axes,) = panels(1, width=6.4, height=4.3)
         fine = np.geomspace(min(sizes), max(sizes), 200)
         verdict = trade_off_judgement(family).verdict
-        if verdict != FAILS:
-            values = fit.s_min.value * (1 + fit.b_crit.value / fine)
-            axes.plot(fine, values, color="#0072b2", lw=1.4, label="fit of the trade-off")
-        axes.plot(fine, fit.e_min.value / fine, "--", color="#777", lw=1, label=r"perfect scaling, $E_\mathrm{min}/B$")
-        axes.axhline(fit.s_min.value, color="#777", lw=1, ls="-.", label=r"fewest steps, $S_\mathrm{min}$")
+        values = fit.s_min.value * (1 + fit.b_crit.value / fine)
+        label = f"fit of the trade-off{' (fails)' if verdict == FAILS else ''}"
+        axes.plot(fine, values, color="#0072b2", lw=1.4, label=label)
+        axes.plot(fine, fit.e_min.value / fine, "--", color="#777", lw=1, label="perfect scaling, E_min/B")
+        axes.axhline(fit.s_min.value, color="#777", lw=1, ls="-.", label="fewest steps, S_min")
         if verdict == HOLDS:
-            axes.axvline(fit.b_crit.value, color="#777", lw=1, ls=":", label=rf"$B_\mathrm{{crit}}$ = {fit.b_crit.value:.3g}")
+            axes.axvline(fit.b_crit.value, color="#777", lw=1, ls=":", label=f"B_crit = {fit.b_crit.value:.3g}")
         means, ends = seed_means(np.array(steps))
         axes.errorbar(sizes, means, np.abs(ends - means), fmt="o", color="#0072b2", ms=6, capsize=3, label="measured")
         _set_batch_size_ticks(axes, sorted(sizes))
@@ -262,12 +278,12 @@ def loss_against_examples(answer: Answer, family: Family, loss_curves: Mapping[s
                 curve = loss_curves.get(cell.cell.id)
                 if cell.training.reduction == reduction and curve is not None:
                     axes.plot(*zip(*_points_until_end(curve), strict=True), color=palette[cell.training.batch_size], lw=1.5)
-            axes.set(xscale="log", yscale="log", title=f"{reduction}{_title_end(family)}", xlabel="examples seen")
+            axes.set(xscale="log", yscale="log", title=reduction, xlabel="examples seen")
             least, most = axes.get_ylim()
             # below its target, a loss may fall to rounding errors
             axes.set_ylim(bottom=max(least, most * LEAST_LOSS_SHOWN))
-            _set_log_ticks(axes.xaxis)
-            _set_log_ticks(axes.yaxis)
+            set_log_ticks(axes.xaxis)
+            set_log_ticks(axes.yaxis)
         all_axes[0].set_ylabel(f"{OBJECTIVE_NAMES.get(name, name)}\nat the best lr tried")
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], label=f"B = {b}") for b in palette]
         figure.legend(handles=handles, loc="outside right upper")
@@ -285,14 +301,21 @@ def _points_until_end(curve: Curve) -> list[tuple[int, float]]:
     return points
 
 
-def figure_files(figure: Figure) -> dict[str, bytes]:
-    """Returns a figure as PNG and SVG, by format. The same figure gives the same bytes."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # keeps the layout computed above; to compute it again takes as long as to draw
+def figure_files(figure: Figure, name: str = "") -> dict[str, bytes]:
+    """Returns a figure as PNG and SVG, by format. Equal figures give equal bytes, each drawn once.
+
+    Args:
+      figure: the figure.
+      name: the name of the study, and of the family of cells, which are written at the top; empty for none.
+    """
     content = {}
-    for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
+        if name:
+            shown = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+            figure.suptitle(shown, x=0.01, ha="left", fontsize=9.5, color="#555")
+        for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            buffer = io.BytesIO()
             figure.savefig(buffer, format=form, dpi=130, metadata=metadata)
-        content[form] = buffer.getvalue()
+            figure.set_layout_engine(None)  # keeps the layout of the PNG; to compute it again takes as long as to draw
+            content[form] = buffer.getvalue()
     return content

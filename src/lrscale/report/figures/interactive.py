@@ -14,6 +14,9 @@ from lrscale.report.figures.palette import colours, reduction_look
 from lrscale.study.answer import Answer
 from lrscale.study.families import CellAnswer, Family
 
+LIBRARY = "plotly-basic.min.js"
+"""The part of plotly.js 3.7.0 that draws lines and points: the npm package plotly.js-basic-dist-min, as it is, under the MIT
+license. The whole library is four times as large."""
 PLOTLY_CONFIG = {"displayModeBar": False, "responsive": True}
 """Options of plotly.js: no toolbar, and a width that follows the page."""
 AXIS: dict[str, Any] = {
@@ -159,19 +162,8 @@ def _best(family: Family, reduction: str, panel: int) -> list[dict[str, Any]]:
 
 def fragment(answer: Answer) -> str:
     """Returns the figure as a part of an HTML page. It contains plotly.js."""
-    import plotly
-
     data, layout = figure(answer)
-    library = (files(plotly) / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    library = (files("lrscale.report") / LIBRARY).read_text(encoding="utf-8")
     arguments = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, PLOTLY_CONFIG))
     call = f'<script>Plotly.newPlot("lrscale-figure", {arguments});</script>'
     return f'<div id="lrscale-figure"></div>\n<script>{library}</script>\n{call}'
-
-
-def page(answer: Answer) -> str:
-    """Returns the figure as an HTML page of its own."""
-    title = "".join(c for c in ": ".join(filter(None, (answer.plan.study, answer.plan.question))) if c not in "<>&")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
-        f"<body>\n<main>{fragment(answer)}</main>\n</body>\n</html>\n"
-    )

@@ -1,25 +1,34 @@
 """Draws the figure of a probe: each quantity against an axis of the study, measured as points and expected as lines."""
 
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from lrscale.report.figures.curves import STYLE
+from lrscale.estimate.fits import form_fit
+from lrscale.report.figures.curves import STYLE, power_of_ten, set_log_ticks
 from lrscale.report.figures.layout import MOST_LINES, Layout, Line, Panel, layout, values, words
 from lrscale.report.figures.palette import shades
 from lrscale.rules import is_number
 from lrscale.study.answer import Answer
 from lrscale.study.families import Measurement
 
-ACROSS, PANEL_WIDTH, PANEL_HEIGHT = 3, 3.5, 3.1
+ACROSS, PANEL_WIDTH, PANEL_HEIGHT = 3, 3.1, 2.9
 """Largest number of panels in a row, and the size of a panel in inches. With these sizes the letters are readable on a page
 that is 850 pixels wide."""
+LABEL_SIZE = 9.5
+"""The size of the titles of axes, in points."""
+LEAST_WIDTH, LEGEND_COLUMNS = 6.4, 5
+"""Width of a narrow figure in inches, and the largest number of columns of the legend, which is below the panels."""
+ROUNDING_ERROR = 1e-16
+"""The size of a rounding error: the axis of values that are all 0 shows so much."""
 INK = "#444"
 """Colour of lines and points that belong to no value of an axis."""
 MARKS = (("o", 5.0, True), ("s", 8.0, False), ("^", 11.0, False), ("D", 13.0, False))
@@ -37,9 +46,9 @@ TITLES = {
     "p_first_50": "p of 50 updates together",
     "ln loss ratio": "ln(final loss, mean / sum)",
     "nominal difference": "relative difference, sum/B from sum",
-    "ln lr ratio": "ln(best lr, mean / (B x sum))",
+    "ln lr ratio": "ln(best lr, mean/(B x sum))",
 }
-"""Titles of panels, by quantity. A quantity that is not listed has its name as title."""
+"""Titles of the axes that show quantities, by quantity. A quantity that is not listed has its name as title."""
 X_TITLES = {
     "batch_size": "batch size B (examples per step)",
     "probe.fraction": "fraction of training done",
@@ -60,7 +69,7 @@ def quantities(answer: Answer) -> Figure:
     with matplotlib.rc_context(STYLE):
         if plan.most_lines > MOST_LINES or all(panel.axis is None for panel in plan.panels):
             return _as_rows(measurements)
-        return _as_lines(plan)
+        return _as_lines(plan, {c["quantity"] for c in answer.plan.claims if c["measure"] == "form_residual"})
 
 
 def _empty_panels(positions: Sequence[tuple[int, int]], height: float, share_y: bool) -> tuple[Figure, list[Axes]]:
@@ -72,7 +81,7 @@ def _empty_panels(positions: Sequence[tuple[int, int]], height: float, share_y: 
       share_y: whether the panels share their y axis.
     """
     down, across = (max(indices) + 1 for indices in zip(*positions, strict=True))
-    figure = Figure(figsize=(across * PANEL_WIDTH + 1.4, down * height), layout="constrained")
+    figure = Figure(figsize=(max(LEAST_WIDTH, across * PANEL_WIDTH), down * height + 0.5), layout="constrained")
     grid = figure.subplots(down, across, sharey=share_y, squeeze=False)
     for unused in {(row, column) for row in range(down) for column in range(across)} - set(positions):
         grid[unused].remove()
@@ -94,25 +103,39 @@ def _positions(names: Sequence[str], new_rows: bool) -> list[tuple[int, int]]:
     return positions
 
 
-def _as_lines(plan: Layout) -> Figure:
-    """Returns the figure in which quantities are drawn along an x axis of the study."""
+def _as_lines(plan: Layout, fitted: Collection[str]) -> Figure:
+    """Returns the figure in which quantities are drawn along an x axis of the study.
+
+    Args:
+      plan: the layout of the figure.
+      fitted: the quantities whose fits of v_max/(1 + B_c/B) are drawn, because a claim speaks of them.
+    """
     names = [panel.quantity for panel in plan.panels]
     figure, all_axes = _empty_panels(_positions(names, new_rows=len(set(names)) < len(names)), PANEL_HEIGHT, share_y=False)
     paint = shades(plan.colours)
     by_name = {name: [m for panel in plan.panels if panel.quantity == name for m in panel.measurements] for name in names}
     for axes, panel in zip(all_axes, plan.panels, strict=True):
         _draw_lines(axes, panel, paint, plan.marks)
+        if panel.quantity in fitted:
+            _draw_fits(axes, panel, paint)
         _set_scale(axes, by_name[panel.quantity], "y")
         if panel.part is not None:
             _set_limits(axes, by_name[panel.quantity])
-        title = TITLES.get(panel.quantity, panel.quantity)
-        axes.set_title(title if panel.part is None else f"{title}\n{panel.part}", fontsize=10.5)
+        axes.set_ylabel(_title(panel.quantity), fontsize=LABEL_SIZE)
+        axes.set_title("" if panel.part is None else str(panel.part), fontsize=10.5)
     handles = [Line2D([], [], color=paint[v], lw=3, label=words(plan.colour or "", v)) for v in plan.colours]
     if len(plan.marks) > 1:
         labels = [", ".join(words(*pair) for pair in zip(plan.mark, marks, strict=True)) for marks in plan.marks]
         handles += [Line2D([], [], color=INK, ls="", label=label, **_mark(i, INK)) for i, label in enumerate(labels)]
+    if fitted:
+        handles.append(Line2D([], [], color=INK, ls="--", lw=1.1, label="fit of the claim"))
     _add_legend(figure, handles, plan.panels[0].measurements, "-")
     return figure
+
+
+def _title(quantity: str) -> str:
+    """Returns the title of an axis that shows a quantity, in lines that a panel has room for."""
+    return textwrap.fill(TITLES.get(quantity, quantity), 28)
 
 
 def _mark(index: int, colour: str) -> dict[str, Any]:
@@ -135,7 +158,7 @@ def _add_legend(figure: Figure, handles: list[Line2D], measurements: Sequence[Me
     if any(m.quantity.expected is not None for m in measurements):
         marker, ls = (None, "-") if theory == "-" else ("|", "")
         handles.append(Line2D([], [], color=INK, label="expected", ls=ls, marker=marker, lw=1.3, ms=12, mew=2))
-    figure.legend(handles=handles, loc="outside right upper", fontsize=9.5)
+    figure.legend(handles=handles, loc="outside lower center", ncol=min(LEGEND_COLUMNS, len(handles)))
 
 
 def _draw_lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Sequence[tuple[Any, ...]]) -> None:
@@ -158,10 +181,20 @@ def _draw_lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Seque
         if theory:
             axes.plot(*zip(*theory, strict=True), "-", color=colour, lw=1.3, alpha=0.6)
     if panel.axis is not None:
-        axes.set_xlabel(X_TITLES.get(panel.axis, panel.axis.rpartition(".")[2]))
+        axes.set_xlabel(X_TITLES.get(panel.axis, panel.axis.rpartition(".")[2]), fontsize=LABEL_SIZE)
         _set_x_ticks(axes, sorted({x for line in panel.lines for x in _x_values(panel, line)}))
     else:
         axes.set_xticks([])
+
+
+def _draw_fits(axes: Axes, panel: Panel, paint: Mapping[Any, str]) -> None:
+    """Draws the fit of v = v_max/(1 + B_c/B) through each line of a panel that has three batch sizes B."""
+    for line in panel.lines:
+        xs = np.array(_x_values(panel, line))
+        fit = form_fit(xs, np.array([m.quantity.value for m in line.measurements]))
+        if fit is not None:
+            fine = np.geomspace(xs.min(), xs.max(), 100)
+            axes.plot(fine, fit.v_max / (1 + fit.b_c / fine), "--", color=paint.get(line.colour, INK), lw=1.1)
 
 
 def _x_values(panel: Panel, line: Line) -> list[float]:
@@ -187,7 +220,7 @@ def _set_scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> N
     """Sets a log scale where no value is negative and the positive values spread over more than a factor of 20.
 
     If some of these values are 0, the scale is symmetric logarithmic, which shows 0 too; it stays linear if an expected
-    value is not 0. If all values are 0, the only tick is at 0. In all other cases the scale stays linear.
+    value is not 0. If all values are 0, the ticks are at 0 and at rounding errors. In all other cases the scale stays linear.
 
     Args:
       axes: the axes of a panel.
@@ -198,21 +231,24 @@ def _set_scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> N
     positive = [v for v in numbers if v > 0]
     set_scale, axis = getattr(axes, f"set_{which}scale"), getattr(axes, f"{which}axis")
     if not positive or min(numbers) < 0 or max(positive) <= 20 * min(positive):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4g}"))
         if max(map(abs, numbers)) == 0:
-            getattr(axes, f"set_{which}lim")(-1, 1)
-            getattr(axes, f"set_{which}ticks")([0])
+            getattr(axes, f"set_{which}lim")(-2 * ROUNDING_ERROR, 2 * ROUNDING_ERROR)
+            axis.set_ticks([-ROUNDING_ERROR, 0, ROUNDING_ERROR])
         return
     if min(numbers) > 0:
         set_scale("log")
-        axis.set_minor_formatter(NullFormatter())
+        set_log_ticks(axis)
         return
     if any(q.expected for _, q in measurements):
         return
     least, most = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     set_scale("symlog", linthresh=10.0**least, linscale=1.2)
     step = max(1, math.ceil((most - least) / 4))
-    axis.set_ticks([0.0, *(10.0**k for k in range(least, most + 1, step))])
-    axis.set_major_formatter(FuncFormatter(lambda v, _: "0" if v == 0 else f"$10^{{{math.log10(v):.0f}}}$"))
+    first = most - step * ((most - least - 1) // step)  # the lowest decade is next to 0, where its label would lie on that of 0
+    axis.set_ticks([0.0, *(10.0**k for k in range(first, most + 1, step))])
+    axis.set_major_formatter(FuncFormatter(lambda v, _: "0" if v == 0 else power_of_ten(v)))
     axis.set_minor_locator(NullLocator())
     getattr(axes, f"set_{which}lim")(-(10.0**least) / 2, 1.6 * 10.0**most)
 
@@ -223,6 +259,7 @@ def _set_limits(axes: Axes, measurements: Sequence[Measurement]) -> None:
     least, most = min(ends), max(ends)
     if axes.get_yscale() == "log":
         axes.set_ylim(least / 1.3, most * 1.3)
+        set_log_ticks(axes.yaxis)
     else:
         axes.set_ylim(least - 0.06 * (most - least), most + 0.06 * (most - least))
 
@@ -254,7 +291,7 @@ def _as_rows(measurements: Sequence[Measurement]) -> Figure:
             offset = 0.7 * ((i + 0.5) / len(colour_values) - 0.5)
             ys = [rows.index(_row_label(m, differing, colour_axis)) + offset for m in of_colour]
             _draw_row_points(axes, of_colour, ys, paint[value])
-        axes.set_title(TITLES.get(name, name), fontsize=10.5)
+        axes.set_xlabel(_title(name), fontsize=LABEL_SIZE)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _set_scale(axes, of_quantity, "x")
@@ -263,6 +300,8 @@ def _as_rows(measurements: Sequence[Measurement]) -> Figure:
         for value in colour_values
         if colour_axis
     ]
+    for axes in all_axes[::ACROSS]:
+        axes.set_ylabel(", ".join(axis.rpartition(".")[2] for axis in differing if axis != colour_axis))
     _add_legend(figure, handles, measurements, "|")
     return figure
 
