@@ -3,9 +3,11 @@
 The operating system releases a lock when its process ends.
 """
 
+import glob
 import hashlib
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -104,6 +106,21 @@ def first_start(call: Callable[[], _T]) -> _T:
                 raise
             time.sleep(pause)
     return call()
+
+
+def temporary_name(prefix: str) -> str:
+    """Returns the start of a temporary file's name that tells its process: `remove_leftovers` finds the file after a kill."""
+    return f"{prefix}{this_machine()}-{os.getpid()}-"
+
+
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Removes from a folder what killed processes of this machine have left there under a `temporary_name`."""
+    for path in folder.glob(f"{glob.escape(prefix)}{this_machine()}-*"):
+        pid = path.name.removeprefix(f"{prefix}{this_machine()}-").partition("-")[0]
+        if not pid.isdecimal() or birth(int(pid)) is not None:
+            continue
+        with suppress(OSError):  # another user's
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @cache

@@ -1,8 +1,11 @@
-"""Signal handlers: SIGTERM and Ctrl-C stop the program at once, but not in the middle of a write."""
+"""Signal handlers: SIGTERM, SIGHUP and Ctrl-C stop the program at once, but not in the middle of a write."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+STOPS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if name in signal.Signals.__members__)
+"""The signals that stop the program. The system sends SIGHUP when a terminal is closed; Windows does not have it."""
 
 
 class _State:
@@ -20,11 +23,12 @@ def _stop(signum: int, frame: object) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside this context SIGTERM and SIGINT raise KeyboardInterrupt.
+    """Inside this context the signals `STOPS` raise KeyboardInterrupt. SIGHUP stays ignored where it is, as under `nohup`.
 
     During a write (see `uninterrupted`) the exception comes at the end of the write. A second signal does not wait.
     """
-    old_handlers = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    ignored = [number for number in STOPS if number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN]
+    old_handlers = {number: signal.signal(number, _stop) for number in STOPS if number not in ignored}
     try:
         yield
     finally:
@@ -56,6 +60,6 @@ def stop_if_asked() -> None:
 
 
 def ignore_signals() -> None:
-    """Ignores SIGTERM and SIGINT from now on. It is called when the work is done and only Python's shutdown is left."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """Ignores the signals `STOPS` from now on. It is called when the work is done and only Python's shutdown is left."""
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)

@@ -9,7 +9,27 @@ import pytest
 from lrscale.signals import stoppable, uninterrupted
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_closed_terminal_does_not_stop_what_runs_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_that_records_goes_on_where_nobody_reads_its_output() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = "import os, sys; from lrscale.commands.cli import _closable; sys.stdout = _closable(sys.stdout); "
+    code += "print('dropped'); sys.stdout.flush(); print('done', file=sys.stderr)"
+    ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, "done\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_at_once_outside_a_write(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt), stoppable():
         os.kill(os.getpid(), number)

@@ -4,11 +4,15 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http.client import HTTPException
 from types import TracebackType
 
 from lrscale.errors import Failure, Refusal
@@ -19,6 +23,37 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens URLs of this machine. It asks no proxy, because a proxy's own 127.0.0.1 is another machine."""
 WAIT_SECONDS, STOP_SECONDS = 90, 10
 """How long a server may take to answer first, and how long its processes may take to end after a signal."""
+
+
+GUARD = """import os, signal, sys, time
+sys.stdin.read()
+for number in (signal.SIGTERM, signal.SIGKILL):
+    try:
+        os.killpg(int(sys.argv[1]), number)
+    except ProcessLookupError:
+        break
+    time.sleep(2)"""
+"""A program that ends a group of processes as soon as whoever started the program is gone, also by SIGKILL: its input ends."""
+
+
+def reply_of(url: str, seconds: float) -> bytes:
+    """Returns what a server of this machine answers, of 1 MB at most.
+
+    Raises:
+      OSError: it did not answer wholly in time. It may send a byte a second, which no timeout of a socket ends.
+    """
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with suppress(OSError, ValueError, HTTPException), DIRECT.open(url, timeout=seconds) as response:
+            answers.append(response.read(1_000_000))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise TimeoutError(f"{url} did not answer")
+    return answers[0]
 
 
 class Server:
@@ -44,6 +79,8 @@ class Server:
         self.process = subprocess.Popen(
             self.command, env=self.environment, stdout=self.output, stderr=self.output, start_new_session=True
         )
+        guard = [sys.executable, "-I", "-S", "-c", GUARD, str(self.process.pid)]
+        self.guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
         try:
             self._wait()
         except BaseException:
@@ -74,6 +111,8 @@ class Server:
             if self._has_ended(STOP_SECONDS):
                 break
         self.process.wait()
+        self.guard.kill()
+        self.guard.communicate()
         self.output.close()
 
     def _has_ended(self, seconds: float) -> bool:
