@@ -25,7 +25,27 @@ from lrscale.system import stoppable, uninterrupted
 from lrscale.tracking.client import make_database
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_closed_terminal_does_not_stop_what_runs_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_that_records_goes_on_where_nobody_reads_its_output() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = "import os, sys; from lrscale.commands.cli import _closable; sys.stdout = _closable(sys.stdout); "
+    code += "print('dropped'); sys.stdout.flush(); print('done', file=sys.stderr)"
+    ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, "done\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_at_once_outside_a_write(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt), stoppable():
         os.kill(os.getpid(), number)
@@ -169,11 +189,9 @@ def test_without_proc_no_process_is_called_dead(monkeypatch: pytest.MonkeyPatch)
 def test_without_timers_a_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(signal, "setitimer")
     monkeypatch.delattr(signal, "SIGALRM")
-    monkeypatch.delattr(signal, "SIGHUP")
     rung: list[str] = []
     with system.alarm(0.01, lambda: rung.append("rung")):
         time.sleep(0.05)
-    system.on_hangup_stop()
     assert not rung
 
 

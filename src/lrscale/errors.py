@@ -14,6 +14,8 @@ SECRETS = (
     "AWS_SESSION_TOKEN",
 )
 """The environment variables whose values are never shown."""
+SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|TOKEN|SECRET|SECRET_KEY|ACCESS_KEY|API_KEY)$", re.IGNORECASE)
+"""The end of the name of any other environment variable that holds a secret."""
 MASK = "***"
 """What stands in a text in place of a password."""
 _SECRET_NAMES = (
@@ -46,16 +48,17 @@ class Failure(RuntimeError):
 def masked(text: str) -> str:
     """Returns a text with `***` in place of each password: those in URLs, and the values of the `SECRETS`.
 
-    A value shorter than 4 characters is left, because it could be a part of any word.
+    A value shorter than 4 characters is left, because it could be a part of any word. Of other variables whose names end as a
+    secret's does, those of 8 characters and more are masked.
 
     Example:
       >>> masked("postgresql://me:secret@host/db did not answer")
       'postgresql://me:***@host/db did not answer'
     """
     text = masked_url(text)
-    for name in SECRETS:
-        value = os.environ.get(name, "")
-        text = text.replace(value, MASK) if len(value) >= 4 else text
+    for name, value in os.environ.items():
+        if len(value) >= (4 if name in SECRETS else 8) and (name in SECRETS or SECRET_NAME.search(name)):
+            text = text.replace(value, MASK)
     return text
 
 

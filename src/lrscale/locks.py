@@ -4,9 +4,12 @@ The operating system releases a lock when its process ends.
 """
 
 import errno
+import glob
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from lrscale.errors import Refusal
 from lrscale.files import safe_name
+from lrscale.system import birth, this_machine
 
 _T = TypeVar("_T")
 
@@ -126,3 +130,18 @@ def first_start(call: Callable[[], _T]) -> _T:
                 raise
             time.sleep(pause)
     return call()
+
+
+def temporary_name(prefix: str) -> str:
+    """Returns the start of a temporary file's name that tells its process: `remove_leftovers` finds the file after a kill."""
+    return f"{prefix}{this_machine()}-{os.getpid()}-"
+
+
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Removes from a folder what killed processes of this machine have left there under a `temporary_name`."""
+    for path in folder.glob(f"{glob.escape(prefix)}{this_machine()}-*"):
+        pid = path.name.removeprefix(f"{prefix}{this_machine()}-").partition("-")[0]
+        if not pid.isdecimal() or birth(int(pid)) is not None:
+            continue
+        with suppress(OSError):  # another user's
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

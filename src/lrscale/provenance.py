@@ -94,11 +94,16 @@ def source_tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Returns the output of a git command in this checkout, or None where there is no checkout or git fails."""
+    """Returns the output of a git command in this checkout, or None where there is no checkout or git fails.
+
+    It takes no lock, so that it cannot disturb what a user does in the checkout meanwhile.
+    """
     import subprocess
 
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    process = subprocess.run(
+        ["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+    )
     return process.stdout.strip() if process.returncode == 0 else None

@@ -26,6 +26,10 @@ HAS_GROUPS = hasattr(os, "killpg")
 """Whether processes form groups that get a signal together. Windows has none, nor SIGKILL, SIGHUP and timers."""
 
 
+STOPS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if name in signal.Signals.__members__)
+"""The signals that stop the program. The system sends SIGHUP when a terminal is closed; Windows does not have it."""
+
+
 class _State:
     """The state of the signal handlers: the number of open writes, and whether a signal has arrived."""
 
@@ -41,11 +45,12 @@ def _stop(signum: int, frame: object) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside this context SIGTERM and SIGINT raise KeyboardInterrupt.
+    """Inside this context the signals `STOPS` raise KeyboardInterrupt. SIGHUP stays ignored where it is, as under `nohup`.
 
     During a write (see `uninterrupted`) the exception comes at the end of the write. A second signal does not wait.
     """
-    old_handlers = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    ignored = [number for number in STOPS if number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN]
+    old_handlers = {number: signal.signal(number, _stop) for number in STOPS if number not in ignored}
     try:
         yield
     finally:
@@ -77,15 +82,9 @@ def stop_if_asked() -> None:
 
 
 def ignore_signals() -> None:
-    """Ignores SIGTERM and SIGINT from now on. It is called when the work is done and only Python's shutdown is left."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """Ignores the signals `STOPS` from now on. It is called when the work is done and only Python's shutdown is left."""
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def on_hangup_stop() -> None:
-    """Makes the closing of the terminal stop this process like SIGTERM, where the system sends SIGHUP for it."""
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 @contextmanager
@@ -126,6 +125,23 @@ def _apart() -> dict[str, Any]:
 def cores() -> int:
     """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+GUARD = """import os, signal, sys, time
+sys.stdin.read()
+for number in (signal.SIGTERM, signal.SIGKILL):
+    try:
+        os.killpg(int(sys.argv[1]), number)
+    except ProcessLookupError:
+        break
+    time.sleep(2)"""
+"""A program that ends a group of processes as soon as whoever started the program is gone, also by SIGKILL: its input ends."""
+
+
+def guard_group(process: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes] | None":
+    """Starts a program that ends the group of a process when this process is gone; None where the system has no groups."""
+    command = [sys.executable, "-I", "-S", "-c", GUARD, str(process.pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) if HAS_GROUPS else None
 
 
 def end_group(process: "subprocess.Popen[bytes]", seconds: float) -> None:

@@ -1,8 +1,11 @@
 """Workers of a real launcher that are killed: only their own trials are lost, and they are trained again."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+from lrscale.run.head import STUDY_PROCESS, name_of
 from tests.program import TINY, lrscale
 from tests.run.test_study import lrs_of
 from tests.scripts import calls, install, sweep, sweep_apart
@@ -70,3 +73,15 @@ def test_a_worker_of_a_script_that_is_killed(folder: Path) -> None:
     install("numbers", strict)
     sweep(strict, "hydra/sweeper/sampler=random")
     assert 7 <= len(calls(folder)) <= 8 and {x for _, x, *_ in calls(folder)} == {x for _, x, *_ in calls(strict)}
+
+
+def test_a_worker_ends_soon_after_its_study_was_killed() -> None:
+    head = subprocess.Popen(["sleep", "60"])
+    code = "import time; from lrscale.run.head import end_with_head; end_with_head(); print('up', flush=True); time.sleep(60)"
+    environment = {**os.environ, STUDY_PROCESS: name_of(head.pid)}
+    worker = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    assert worker.stdout is not None and worker.stdout.readline() == b"up\n" and worker.poll() is None
+    head.kill()
+    head.wait()
+    assert worker.wait(timeout=5) == 1
+    worker.stdout.close()

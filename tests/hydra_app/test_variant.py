@@ -103,5 +103,14 @@ def test_the_command_of_a_plan_repeats_it(plans: list[Plan], folder: Path) -> No
     arguments = ["sweeps=quickstart", "study.question='Is it?'", "hydra.sweeper.sampler=tpe", "hydra.sweeper.n_trials=5"]
     machine = ["hydra.sweeper.storage=secret.journal", "hydra.sweeper.profile=true"]
     plan = plan_of(plans, folder, *arguments, *machine)
-    assert shlex.split(plan.command) == ["lrscale", "run", "-m", *arguments]
+    assert shlex.split(plan.command) == ["lrscale", "run", "-m", *arguments, *machine]
     assert plan_of(plans, folder, *shlex.split(plan.command)[3:]) == plan
+
+
+def test_the_whole_command_of_a_study_is_recorded_without_passwords(plans: list[Plan], folder: Path) -> None:
+    of_hydra = ["hydra.sweeper.storage='postgresql://me:secret@host/x'", "hydra.sweeper.n_jobs=1", "hydra.job.name=mine"]
+    typed = ["batch_size=4,16", LR, *of_hydra]
+    here(folder, "run", "-m", *typed)
+    command = shlex.split(plans[0].command)
+    assert command[:3] == ["lrscale", "run", "-m"]
+    assert sorted(command[3:]) == sorted(text.replace("secret", "***") for text in typed)

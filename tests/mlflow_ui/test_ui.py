@@ -1,10 +1,13 @@
 """`lrscale ui`: which server is used, and that what it starts is stopped with its children. The pages: test_browser."""
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 from lrscale.errors import Failure
 from lrscale.mlflow_ui.saved_views import SUMMARY
 from lrscale.mlflow_ui.serve import HOST_NAME, _allowed, _mlflow, _serving
-from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free
+from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free, reply_of
 from lrscale.tracking import store as tracking
 from lrscale.tracking.schema import ASKED, NOTE, SAVED_VIEW
 from tests.mlflow_ui.test_study_views import study
@@ -103,6 +106,37 @@ def test_a_server_is_stopped_with_its_children(folder: Path, monkeypatch: pytest
         assert lives(child)
     assert not lives(child)
     assert is_free(LOCAL, port)
+
+
+def test_a_server_ends_with_its_ui_also_where_that_is_killed(folder: Path) -> None:
+    port = free_port(LOCAL, 6500)
+    text = "import sys, time\nfrom lrscale.mlflow_ui.server import Server\n"
+    text += f"with Server('it', [sys.executable, '-c', sys.argv[1], '{port}'], {{}}, 'http://{LOCAL}:{port}/'):\n"
+    text += "    print('up', flush=True)\n    time.sleep(60)\n"
+    process = subprocess.Popen([sys.executable, "-c", text, CHILDREN], cwd=folder, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    child = int((folder / "pids").read_text())
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 5
+    while lives(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not lives(child) and is_free(LOCAL, port)
+
+
+def test_a_server_that_sends_a_byte_now_and_then_holds_nobody_up() -> None:
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server((LOCAL, 0)) as listener:
+        threading.Thread(target=drip, daemon=True).start()
+        with pytest.raises(TimeoutError, match="did not answer"):
+            reply_of(f"http://{LOCAL}:{listener.getsockname()[1]}/", 0.3)
 
 
 def test_a_server_that_does_not_come_up_says_why() -> None:

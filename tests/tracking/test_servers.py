@@ -192,3 +192,9 @@ def test_passwords_are_masked(text: str, shown: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hidden")
     assert masked(text) == masked(masked(text)) == shown
     assert str(Failure(text)) == str(Refusal(text)) == shown
+
+
+def test_any_variable_named_as_a_secret_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "abcdefgh1")
+    monkeypatch.setenv("SHORT_TOKEN", "mean")
+    assert masked("key abcdefgh1, mean loss") == "key ***, mean loss"

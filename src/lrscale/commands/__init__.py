@@ -15,6 +15,8 @@ class Command(NamedTuple):
     it out; it raises Refusal for a value that cannot be used, and Failure where it cannot finish. It returns the exit status
     where that is not 0.
 
+    `goes_on` says whether it goes on to its end where its output is closed, as by `| head`: it records what it makes.
+
     To start fast, the module imports heavy packages only inside `run`.
     """
 
@@ -22,6 +24,7 @@ class Command(NamedTuple):
     help: str
     add: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
+    goes_on: bool = False
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:

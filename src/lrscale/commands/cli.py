@@ -1,12 +1,14 @@
 """The program `lrscale`: finds the commands, parses the command line, and turns refusals and failures into exit statuses."""
 
 import argparse
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TextIO
 
 from lrscale.commands import Command
 from lrscale.errors import Failure, Refusal, printable
@@ -26,6 +28,19 @@ examples:
   lrscale translate --lr 0.1 --to-reduction sum                translate a tuned lr to another reduction or batch size
   lrscale audit mine.py:step --accumulation 4                  tell whether your training step averages what you believe
 """
+
+
+class Closable(io.FileIO):
+    """The standard output of a command that goes on where its reader has gone, as by `| head`, or its terminal has."""
+
+    def write(self, data: Any, /) -> int:
+        """Writes bytes, and returns how many; drops them where nobody can read them any more."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            return memoryview(data).nbytes
 
 
 def find_commands() -> dict[str, Command]:
@@ -100,4 +115,16 @@ def _dispatch(arguments: list[str]) -> int:
     """Parses a command line, and runs its command. Hydra parses the arguments of `run`."""
     is_run = arguments[:1] == ["run"]
     options = argparse.Namespace(command="run", arguments=arguments[1:]) if is_run else make_parser().parse_args(arguments)
-    return find_command(options.command).run(options) or 0
+    command = find_command(options.command)
+    if command.goes_on:
+        sys.stdout, sys.stderr = _closable(sys.stdout), _closable(sys.stderr)
+    return command.run(options) or 0
+
+
+def _closable(stream: TextIO) -> TextIO:
+    """Returns a stream that writes where another does, and whose reader may go; the same where that is no open file."""
+    if type(stream) is not io.TextIOWrapper:  # as in a notebook
+        return stream
+    stream.flush()
+    raw = Closable(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "replace", line_buffering=True)

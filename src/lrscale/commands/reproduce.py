@@ -40,4 +40,4 @@ def _run(options: argparse.Namespace) -> None:
         reproduce_from(options.run_id, options.tracking_uri, options.strict, trusted, options.device)
 
 
-COMMAND = Command(4, "run a published study again and compare all its numbers", _add, _run)
+COMMAND = Command(4, "run a published study again and compare all its numbers", _add, _run, goes_on=True)

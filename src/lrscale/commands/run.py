@@ -15,4 +15,4 @@ def _run(options: argparse.Namespace) -> None:
     run_app(options.arguments)
 
 
-COMMAND = Command(1, "run one training, or with -m a study (a Hydra app: lrscale run --help)", _add, _run)
+COMMAND = Command(1, "run one training, or with -m a study (a Hydra app: lrscale run --help)", _add, _run, goes_on=True)

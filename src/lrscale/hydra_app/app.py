@@ -30,6 +30,7 @@ from lrscale.hydra_app.launchers import workers_of
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
+from lrscale.run.head import STUDY_PROCESS, end_with_head, name_of
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, MOVED, make_compute
 from lrscale.study.plan import Share, with_values
@@ -70,6 +71,7 @@ def run_app(arguments: Sequence[str]) -> None:
     sys.argv = ["lrscale run", *arguments]
     os.environ["LRSCALE_HOME"] = str(home())  # conf/config.yaml reads it, also in jobs that start elsewhere
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    os.environ[STUDY_PROCESS] = name_of(os.getpid())  # a launcher's workers inherit it
     register()
     try:
         hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
@@ -155,6 +157,7 @@ def job(config: DictConfig) -> "list[Outcome] | None":
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         from lrscale.run.job import work_all
 
+        end_with_head()
         trust_typed(to_plain(HydraConfig.get().overrides.task))  # a launcher may run the job in a process of its own
         configs = [with_values(plain_config(config), values) for values in to_plain(config.cells) or [{}]]
         sweeper = HydraConfig.get().sweeper

@@ -35,8 +35,6 @@ SETTINGS: dict[str, Rule] = {
     "job_timeout": Rule("must be > 0 or null", lambda v: v is None or (is_number(v) and v > 0)),
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
-OF_THE_MACHINE = ("storage", "n_jobs", "profile", "n_retries", "job_timeout", "max_failure_rate")
-"""The settings that are no part of the command that repeats a study. The URL of a storage may hold a password."""
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
 OPTIONAL_TEXT = Rule(
     "must be a text of at most 1000 characters or null", lambda v: v is None or (isinstance(v, str) and len(v) <= 1000)
@@ -118,7 +116,7 @@ def make_plan(
         law=study.get("law"),
         ranges=study.get("ranges") or {},
         claims=study.get("claims") or [],
-        command=masked_url(shlex.join(["lrscale", "run", "-m", *arguments, *_repeated(to_plain(config.hydra.overrides.hydra))])),
+        command=masked_url(shlex.join(["lrscale", "run", "-m", *arguments, *_typed(to_plain(config.hydra.overrides.hydra))])),
         companions=companions,
     )
     setup = Setup(
@@ -133,10 +131,9 @@ def make_plan(
     return plan, setup
 
 
-def _repeated(overrides: Sequence[str]) -> list[str]:
-    """Returns those overrides of `hydra.` that a command must have to repeat the study."""
-    known = tuple(f"hydra.sweeper.{key}" for key in (*SETTINGS, "sampler", "study_name", "params") if key not in OF_THE_MACHINE)
-    return [text for text in overrides if text.lstrip("+~").startswith(known)]
+def _typed(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides of `hydra.` and `hydra/` that were typed: without the one that Hydra adds for -m."""
+    return [text for text in overrides if text != "hydra.mode=MULTIRUN"]
 
 
 def _sampler(sampler: Any, widen: bool) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import socket
 import sys
 import webbrowser
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrscale.errors import Refusal, masked, without_login
 from lrscale.mlflow_ui.audit_view import AUDIT_VIEW, show_audits
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
-from lrscale.mlflow_ui.server import DIRECT, LOCAL, Server, free_port, is_free
+from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free, reply_of
 from lrscale.rules import check, integer
-from lrscale.system import on_hangup_stop
 from lrscale.tracking.schema import ASKED, AUDITS, SAVED_VIEW
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
       Refusal: the store or the study does not exist, or an option cannot be used.
       Failure: a server did not answer in time, or ended by itself.
     """
+    from lrscale.tracking.places import refuse_remote
     from lrscale.tracking.store import Store
 
     check("--port", integer(1, 65535), port)
@@ -72,7 +73,6 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
         path = link(experiment, SUMMARY, charts=True)
     if optuna and record is None:
         raise Refusal("`--optuna` must be given with a study, got audits. Leave it out: audits tune no lr.")
-    on_hangup_stop()
     servers: list[Server] = []
     with ExitStack() as stack:
         if uri.startswith(("http://", "https://")):
@@ -81,6 +81,8 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
             server_port = _serving(store, experiment, name, host, port)
             if server_port is None:
                 server_port = free_port(host, port)
+                if store.file is not None:  # the server opens what is linked in a page, also of other programs
+                    refuse_remote(Path(store.address.removeprefix("sqlite:///")), uri, whole=True)
                 servers.append(stack.enter_context(_mlflow(store.address, host, server_port)))
             address = f"http://{_name(host, browser)}:{server_port}"
         if optuna and record is not None:
@@ -134,8 +136,7 @@ def _tags(port: int, experiment_id: str, name: str) -> dict[str, str] | None:
     """
     url = f"http://{LOCAL}:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment_id}"
     try:
-        with DIRECT.open(url, timeout=3) as response:
-            experiment = json.load(response)["experiment"]
+        experiment = json.loads(reply_of(url, 3.0))["experiment"]
         is_ours = experiment["name"] == name
         return {tag["key"]: tag["value"] for tag in experiment.get("tags", [])} if is_ours else None
     except (OSError, ValueError, KeyError, TypeError):

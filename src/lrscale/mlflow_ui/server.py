@@ -3,14 +3,17 @@
 import os
 import socket
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http.client import HTTPException
 from types import TracebackType
 
 from lrscale.errors import Failure, Refusal
-from lrscale.system import end_group, start_group
+from lrscale.system import end_group, guard_group, start_group
 
 LOCAL = "127.0.0.1"
 """The address at which only this machine can reach a server."""
@@ -18,6 +21,26 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens URLs of this machine. It asks no proxy, because a proxy's own 127.0.0.1 is another machine."""
 WAIT_SECONDS, STOP_SECONDS = 90, 10
 """How long a server may take to answer first, and how long its processes may take to end after a signal."""
+
+
+def reply_of(url: str, seconds: float) -> bytes:
+    """Returns what a server of this machine answers, of 1 MB at most.
+
+    Raises:
+      OSError: it did not answer wholly in time. It may send a byte a second, which no timeout of a socket ends.
+    """
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with suppress(OSError, ValueError, HTTPException), DIRECT.open(url, timeout=seconds) as response:
+            answers.append(response.read(1_000_000))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise TimeoutError(f"{url} did not answer")
+    return answers[0]
 
 
 class Server:
@@ -41,6 +64,7 @@ class Server:
         """Starts the server and waits until it answers."""
         self.output = tempfile.TemporaryFile()
         self.process = start_group(self.command, self.environment, self.output)
+        self.guard = guard_group(self.process)
         try:
             self._wait()
         except BaseException:
@@ -64,6 +88,9 @@ class Server:
     def stop(self) -> None:
         """Stops the server and the processes that it has started."""
         end_group(self.process, STOP_SECONDS)
+        if self.guard is not None:
+            self.guard.kill()
+            self.guard.communicate()
         self.output.close()
 
     def _wait(self) -> None:

@@ -27,11 +27,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
-from lrscale.locks import first_start
+from lrscale.locks import first_start, remove_leftovers, temporary_name
 from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.system import move_new, sqlite_url
 from lrscale.tracking.artifacts import FILE_METHODS, Unstored, is_local, missing_driver, place_trouble
 from lrscale.tracking.connections import use_file
+from lrscale.tracking.places import TEMPORARY, bring_along, is_writable, refuse_remote, snapshot
 from lrscale.tracking.schema import NOTE, UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -138,26 +139,36 @@ def check_place(uri: str, experiment: str) -> None:
         raise Refusal(f"`tracking.uri` must be a store whose files can be kept, got {uri}, which keeps them in {place}: {told}")
 
 
-def open_client(uri: str) -> Client:
+def open_client(uri: str, to_read: bool = False) -> Client:
     """Opens a store; creates an SQLite database where there is none.
 
+    Args:
+      uri: the URI of the store.
+      to_read: whether a database that cannot be written is opened too: as a temporary copy.
+
     Raises:
-      Refusal: the store cannot be opened.
+      Refusal: the store cannot be opened, or its artifacts lie on another machine.
       Failure: the disk is full.
     """
-    check_uri(uri)
+    check_uri(uri, to_read)
     if uri.startswith("http"):
         return Client(uri)
     file = sqlite_file(uri)
+    folder = file.parent if file is not None else Path()
     # MLflow caches stores by URI; with a relative path it would use the old store after a change of folder
-    address = database_url("tracking.uri", uri) if file is None else sqlite_url(file)
     try:
+        if file is not None and to_read and not is_writable(file):
+            file = snapshot(file)
+        address = database_url("tracking.uri", uri) if file is None else sqlite_url(file)
         if file is not None:
             make_database(file)
             check_database(file)
             use_file(file)
         client = first_start(lambda: MlflowClient(address))  # creates the tables of a database that has none
         client.search_experiments(max_results=1)
+        if file is not None:
+            bring_along(file, folder)
+            refuse_remote(file, uri)
     except (*ERRORS, CommandError) as error:
         text = reason(error)
         if "full" in text or "No space" in text:
@@ -193,12 +204,15 @@ def sqlite_file(uri: str) -> Path | None:
 def make_database(file: Path) -> None:
     """Creates MLflow's database where there is none.
 
-    The database is built in another folder and then moved in one step, so a killed process leaves no partial database.
+    The database is built in another folder and then moved in one step, so a killed process leaves no partial database. What it
+    leaves else is removed here.
     """
+    remove_leftovers(Path(tempfile.gettempdir()), TEMPORARY)
+    remove_leftovers(file.parent, f".{file.name}.")
     if file.exists():
         return
-    with tempfile.TemporaryDirectory(prefix="lrscale-") as folder:
-        database, copy = Path(folder) / file.name, file.with_name(f".{file.name}.{os.getpid()}")
+    with tempfile.TemporaryDirectory(prefix=temporary_name(TEMPORARY)) as folder:
+        database, copy = Path(folder) / file.name, file.with_name(temporary_name(f".{file.name}."))
         engine = create_sqlalchemy_engine(sqlite_url(database))
         _initialize_tables(engine)
         engine.dispose()
@@ -221,11 +235,12 @@ def check_database(file: Path) -> None:
         raise sqlite3.DatabaseError(f"database disk image is malformed ({str(row[0]).splitlines()[-1]})")
 
 
-def check_uri(uri: object) -> None:
+def check_uri(uri: object, to_read: bool = False) -> None:
     """Raises Refusal where a store cannot be at a URI. It is called before anything is written.
 
     Args:
       uri: the URI of an MLflow store, from a config or the command line.
+      to_read: whether a database is only read, so that its folder need not be writable.
 
     Raises:
       Refusal: the URI has another scheme, the server does not answer, or the folder cannot be used.
@@ -246,9 +261,12 @@ def check_uri(uri: object) -> None:
         raise Refusal(f"`tracking.uri` must lie in a folder without ?, # and % in its path, got {file}. Take another folder.")
     if not file.parent.is_dir():
         raise Refusal(f"`tracking.uri` must lie in a folder that exists, got {uri}. Make {file.parent} first.")
-    if not can_write(file.parent):
+    if to_read:
+        return
+    if not can_write(file.parent) or (file.exists() and not os.access(file, os.W_OK)):
         raise Refusal(
-            f"`tracking.uri` must lie in a folder that can be written, got {uri}. Take another folder than {file.parent}."
+            f"`tracking.uri` must lie in a folder that can be written, got {uri}. Take another folder than {file.parent}, or "
+            "make it and its files writable."
         )
 
 

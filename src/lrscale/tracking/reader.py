@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from mlflow.entities import Experiment, Run
+from mlflow.entities import Experiment, Run, ViewType
 
 from lrscale.errors import Failure, Refusal, printable_all
 from lrscale.files import reason
@@ -42,18 +42,26 @@ PAGE = 1000
 """The number of runs that are read in one call."""
 
 
+def restoring(kind: str, number: str) -> str:
+    """Returns a sentence with the command that restores a deleted run or experiment of MLflow."""
+    option = "--run-id" if kind == "run" else "--experiment-id"
+    return f"Restore it, with MLFLOW_TRACKING_URI set to this store: mlflow {kind}s restore {option} {number}."
+
+
 class Reader:
     """An MLflow store that is read: a database on this machine, or a server."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, to_read: bool = False) -> None:
         """Opens a store; creates a database where there is none.
+
+        `to_read` also opens a database that cannot be written.
 
         Raises:
           Refusal: the store cannot be opened.
           Failure: the disk is full.
         """
         self.uri, self.file = uri, sqlite_file(uri)
-        self.client = open_client(uri)
+        self.client = open_client(uri, to_read)
         self.address = self.client.uri
 
     @classmethod
@@ -63,12 +71,12 @@ class Reader:
         Raises:
           Refusal: there is no store at the URI, or it cannot be opened.
         """
-        check_uri(uri)
+        check_uri(uri, to_read=True)
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
             raise Refusal(
                 f"`--tracking-uri` must be a store that exists, got {uri}. Run a study first: lrscale run -m sweeps=quickstart."
             )
-        return cls(uri)
+        return cls(uri, to_read=True)
 
     def trials(self, experiment: str) -> list[TrialRecord]:
         """Returns the finished trials of an experiment.
@@ -102,6 +110,7 @@ class Reader:
             self._refuse_sweep(searched, name)
             studies = self.client.search_runs([*experiments], f"tags.`{KIND}` = 'study'", max_results=PAGE)
             names = sorted({experiments[run.info.experiment_id] for run in studies})
+            self._refuse_deleted(name)
             known = ", ".join(map(shlex.quote, names)) or "none"
             raise Refusal(
                 f"`STUDY` must be a study in {self.uri}, got {name or 'no name'}. There: {known}. "
@@ -132,6 +141,22 @@ class Reader:
                     f"`STUDY` must be a study with an answer, got {name}, which is a sweep without `roles`. Its best parameters "
                     f"are in {folder}/optimization_results.yaml, and its jobs in MLflow: mlflow ui --backend-store-uri {self.uri}"
                 )
+
+    def _refuse_deleted(self, name: str | None) -> None:
+        """Raises Refusal where the study with a name was deleted in MLflow; if `name` is None, where any study was."""
+        with_deleted = self.client.search_experiments(ViewType.ALL)
+        experiments = {e.experiment_id: e for e in with_deleted if name in (None, e.name)}
+        query = f"tags.`{KIND}` = 'study'"
+        deleted = self.client.search_runs([*experiments], query, ViewType.ALL, 1) if experiments else []
+        if deleted:
+            experiment = experiments[deleted[0].info.experiment_id]
+            of_run = experiment.lifecycle_stage == "active"
+            what = "run" if of_run else "experiment"
+            way_out = restoring("run", deleted[0].info.run_id) if of_run else restoring("experiment", experiment.experiment_id)
+            raise Refusal(
+                f"`STUDY` must not have been deleted, got {experiment.name}, whose {what} was deleted in {self.uri}. "
+                f"{way_out}" + (" Or run the study again: its trials are used." if of_run else "")
+            )
 
     def study_of(self, run_id: str) -> StudyRecord:
         """Returns the record of a study, by the id of its MLflow run; raises Refusal where the record is damaged."""

@@ -1,7 +1,6 @@
 """Writes studies and trials to an MLflow store, in few calls. `lrscale.tracking.reader` reads them."""
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 
 from lrscale.errors import Failure, Refusal
-from lrscale.files import can_write, safe_name
 from lrscale.locks import first_start
 from lrscale.provenance import holder, source_tags
 from lrscale.study.document import document
@@ -29,7 +27,8 @@ from lrscale.tracking.connections import close_databases
 from lrscale.tracking.datasets import datasets, own_data, own_schedule
 from lrscale.tracking.entries import entry, now_ms, rounded, trial_entry
 from lrscale.tracking.outbox import Courier, Outbox, recorded_uri
-from lrscale.tracking.reader import Reader
+from lrscale.tracking.places import artifact_folder, is_writable
+from lrscale.tracking.reader import Reader, restoring
 from lrscale.tracking.schema import (
     ALWAYS_SHOWN,
     ASKED_UNDER,
@@ -73,14 +72,16 @@ class Store(Reader):
     has taken the study over; it is called before each record that was kept on disk is delivered.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, to_read: bool = False) -> None:
         """Opens a store; creates a database where there is none.
+
+        `to_read` also opens a database that cannot be written.
 
         Raises:
           Refusal: the store cannot be opened.
           Failure: the disk is full.
         """
-        super().__init__(uri)
+        super().__init__(uri, to_read)
         self.keep: Callable[[Mapping[str, Any]], object] = partial(deliver, self.client)
         self.courier: Courier | None = None
         self.writer: Writer | None = None
@@ -189,11 +190,12 @@ class Store(Reader):
         def get_or_create() -> str:
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
-                place = (self.file.parent / "mlartifacts" / safe_name(name)).as_uri() if self.file is not None else None
+                place = artifact_folder(self.file.parent, name) if self.file is not None else None
                 return str(self.client.create_experiment(name, artifact_location=place))
             if experiment.lifecycle_stage != "active":
                 raise Refusal(
-                    f"`study_name` must not be that of a deleted experiment, got {name}. Restore it or take another name."
+                    f"`study_name` must not be that of a deleted experiment, got {name}. "
+                    f"{restoring('experiment', experiment.experiment_id)} Or take another name."
                 )
             return str(experiment.experiment_id)
 
@@ -218,6 +220,7 @@ class Store(Reader):
         else:
             tags = {KIND: "study", PLAN: plan.id, EXECUTED: now, HOLDER: holder(), **source_tags()}
             run_id = str(self.client.create_run(experiment, tags=tags, run_name=f"study {plan.study}").info.run_id)
+            self._adopt(experiment, run_id)
         values = (len(plan.cells), plan.n_trials, plan.sampler["name"], plan.objective)
         shown = {name: str(value) for name, value in zip(STUDY_PARAMETERS, values, strict=True)}
         of_cells = [filtered_by(cell.config) for cell in plan.cells]
@@ -228,6 +231,16 @@ class Store(Reader):
         run = self.client.get_run(run_id)
         self.seconds_before = float(run.data.tags.get(SECONDS, 0))
         return replace(study, run_id=run_id, experiment_id=experiment, status="RUNNING", seconds=self.seconds_before)
+
+    def _adopt(self, experiment: str, run_id: str) -> None:
+        """Makes a study's new run the parent of the experiment's trials whose own parent was deleted in MLflow."""
+        orphans: dict[str, list[str]] = {}
+        for run in self._runs(experiment, f"tags.`{KIND}` = 'trial'"):
+            orphans.setdefault(run.data.tags.get(PARENT, ""), []).append(run.info.run_id)
+        parents = {run.info.run_id for run in self._runs(experiment, f"tags.`{KIND}` = 'study'")}
+        for parent in set(orphans) - parents:
+            for orphan in orphans[parent]:
+                self.client.set_tag(orphan, PARENT, run_id)
 
     def finish_study(self, run_id: str, status: str, seconds: float = 0.0) -> None:
         """Ends the parent run of a study.
@@ -326,7 +339,7 @@ class Store(Reader):
 
     def writable(self) -> bool:
         """Returns whether the store can be written. A server is assumed to be writable."""
-        return self.file is None or (os.access(self.file, os.W_OK) and can_write(self.file.parent))
+        return self.file is None or is_writable(self.file)
 
     def keep_files(
         self, run_id: str, folder: Path, images: Mapping[str, tuple[bytes, bytes]], metrics: Mapping[str, float]
