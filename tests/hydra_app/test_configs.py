@@ -23,6 +23,7 @@ SMALL_SWEEPS = {
     "gradient_scale": ["probe.ranks=1,2", "probe.loss=ignored"],
     "last_batch": ["task.examples=257,264,288"],
     "homogeneity": ["probe.optimizer=sgd,adam"],
+    "curvature": ["task.hidden=4", "budget.epochs=1", "probe.fraction=0,1"],
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
     "translate": ["probe.optimizer=sgd,adamw", "budget.epochs=1"],
     "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512", "budget.epochs=1"],

@@ -105,7 +105,7 @@ def gradient_norms(task: BuiltInTask, weights: Parameters, count: int, size: int
       *name: the name of the random stream that draws the examples.
     """
     x, y = fresh(task, count * size, *name)
-    batches = _batches_in_memory(task, weights, size)
+    batches = batches_in_memory(task, weights, size)
     norms = []
     for features, targets in zip(x.view(count, size, -1).split(batches), y.view(count, size).split(batches), strict=True):
         gradients = batch_gradients(task, weights, features, targets)
@@ -128,7 +128,7 @@ def batch_gradients(task: BuiltInTask, weights: Parameters, x: Tensor, y: Tensor
     return gradients
 
 
-def _batches_in_memory(task: BuiltInTask, weights: Parameters, size: int) -> int:
+def batches_in_memory(task: BuiltInTask, weights: Parameters, size: int) -> int:
     """Returns how many batches fit in BLOCK_BYTES while their gradients are taken; at least 1."""
     numbers = 2 * sum(w.numel() for w in weights) + size * task.model.width
     return max(1, BLOCK_BYTES // (numbers * task.data.x.element_size()))

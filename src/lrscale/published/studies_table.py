@@ -25,7 +25,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "The ratio of sum to mean": ("adam", "eps", "digits", "fashion_mnist"),
     "How the best lr goes with B": ("epochs", "fixed_steps", "steps_to_target", "regimes"),
     "Models of one's own": ("cnn", "chars"),
-    "Stability and noise": ("stability", "noise_scale"),
+    "Stability and noise": ("stability", "noise_scale", "curvature"),
     "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),
 }
 """The headings, and the studies below each."""
