@@ -27,6 +27,7 @@ SMALL_SWEEPS = {
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
     "translate": ["probe.optimizer=sgd,adamw", "budget.epochs=1"],
     "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512", "budget.epochs=1"],
+    "turn_over": ["task.hidden=4", "batch_size=256,512", "budget.epochs=1"],
     "fashion_mnist": ["task.examples=200", "optimizer=adam", "reduction=sum", "batch_size=64,128"],
     "stability": ["task.features=2,8", "task.bias=true", "probe.examples=4000"],
     "cnn": ["task=sweeps/cnn.py:cnn", "task.width=2", "task.examples=64", "optimizer=sgd,adamw", "budget.epochs=1"],

@@ -1,6 +1,7 @@
 """The probe of curvature: its eigenvalues are those of dense Hessians, and its noise scale that of autograd's gradients."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from lrscale.probes.curvature import largest_curvatures, largest_eigenvalues, measure
+from lrscale.probes.curvature import measure
 from lrscale.spec import Training
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import weights_after
+from lrscale.training.lanczos import Array, largest_eigenvalues
+from lrscale.training.landscape import BuiltInLandscape
 from lrscale.training.quantity import Quantity
 from tests.configs import make
 
@@ -39,6 +42,10 @@ def mean_loss(task: BuiltInTask, shapes: list[torch.Size], flat: Tensor, part: s
     return task.model.losses(parameters, task.data.x[None, part], task.data.y[None, part]).mean()
 
 
+def curvatures(task: BuiltInTask, weights: Sequence[Tensor], seeds: tuple[int, ...], iterations: int = 200) -> Array:
+    return BuiltInLandscape(task, [w[:, 0] for w in weights]).largest_curvatures(seeds, iterations)
+
+
 def at(training: Training, task: BuiltInTask, steps: int) -> tuple[list[torch.Size], list[Tensor]]:
     """The shapes of the parameters, and the weights of each seed as one vector."""
     weights = weights_after(training, task, steps)
@@ -53,7 +60,7 @@ def test_a_networks_curvature_is_that_of_its_dense_hessian(changes: dict[str, ob
     dense = [torch.autograd.functional.hessian(lambda w: mean_loss(task, shapes, w), w) for w in flat]
     expected = [float(torch.linalg.eigvalsh(hessian)[-1]) for hessian in dense]
     assert expected[0] != pytest.approx(expected[1], rel=1e-3)
-    found = largest_curvatures(task, weights_after(training, task, 50), training.seeds, 200)
+    found = curvatures(task, weights_after(training, task, 50), training.seeds)
     assert_allclose(found, expected, rtol=RTOL)
     quantities = measured(training, task)
     assert quantities["lam_max"].value == pytest.approx(math.prod(expected) ** 0.5, rel=RTOL)
@@ -106,8 +113,8 @@ def test_lr_times_curvature_is_of_the_lr_under_mean_and_of_sgd_alone() -> None:
 def test_runs_do_not_influence_each_other_and_equal_cells_give_equal_numbers() -> None:
     training, task = cell(seeds=3)
     weights = weights_after(training, task, 50)
-    together = largest_curvatures(task, weights, training.seeds, 200)
-    alone = [largest_curvatures(task, [w[i : i + 1] for w in weights], training.seeds[i : i + 1], 200)[0] for i in range(3)]
+    together = curvatures(task, weights, training.seeds)
+    alone = [curvatures(task, [w[i : i + 1] for w in weights], training.seeds[i : i + 1])[0] for i in range(3)]
     assert_allclose(together, alone, rtol=RTOL)
     assert measured(training, task) == measured(training, task)
 
@@ -115,9 +122,9 @@ def test_runs_do_not_influence_each_other_and_equal_cells_give_equal_numbers() -
 def test_a_diverged_run_leaves_its_neighbours_alone_and_its_quantity_out() -> None:
     training, task = cell()
     weights = weights_after(training, task, 50)
-    expected = largest_curvatures(task, weights, training.seeds, 200)
+    expected = curvatures(task, weights, training.seeds)
     weights[0][1] = math.inf
-    found = largest_curvatures(task, weights, training.seeds, 200)
+    found = curvatures(task, weights, training.seeds)
     assert found[0] == pytest.approx(expected[0], rel=RTOL) and np.isnan(found[1])
     assert measured(*cell(optimizer__lr=1e300)) == {}
 
@@ -125,7 +132,7 @@ def test_a_diverged_run_leaves_its_neighbours_alone_and_its_quantity_out() -> No
 def test_too_few_products_give_no_number() -> None:
     training, task = cell()
     assert set(measured(*cell(probe=OPTIONS | {"iterations": 2}))) == {"b_simple"}
-    assert np.isnan(largest_curvatures(task, weights_after(training, task, 50), training.seeds, 2)).all()
+    assert np.isnan(curvatures(task, weights_after(training, task, 50), training.seeds, 2)).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 30])

@@ -23,7 +23,7 @@ HEAD = (
 THEMES: dict[str, tuple[str, ...]] = {
     "The main result": ("quickstart", "headline"),
     "The ratio of sum to mean": ("adam", "eps", "digits", "fashion_mnist"),
-    "How the best lr goes with B": ("epochs", "fixed_steps", "steps_to_target", "regimes"),
+    "How the best lr goes with B": ("epochs", "fixed_steps", "steps_to_target", "regimes", "turn_over"),
     "Models of one's own": ("cnn", "chars"),
     "Stability and noise": ("stability", "noise_scale", "curvature"),
     "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),
