@@ -14,6 +14,8 @@ Product = Callable[[Tensor], Tensor]
 """A function that multiplies the vector of each run by the symmetric matrix of that run, [run, weight] to [run, weight]."""
 RESIDUAL = 1e-3
 """|H v - lam v|/lam at which a run's eigenvalue is taken. The error of lam is about its square: 1e-6, float32's own."""
+ASYMMETRY = 1e-3
+"""|v.H u - u.H v|/|H v| of unit vectors at which a matrix is not symmetric. Rounding in float32 makes about 1e-6."""
 
 
 def largest_eigenvalues(product: Product, first: Tensor, iterations: int) -> Array:
@@ -25,7 +27,11 @@ def largest_eigenvalues(product: Product, first: Tensor, iterations: int) -> Arr
     Args:
       product: multiplies the vector of each run by its matrix.
       first: the first vector of each run, [run, weight], float64.
-      iterations: the largest number of products; a run that is not ready then is nan.
+      iterations: the largest number of products.
+
+    Returns:
+      The eigenvalues. They are nan for a run that is not finite, or not ready after the iterations, or whose products are not
+      those of a symmetric matrix: autograd's second derivatives are wrong for some functions of torch, such as weight norm.
 
     Source:
       Golub and Van Loan, Matrix Computations, chapter 10.
@@ -36,7 +42,7 @@ def largest_eigenvalues(product: Product, first: Tensor, iterations: int) -> Arr
       [5.0, 2.0]
     """
     runs = len(first)
-    largest = np.full(runs, math.nan)
+    largest, is_open = np.full(runs, math.nan), np.full(runs, True)
     basis: list[Tensor] = []
     diagonal: list[Tensor] = []
     beside: list[Tensor] = []
@@ -45,15 +51,19 @@ def largest_eigenvalues(product: Product, first: Tensor, iterations: int) -> Arr
         basis.append(vector)
         after = product(vector)
         diagonal.append((after * vector).sum(1))
+        if beside:  # v.H u of the last two vectors, and u.H v
+            difference = ((after * basis[-2]).sum(1) - beside[-1]).abs()
+            is_open &= (difference <= ASYMMETRY * after.norm(dim=1)).numpy()
         for _ in range(2):  # once leaves rounding errors, and twice is enough
             for known in basis:
                 after = after - (after * known).sum(1, keepdim=True) * known
         length = after.norm(dim=1)
         values, residuals = _ritz(diagonal, beside, length)
         is_full = len(basis) == first.shape[1]
-        is_ready = np.isnan(largest) & ((residuals <= RESIDUAL * np.abs(values)) | is_full)
+        is_ready = is_open & np.isfinite(values) & ((residuals <= RESIDUAL * np.abs(values)) | is_full)
         largest[is_ready] = values[is_ready]
-        if not (np.isnan(largest) & np.isfinite(values)).any():
+        is_open &= ~is_ready & np.isfinite(values)
+        if not is_open.any():
             break
         beside.append(length)
         vector = after / length.clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(1)
