@@ -116,7 +116,7 @@ def test_every_claim_that_does_not_hold_is_known_and_listed(study: str) -> None:
 
 
 @pytest.mark.parametrize(("hidden", "lr"), [("16", "0.136"), ("256", "0.424")])
-def test_the_prediction_of_the_turn_over_is_what_was_published_before_it(hidden: str, lr: str) -> None:
+def test_the_prediction_of_the_turn_over_is_what_curvature_measured(hidden: str, lr: str) -> None:
     rows = csv.DictReader((RESULTS / "curvature" / "quantities.csv").read_text().splitlines())
     cell = {"task.hidden": hidden, "optimizer.lr": lr, "probe.fraction": "0.1", "name": "b_simple"}
     (predicted,) = (float(row["value"]) for row in rows if cell.items() <= row.items())

@@ -48,8 +48,8 @@ NUMBER_NAMES: dict[str, str] = {
 """What a number is called, by the claim's measure. For a probe it is the quantity's name."""
 
 _OTHER_RUN = (
-    "B_simple was measured in the middle of another, longer training. Along the tuned runs themselves, B_c probably agrees with "
-    "B_simple at about 10 % of the training. The studies curvature and turn_over test this on other networks."
+    "B_simple was measured in the middle of another, longer training. At which part of the tuned runs themselves B_simple agrees "
+    "with B_c is not settled: the study turn_over predicts B_c from 10 % of the training, and that fails."
 )
 _TOO_LATE = (
     "10 % of 20 epochs is probably too late. In the study curvature, lr lam_max is largest at 1 % to 3 % of training, where "
