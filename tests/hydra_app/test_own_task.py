@@ -99,6 +99,11 @@ def test_a_single_training_says_its_objective(mine: Path) -> None:
     assert "valid_error 0." in here(mine, "run", TASK, "objective=valid_error", "optimizer.lr=0.1", "batch_size=16")
 
 
+def test_curvature_measures_it_too(mine: Path) -> None:
+    said = here(mine, "run", TASK, "probe=curvature", "probe.fraction=1", "optimizer.lr=0.1", "seeds=2", "budget.epochs=1")
+    assert "lam_max " in said and "lr_lam_max " in said and "b_simple " in said
+
+
 @pytest.mark.parametrize("command", [["-m"], []])
 def test_a_sweep_file_cannot_run_code(mine: Path, command: list[str]) -> None:
     said = here(mine, "run", *command, "sweeps=theirs", status=2)

@@ -6,10 +6,11 @@ import torch
 from numpy.testing import assert_allclose
 
 from lrscale.errors import Refusal
-from lrscale.probes.noise_scale import batch_gradients, fresh, gradient_norms, measure, one_step_lr
+from lrscale.probes.noise_scale import fresh, gradient_norms, measure, one_step_lr
 from lrscale.spec import Training
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import make_task
+from lrscale.training.built_in_runs import batch_gradients
 from lrscale.training.engine import train, weights_after
 from lrscale.training.quantity import Quantity
 from tests.configs import make

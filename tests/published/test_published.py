@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from lrscale.published.compare import verdict_of
 from lrscale.published.studies_table import MARKERS, REASONS, studies_page
@@ -19,11 +20,16 @@ PUBLISHED = sorted(file.parent.name for file in RESULTS.glob("*/record.json"))
 FAILING: dict[str, set[str]] = {
     "digits": {"B_c is within a factor of 5 of B_simple = 123 (digits_mlp, sgd)"},
     "eps": {"lr_sum*/lr_mean* is 1 at every B (eps 1)"},
+    "turn_over": {
+        "B_c is within a factor of 2 of the predicted 75.3 (hidden 256, sgd)",
+        "B_c is 6 to 57 times the predicted 75.3 (hidden 256, momentum)",
+    },
 }
 """Claims that are published as failing, by study."""
 UNTOLD: dict[str, set[str]] = {
     "chars": {"lr_sum*/lr_mean* falls as 1/c (momentum)", "lr_sum*/lr_mean* is 1 at every c (adamw)"},
     "cnn": {"lr_mean* grows with B, and not faster (sgd)"},
+    "curvature": {"256 hidden units, largest lr lam_max at the best lr for B = 4"},
     "digits": {
         "lr_sum* = eta_max/(B + B_c), rms residual in ln lr (digits, sgd)",
         "B_c is within a factor of 5 of B_simple = 141 (digits, sgd)",
@@ -40,6 +46,10 @@ UNTOLD: dict[str, set[str]] = {
     },
     "regimes": {"steps fall nearly as 1/B at small B", "lr* is where the recursion is soonest at the target"},
     "steps_to_target": {"lr_sum* = 1/(B - 1 + kappa) (features 2)", "lr_sum* = 1/(B - 1 + kappa) (features 8)"},
+    "turn_over": {
+        "B_c is within a factor of 2 of the predicted 48.5 (hidden 16, sgd)",
+        "B_c is 6 to 57 times the predicted 48.5 (hidden 16, momentum)",
+    },
 }
 """Claims that are published as ones that cannot be told, by study."""
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:×10<sup>-\d+</sup>)?)( %)?")
@@ -103,6 +113,21 @@ def test_every_claim_that_does_not_hold_is_known_and_listed(study: str) -> None:
     assert row_of(study)[3].strip().startswith(f"{len(held)} of {len(claims)}")
     assert f"{len(failing)} fail" in row_of(study)[3] or not failing
     assert f"{len(untold)} cannot be told" in row_of(study)[3] or not untold
+
+
+@pytest.mark.parametrize(("hidden", "lr"), [("16", "0.136"), ("256", "0.424")])
+def test_the_prediction_of_the_turn_over_is_what_curvature_measured(hidden: str, lr: str) -> None:
+    rows = csv.DictReader((RESULTS / "curvature" / "quantities.csv").read_text().splitlines())
+    cell = {"task.hidden": hidden, "optimizer.lr": lr, "probe.fraction": "0.1", "name": "b_simple"}
+    (predicted,) = (float(row["value"]) for row in rows if cell.items() <= row.items())
+    claims = yaml.safe_load((ROOT / "sweeps" / "turn_over.yaml").read_text())["study"]["claims"]
+    bounds = {
+        c["where"]["optimizer"]: (c["at_least"], c["at_most"])
+        for c in claims
+        if c.get("where", {}).get("task.hidden") == int(hidden)
+    }
+    for optimizer, factors in {"sgd": (1 / 2, 2), "momentum": (6, 57)}.items():
+        assert bounds[optimizer] == pytest.approx([factor * predicted for factor in factors], rel=2e-3)
 
 
 def are_exact(study: str, verdicts: list[dict[str, Any]]) -> bool:

@@ -10,6 +10,7 @@ from lrscale.spec import Declaration, Registry, Training
 
 if TYPE_CHECKING:
     from lrscale.tasks.built_in import BuiltInTask
+    from lrscale.tasks.own import Task
     from lrscale.training.quantity import Quantity
 
 
@@ -18,10 +19,12 @@ class Probe(Declaration):
     """The declaration of a probe.
 
     `measure(training, task)` returns the quantities of a cell. It must return the same numbers for the same cell. It finds
-    the probe's options in `training.probe.options`.
+    the probe's options in `training.probe.options`. `measure_own` does the same with a task of the user's own, and is None
+    where the probe needs a task that comes with lrscale.
     """
 
     measure: Callable[[Training, BuiltInTask], list[Quantity]]
+    measure_own: Callable[[Training, Task], list[Quantity]] | None = None
 
 
 PROBES: Registry[Probe] = Registry("probe", "lrscale.probes")

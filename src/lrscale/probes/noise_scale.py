@@ -19,9 +19,8 @@ from lrscale.streams import generator
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.least_squares import draw_examples
 from lrscale.tasks.models import Parameters
-from lrscale.training.built_in_runs import full_data_mean
+from lrscale.training.built_in_runs import batch_gradients, batches_in_memory, full_data_mean
 from lrscale.training.engine import weights_after
-from lrscale.training.minibatches import BLOCK_BYTES
 from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import step_gradient_scale
 
@@ -105,33 +104,12 @@ def gradient_norms(task: BuiltInTask, weights: Parameters, count: int, size: int
       *name: the name of the random stream that draws the examples.
     """
     x, y = fresh(task, count * size, *name)
-    batches = _batches_in_memory(task, weights, size)
+    batches = batches_in_memory(task, weights, size)
     norms = []
     for features, targets in zip(x.view(count, size, -1).split(batches), y.view(count, size).split(batches), strict=True):
         gradients = batch_gradients(task, weights, features, targets)
         norms.append(torch.stack([g.flatten(1).double().square().sum(1) for g in gradients]).sum(0).sqrt())
     return np.asarray(torch.cat(norms).numpy())
-
-
-def batch_gradients(task: BuiltInTask, weights: Parameters, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Returns the gradients of the mean loss over each batch, all at the same weights, [batch, 1, *shape] each.
-
-    Args:
-      task: the task whose model is used.
-      weights: the weights of one run, [1, *shape] each.
-      x: features, [batch, example, feature].
-      y: targets, [batch, example].
-    """
-    parameters = [w.expand(len(x), *w.shape) for w in weights]
-    gradients = [torch.empty_like(parameter) for parameter in parameters]
-    task.model.gradients(parameters, x, y, 1 / x.shape[1], gradients, 0)
-    return gradients
-
-
-def _batches_in_memory(task: BuiltInTask, weights: Parameters, size: int) -> int:
-    """Returns how many batches fit in BLOCK_BYTES while their gradients are taken; at least 1."""
-    numbers = 2 * sum(w.numel() for w in weights) + size * task.model.width
-    return max(1, BLOCK_BYTES // (numbers * task.data.x.element_size()))
 
 
 def one_step_lr(task: BuiltInTask, weights: Parameters, size: int, steps: int, seeds: tuple[int, ...]) -> Interval:

@@ -10,7 +10,8 @@ from lrscale.run.limits import TookTooLong, time_limit
 from lrscale.spec import Compute
 from lrscale.study.config import make_training
 from lrscale.study.plan import Share
-from lrscale.tasks.registry import make_built_in, make_task
+from lrscale.tasks.built_in import BuiltInTask
+from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train, use_threads
 from lrscale.training.results import Result, probe_result, results
 
@@ -44,7 +45,11 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
     training = make_training(config)
     use_threads(compute.threads)
     if training.probe is not None:
-        return [probe_result(PROBES[training.probe.name].measure(training, make_built_in(training)))]
+        probe, task = PROBES[training.probe.name], make_task(training)
+        if isinstance(task, BuiltInTask):
+            return [probe_result(probe.measure(training, task))]
+        assert probe.measure_own is not None
+        return [probe_result(probe.measure_own(training, task))]
     return list(results(training, train(training, make_task(training), compute)))
 
 

@@ -242,7 +242,10 @@ def _check_together(training: Training) -> None:
             "Take schedule=constant without a warm-up."
         )
     if training.probe is not None:
-        PROBES[training.probe.name].check(training)
+        probe = PROBES[training.probe.name]
+        if is_own(task) and probe.measure_own is None:
+            raise Refusal(f"`probe` {training.probe.name} needs a task that comes with lrscale, got {task:.200}.")
+        probe.check(training)
     OPTIMIZERS[training.optimizer.name].check(training)
     TASKS[task].check(training)
 

@@ -141,8 +141,6 @@ def check_named(values: Mapping[str, Any]) -> dict[str, Any]:
 def _check(training: Training) -> None:
     if training.objective == "valid_error" and not training.task.options["has_wrong"]:
         raise Refusal("`objective` valid_error needs a task with `wrong`, got none. Give lrscale.Task(..., wrong=lrscale.top1).")
-    if training.probe is not None:
-        raise Refusal(f"`probe` {training.probe.name} needs a task that comes with lrscale, got {training.task.name:.200}.")
 
 
 def _make_task(training: Training) -> Task:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lrscale.spec import Training
 from lrscale.streams import generator
 from lrscale.tasks.built_in import BuiltInTask
-from lrscale.tasks.models import Losses
+from lrscale.tasks.models import Losses, Parameters
 from lrscale.training.minibatches import BLOCK_BYTES, Minibatch, minibatches, strides
 from lrscale.training.multistep import LARGEST, Stride, take
 from lrscale.training.updates import make_updates
@@ -37,6 +37,27 @@ def full_data_mean(per_example: Losses, parameters: list[Tensor], x: Tensor, y: 
         for features, targets in zip(x.split(size, 1), y.split(size, 1), strict=True):
             total += per_example(run_parameters, features, targets).sum(-1)
     return (total / x.shape[1]).view(seeds, trials)
+
+
+def batch_gradients(task: BuiltInTask, weights: Parameters, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Returns the gradients of the mean loss over each batch, all at the same weights, [batch, 1, *shape] each.
+
+    Args:
+      task: the task whose model is used.
+      weights: the weights of one run, [1, *shape] each.
+      x: features, [batch, example, feature].
+      y: targets, [batch, example].
+    """
+    parameters = [w.expand(len(x), *w.shape) for w in weights]
+    gradients = [torch.empty_like(parameter) for parameter in parameters]
+    task.model.gradients(parameters, x, y, 1 / x.shape[1], gradients, 0)
+    return gradients
+
+
+def batches_in_memory(task: BuiltInTask, weights: Parameters, size: int) -> int:
+    """Returns how many batches fit in BLOCK_BYTES while their gradients are taken; at least 1."""
+    numbers = 2 * sum(w.numel() for w in weights) + size * task.model.width
+    return max(1, BLOCK_BYTES // (numbers * task.data.x.element_size()))
 
 
 class BuiltInRuns:

@@ -36,6 +36,8 @@ MARKS = (("o", 5.0, True), ("s", 8.0, False), ("^", 11.0, False), ("D", 13.0, Fa
 on top of each other are all visible."""
 TITLES = {
     "b_simple": "noise scale B_simple (examples)",
+    "lam_max": "largest curvature lam_max of the loss",
+    "lr_lam_max": "lr x lam_max (2 is the edge)",
     "one_step_lr": "best lr of one step",
     "mean_square_edge": "largest stable lr, mean over runs",
     "almost_sure_edge": "largest stable lr, a single run",
