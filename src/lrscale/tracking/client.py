@@ -31,7 +31,7 @@ from lrscale.locks import first_start, remove_leftovers, temporary_name
 from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.system import move_new, sqlite_url
 from lrscale.tracking.artifacts import FILE_METHODS, Unstored, is_local, missing_driver, place_trouble
-from lrscale.tracking.connections import use_file
+from lrscale.tracking.connections import close_databases, use_file
 from lrscale.tracking.places import TEMPORARY, bring_along, is_writable, refuse_remote, snapshot
 from lrscale.tracking.schema import NOTE, UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
@@ -211,6 +211,7 @@ def make_database(file: Path) -> None:
     remove_leftovers(file.parent, f".{file.name}.")
     if file.exists():
         return
+    close_databases()  # else a connection to a removed database of this name would be used again
     with tempfile.TemporaryDirectory(prefix=temporary_name(TEMPORARY)) as folder:
         database, copy = Path(folder) / file.name, file.with_name(temporary_name(f".{file.name}."))
         engine = create_sqlalchemy_engine(sqlite_url(database))
