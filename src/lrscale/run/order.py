@@ -11,8 +11,9 @@ from lrscale.search.twin_tuner import TwinTuner
 RECORDING_SHARE = 1 / 3
 """Short cells train first while recording all trials that are left takes more than this share of the time to train them.
 
-In simulation (`tests/benchmarks/sweeper.py`) 0.3 was as good as 0.7 or better in each of 75 cases. Against the longest first it
-took up to a third less time, and never more than 1 % longer."""
+In 75 simulated studies (`tests/benchmarks/sweeper.py`) values from 1/3 to 1 were alike. Against the longest cell first, with jobs
+recorded in the order in which they end, the studies took from 35 % less time to 3 % more, and 5 % less on average.
+"""
 
 
 class Order:
