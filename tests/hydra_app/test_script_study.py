@@ -58,7 +58,7 @@ def test_the_program_shows_the_study(done: Path) -> None:
     assert "training script train; optimizer sgd; seeds: 2 per trial" in page
     assert (done / "studies" / "train" / "figures" / "best_lr_against_batch_size.png").exists()
     (parent,) = runs(done, "study")
-    assert "lr\\_sum" in parent["tags"]["mlflow.note.content"]
+    assert "lr_sum∗" in parent["tags"]["mlflow.note.content"]
 
 
 def test_each_trial_and_seed_is_one_job_with_a_run_of_its_own(done: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_study_from_the_cpu_goes_on_on_a_gpu_and_is_repeated_without_one(mine:
     trials = store.trials(study.experiment_id)
     assert sorted(str(trial.settings["device"]) for trial in trials) == ["cpu"] * 8 + [CARD] * 4
     notes = {trial.settings["device"]: store.run_tags(trial.run_id)["mlflow.note.content"] for trial in trials}
-    assert "Trained on" not in notes["cpu"] and r"Trained on cuda: a \<b\>card" in notes[CARD]
+    assert "Trained on" not in notes["cpu"] and r"Trained on cuda: a \<b>card" in notes[CARD]
     repeat = ["reproduce", "--from", study.run_id, "--trust", "mine.py"]
     said = " ".join(here(mine, *repeat, "--device", "cpu").split())
     assert f"not every bit: trained on cpu here, on {CARD} there" in said

@@ -129,7 +129,7 @@ def test_each_budget_in_conf_has_its_rules_options_and_each_rule_an_option() -> 
     assert {file: set(content) for file, content in files.items()} == {name: set(rules) for name, rules in BUDGETS.items()}
 
 
-NAMED_BESIDE = {"sgd": ["momentum"], "digits": ["digits_mlp"], "fashion_mnist": ["fashion_mnist_mlp"]}
+NAMED_BESIDE = {"sgd": ["momentum", "nesterov"], "digits": ["digits_mlp"], "fashion_mnist": ["fashion_mnist_mlp"]}
 """Choices that set another default of what is declared, to be swept beside it."""
 
 

@@ -14,6 +14,7 @@ def test_the_end_of_a_study_leaves_statistics_for_sqlites_planner(folder: Path) 
     store = Store("sqlite:///mlflow.db")
     run = store.client.create_run(store.experiment("a study"))
     store.finish_study(run.info.run_id, "FINISHED")
+    store.prepare_sorting()
     with closing(sqlite3.connect("mlflow.db")) as base:
         assert ("runs",) in base.execute("SELECT tbl FROM sqlite_stat1").fetchall()
     assert store.client.get_run(run.info.run_id).info.status == "FINISHED"
