@@ -23,6 +23,7 @@ from lrscale.search.twin_tuner import RecordedRounds, twin_tuners
 from lrscale.signals import uninterrupted
 from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
+from lrscale.study.foresight import foresight
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
 from lrscale.tracking.client import check_uri, sqlite_file
@@ -71,6 +72,8 @@ def run_study(
     if report is None:
         check_folder(Path("studies"))
     console = console or Console(highlight=False, markup=False, emoji=False)
+    for line in foresight(plan):
+        console.print(line)
     with study_lease(setup.uri, plan.study, console.print) as lease, study_lock(plan.study, store_files(setup)):
         _carry_out(plan, setup, lease, lease.guarded(launch), report, rounds, at_start, console, Stopwatch())
 
