@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import json
+import logging
 import os
 import reprlib
 import sys
@@ -28,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrscale.errors import Failure, Refusal
 from lrscale.files import home
 from lrscale.hydra_app.declared import register
+from lrscale.hydra_app.folder import logging_overrides, paths_from_start
 from lrscale.hydra_app.help import annotated
 from lrscale.hydra_app.hints import MULTIRUN, check_flags, flags_first, hint
 from lrscale.hydra_app.launchers import workers_of
@@ -43,6 +45,7 @@ from lrscale.training.optimizers import LEFT_OUT
 if TYPE_CHECKING:
     from lrscale.run.job import Outcome
 
+_LOG = logging.getLogger(__name__)
 SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <= 10_000)
 """The rule of the whole command line."""
 
@@ -79,7 +82,7 @@ def run_app(arguments: Sequence[str]) -> None:
     multirun = any(flag in MULTIRUN for flag in arguments) or any(argument.startswith("sweeps=") for argument in arguments)
     asks_help = bool({"--help", "-h"} & set(arguments))
     original_argv, environment = sys.argv, dict(os.environ)
-    sys.argv = ["lrscale run", *flags_first([*arguments, *book_lr(arguments)])]
+    sys.argv = ["lrscale run", *flags_first([*arguments, *book_lr(arguments), *logging_overrides(arguments, multirun)])]
     os.environ["LRSCALE_HOME"] = str(home())  # conf/config.yaml reads it, also in jobs that start elsewhere
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     register()
@@ -171,6 +174,12 @@ def _message(error: Exception) -> str:
 
 
 def job(config: DictConfig) -> "list[Outcome] | None":
+    """Runs one job as Hydra's task function. Takes, returns and raises what `_job` does."""
+    with paths_from_start():
+        return _job(config)
+
+
+def _job(config: DictConfig) -> "list[Outcome] | None":
     """Runs one job as Hydra's task function.
 
     Returns:
@@ -215,6 +224,8 @@ def sweep(
     """
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     plan = with_variant(plan, config, loader)
+    if config.hydra.output_subdir is not None:
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
     global _sweeping
     _sweeping = True
     launched, lock = [0], threading.Lock()
@@ -228,6 +239,8 @@ def sweep(
             launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
         overrides = [[*job_overrides(job), *device] for job in jobs]
+        for index, values in enumerate(overrides, first):
+            _LOG.debug("job %d: %s", index, " ".join(values))
         for returned in launcher.launch(overrides, initial_job_idx=first):
             try:
                 outcomes.append(returned.return_value)

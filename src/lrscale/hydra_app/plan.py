@@ -125,7 +125,7 @@ def make_plan(
         law=study.get("law"),
         ranges=study.get("ranges") or {},
         claims=study.get("claims") or [],
-        command=masked_url(shlex.join(["lrscale", "run", "-m", *arguments, *_repeated(to_plain(config.hydra.overrides.hydra))])),
+        command=masked_url(shlex.join(["lrscale", "run", "-m", *arguments, *_repeated(typed_of_hydra(config))])),
         companions=companions,
     )
     setup = Setup(
@@ -138,6 +138,12 @@ def make_plan(
         profile=settings["profile"],
     )
     return plan, setup
+
+
+def typed_of_hydra(config: DictConfig) -> list[str]:
+    """Returns the overrides of `hydra.` as they were typed: only a job can resolve `${hydra.job.num}`."""
+    typed = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    return [str(text) for text in typed] if isinstance(typed, list) else []
 
 
 def _repeated(overrides: Sequence[str]) -> list[str]:

@@ -1,11 +1,13 @@
 """Shows the progress of a running study: as a live display in a terminal, as plain lines in a pipe."""
 
+import logging
 import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+_LOG = logging.getLogger(__name__)
 WIDE = 110
 """The smallest width of a terminal, in columns, that has room for a bar and for the label of the cell trained last."""
 
@@ -40,7 +42,8 @@ class Display:
     def __enter__(self) -> "Display":
         stored = f", {self.trials_done} of them in the store already" if self.trials_done else ""
         cells = f"{self.cells} cells, " if self.cells else ""
-        self.console.print(f"{self.name}: {cells}{self.trials} trials{stored}")
+        self.console.print(line := f"{self.name}: {cells}{self.trials} trials{stored}")
+        _LOG.info(line)
         self.progress.start()
         self._show("starting")
         return self
@@ -70,6 +73,7 @@ class Display:
         self.diverged += diverged
         self.failed += failed
         self.trials_done += new_trials
+        _LOG.info("%s: %d new trials; %s", label, new_trials, self.counts())
         self._show(label)
 
     def counts(self) -> str:
