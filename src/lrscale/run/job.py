@@ -28,12 +28,13 @@ class Outcome(NamedTuple):
     late: bool = False
 
 
-def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
+def work(config: Mapping[str, Any], compute: Compute, told: Callable[[int, int, float], None] | None = None) -> list[Result]:
     """Trains all trials and seeds of a config, or measures with its probe.
 
     Args:
       config: plain values, as `make_training` takes them; `optimizer.lr` may be a list with one value for each trial.
       compute: settings of the machine.
+      told: told of each recorded point while a training runs, as in `train`.
 
     Returns:
       One result for each trial; a single result for a probe.
@@ -45,7 +46,7 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
     use_threads(compute.threads)
     if training.probe is not None:
         return [probe_result(PROBES[training.probe.name].measure(training, make_built_in(training)))]
-    return list(results(training, train(training, make_task(training), compute)))
+    return list(results(training, train(training, make_task(training), compute, told)))
 
 
 def work_all(

@@ -12,6 +12,7 @@ from lrscale.errors import Refusal, masked
 from lrscale.files import from_start
 from lrscale.provenance import made_by
 from lrscale.run.job import work
+from lrscale.run.progress import Steps
 from lrscale.signals import uninterrupted
 from lrscale.spec import Compute, Training
 from lrscale.study.config import make_training
@@ -64,7 +65,8 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
         store = Store(tracking["uri"])
         experiment = store.experiment(tracking["experiment"])
     _LOG.debug("training %s", name)
-    (result,) = work(config, compute)
+    with Steps(Console(stderr=True, highlight=False, markup=False, emoji=False), "training") as steps:
+        (result,) = work(config, compute, steps)
     for line in printed_lines(training, result):
         say(line)
     versions = made_by(described(compute.device, compute.tf32))
