@@ -24,6 +24,9 @@ class SweepFiles(file_config_source.FileConfigSource):
             result = super().load_config(config_path)
         except (YAMLError, ValueError, OSError, RecursionError) as error:
             raise Refusal(f"{config_path}: must be YAML with plain values, got {error!s:.300}") from None
+        result.header["package"] = (
+            result.header.get("package") or "_global_"
+        )  # a file without the header, or with a BOM before it
         check_sweep(config_path, OmegaConf.to_container(result.config), result.header.get("package"))
         return result
 

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lrscale.errors import printable
@@ -14,6 +15,25 @@ from lrscale.system import cases_differ, replace
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)
 """Names of devices on Windows, with any suffix."""
+
+_start: Path | None = None
+"""The folder that relative paths begin in, where it is not the working folder."""
+
+
+def from_start(path: str | Path) -> Path:
+    """Returns a path that is relative to the folder in which the command was typed, also where a job has a folder of its own."""
+    return (_start or Path()) / path
+
+
+@contextmanager
+def start_in(folder: Path) -> Iterator[None]:
+    """Makes `from_start` give paths in a folder, while the context lasts."""
+    global _start
+    before, _start = _start, folder
+    try:
+        yield
+    finally:
+        _start = before
 
 
 def can_write(folder: Path) -> bool:

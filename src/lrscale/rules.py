@@ -3,6 +3,7 @@
 import math
 import reprlib
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -10,10 +11,11 @@ from lrscale.errors import MASK, Refusal, masked
 
 
 class Rule(NamedTuple):
-    """A condition on a value. `text` states it in words, as in `must be > 0`; `holds` tests a value."""
+    """A condition on a value. `text` states it in words, as in `must be > 0`; `holds` tests a value; `names` can be chosen."""
 
     text: str
     holds: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
 
 
 def is_number(value: object) -> bool:
@@ -33,7 +35,7 @@ def integer(low: int, high: int = 10**9) -> Rule:
 
 def one_of(*names: str) -> Rule:
     """Returns the rule of a text that is one of some names."""
-    return Rule(f"must be one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
+    return Rule(f"must be one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names, names)
 
 
 def _is_betas(value: object) -> bool:
@@ -60,6 +62,8 @@ def check(field: str, rule: Rule, value: object, way_out: str = "") -> None:
       way_out: a sentence that ends the message: what the user can do.
     """
     if not rule.holds(value):
+        near = get_close_matches(value.lower(), rule.names, 1) if isinstance(value, str) and len(value) < 100 else []
+        way_out = f"Did you mean {field}={near[0]}?" if near and not way_out else way_out
         raise Refusal(f"`{field}` {rule.text}, got {shown(value)}. {way_out}")
 
 

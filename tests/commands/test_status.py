@@ -42,3 +42,8 @@ def test_a_finished_study_and_no_study(folder: Path) -> None:
     here(folder, "run", "-m", *TINY)
     said = lrscale(folder, "status", "--watch")
     assert "finished after" in said and "4/4 cells, 24/24 trials, 48 trainings" in said
+
+
+def test_status_does_not_import_torch(folder: Path) -> None:
+    code = "import sys, lrscale.run.status; print(sorted({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder).stdout == "[]\n"

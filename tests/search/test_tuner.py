@@ -153,3 +153,8 @@ def test_a_storage_that_cannot_be_is_refused_and_nothing_written(folder: Path, u
 
 def test_a_database_works_as_storage(folder: Path) -> None:
     assert len(tune(make_plan(n_trials=5), "sqlite:///optuna.db")) == 5
+
+
+def test_random_draws_of_tpe_scale_with_the_number_of_trials() -> None:
+    few = make_sampler(replace(make_plan("tpe"), n_trials=6), CELL, 0)
+    assert few._n_startup_trials == 2

@@ -18,7 +18,7 @@ from lrscale.system import ignore_signals, stoppable
 DESCRIPTION = "How must the learning rate scale with batch size when gradients are summed instead of averaged?"
 EXAMPLES = """\
 examples:
-  lrscale run optimizer.lr=0.03 batch_size=10 reduction=sum    run one training
+  lrscale run optimizer.lr=0.03 batch_size=10                  run one training
   lrscale run -m sweeps=quickstart                             run a study and print its answer
   lrscale report quickstart                                    print the answer again, from the MLflow store
   lrscale reproduce quickstart                                 run a published study again and compare all its numbers
@@ -113,6 +113,9 @@ def _status(arguments: list[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     """Parses a command line, and runs its command. Hydra parses the arguments of `run`."""
+    if not arguments:
+        make_parser().print_help()
+        return 0
     is_run = arguments[:1] == ["run"]
     options = argparse.Namespace(command="run", arguments=arguments[1:]) if is_run else make_parser().parse_args(arguments)
     command = find_command(options.command)

@@ -1,7 +1,10 @@
 """`lrscale run` as a Hydra app: a single training, or a multirun, which is a study whose jobs Hydra's launcher runs."""
 
+import contextlib
 import errno
+import io
 import json
+import logging
 import os
 import reprlib
 import sys
@@ -25,7 +28,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import home
-from lrscale.hydra_app.declared import explained, register
+from lrscale.hydra_app.declared import register
+from lrscale.hydra_app.folder import logging_overrides, paths_from_start
+from lrscale.hydra_app.help import annotated
+from lrscale.hydra_app.hints import MULTIRUN, check_flags, flags_first, hint
 from lrscale.hydra_app.launchers import workers_of
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.hydra_app.variant import with_variant
@@ -40,10 +46,13 @@ from lrscale.training.optimizers import LEFT_OUT
 if TYPE_CHECKING:
     from lrscale.run.job import Outcome
 
+_LOG = logging.getLogger(__name__)
 SHORT = Rule("must have at most 10,000 characters together", lambda v: len(v) <= 10_000)
 """The rule of the whole command line."""
 
 
+BOOK_LR = 0.03
+"""The lr of "Dive into Deep Learning" for its regression, under mean reduction."""
 REMOVED = {"hydra.sweeper.direction": "The objective is always minimised: leave it out."}
 """Keys of older versions, with the way out."""
 
@@ -65,30 +74,48 @@ def run_app(arguments: Sequence[str]) -> None:
             raise Refusal(f"`{key}` is not an option here, got {argument!r:.60}. {LEFT_OUT[option]}: leave it out.")
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
+    check_flags(arguments)
     trust_nothing()
     trust_typed(arguments)
+    multirun = any(flag in MULTIRUN for flag in arguments) or any(argument.startswith("sweeps=") for argument in arguments)
+    asks_help = bool({"--help", "-h"} & set(arguments))
     original_argv, environment = sys.argv, dict(os.environ)
-    sys.argv = ["lrscale run", *arguments]
+    sys.argv = ["lrscale run", *flags_first([*arguments, *book_lr(arguments), *logging_overrides(arguments, multirun)])]
     os.environ["LRSCALE_HOME"] = str(home())  # conf/config.yaml reads it, also in jobs that start elsewhere
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     os.environ[STUDY_PROCESS] = name_of(os.getpid())  # a launcher's workers inherit it
     register()
+    help_text = io.StringIO()
     try:
-        hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
+        with contextlib.redirect_stdout(help_text) if asks_help else contextlib.nullcontext():
+            hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
     except _Carried as carried:
         raise carried.error from None
     except SystemExit:
-        if {"--help", "-h"} & set(arguments):
-            print("\n".join(explained(arguments)))
+        if asks_help:
+            print("\n".join(annotated(help_text.getvalue(), arguments)))
         raise
     except Exception as error:
         if "HYDRA_FULL_ERROR" in environment or not _is_from_hydra(error):
             raise
-        raise Refusal(_message(error)) from None
+        raise Refusal(hint(arguments, multirun) or _message(error)) from None
     finally:
         sys.argv = original_argv
         os.environ.clear()
         os.environ.update(environment)
+
+
+def book_lr(arguments: Sequence[str]) -> list[str]:
+    """Returns an override with the book's lr for sgd, where a command line gives no lr and chooses no other optimizer.
+
+    The default of torch.optim.SGD, 0.001, leaves d2l at its first loss. A sweep file names its own lr, or takes torch's.
+    """
+    keys = {argument.lstrip("+~").partition("=")[0] for argument in arguments}
+    given = {"optimizer.lr", "optimizer.name", "sweeps", "probe", "hydra.sweeper.params", "hydra.sweeper.params.optimizer.lr"}
+    others = [a for a in arguments if a.lstrip("+").startswith("optimizer=") and a.partition("=")[2] != "sgd"]
+    if keys & given or others:
+        return []
+    return [f"optimizer.lr={BOOK_LR}"]
 
 
 def trust_typed(overrides: Sequence[str]) -> None:
@@ -146,6 +173,12 @@ def _message(error: Exception) -> str:
 
 
 def job(config: DictConfig) -> "list[Outcome] | None":
+    """Runs one job as Hydra's task function. Takes, returns and raises what `_job` does."""
+    with paths_from_start():
+        return _job(config)
+
+
+def _job(config: DictConfig) -> "list[Outcome] | None":
     """Runs one job as Hydra's task function.
 
     Returns:
@@ -193,6 +226,8 @@ def sweep(
     plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
     plan = with_variant(plan, config, loader)
     setup = replace(setup, workers=workers_of(launcher, plan.study))
+    if config.hydra.output_subdir is not None:
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
     launched, lock = [0], threading.Lock()
     asked = to_plain(config.compute)["device"]
     of_all = [f"compute.device={setup.compute.device}"] if asked == "auto" else []  # each job takes the one that was chosen here
@@ -205,6 +240,8 @@ def sweep(
             launched[0] += len(jobs)
         outcomes: list[list[Outcome] | str] = []
         overrides = [[*job_overrides(job), *of_all] for job in jobs]
+        for index, values in enumerate(overrides, first):
+            _LOG.debug("job %d: %s", index, " ".join(values))
         for returned in launcher.launch(overrides, initial_job_idx=first):
             try:
                 outcomes.append(returned.return_value)

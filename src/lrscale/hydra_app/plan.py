@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal, masked_url
+from lrscale.hydra_app.hints import nearest_keys
 from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.spec import is_own
@@ -56,7 +57,8 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     """
     unknown = [str(key) for key in config if key not in (*TOP_LEVEL, "hydra")]
     if unknown:
-        raise Refusal(f"`{unknown[0]}` is not known. Known: {', '.join(TOP_LEVEL)}.")
+        meant = f" Did you mean {' or '.join(near)}?" if (near := nearest_keys(unknown[0])) else ""
+        raise Refusal(f"`{unknown[0]}` is not known.{meant} Known: {', '.join(TOP_LEVEL)}.")
     return {str(key): to_plain(config[key]) for key in config if key in KEYS}
 
 
@@ -96,6 +98,11 @@ def make_plan(
     compute = make_compute(to_plain(config.compute))
     cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals, compute.device)
     compute = compute._replace(device=chosen(compute.device, [cell.config for cell in cells]))
+    if not axes and not intervals and not settings.get("study_name") and config.hydra.runtime.choices.get("sweeps") is None:
+        raise Refusal(
+            "`-m` needs something to sweep, got one value of each key. Take sweeps=quickstart, or sweep keys: "
+            "batch_size=8,64 reduction=sum,mean 'optimizer.lr=tag(log,interval(1e-4,1))'."
+        )
     companions = settings["companions"]
     if companions == "scaled" and LR_KEY in intervals and cells[0].training.probe is None:
         cells = scaled_companions(cells, intervals)
@@ -116,7 +123,7 @@ def make_plan(
         law=study.get("law"),
         ranges=study.get("ranges") or {},
         claims=study.get("claims") or [],
-        command=masked_url(shlex.join(["lrscale", "run", "-m", *arguments, *_typed(to_plain(config.hydra.overrides.hydra))])),
+        command=masked_url(shlex.join(["lrscale", "run", "-m", *arguments, *_typed(typed_of_hydra(config))])),
         companions=companions,
     )
     setup = Setup(
@@ -129,6 +136,12 @@ def make_plan(
         profile=settings["profile"],
     )
     return plan, setup
+
+
+def typed_of_hydra(config: DictConfig) -> list[str]:
+    """Returns the overrides of `hydra.` as they were typed: only a job can resolve `${hydra.job.num}`."""
+    typed = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    return [str(text) for text in typed] if isinstance(typed, list) else []
 
 
 def _typed(overrides: Sequence[str]) -> list[str]:

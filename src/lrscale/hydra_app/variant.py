@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Refusal
-from lrscale.hydra_app.plan import axes_of, plain_config, to_plain
+from lrscale.hydra_app.plan import axes_of, plain_config, to_plain, typed_of_hydra
 from lrscale.study.config import KEYS
 from lrscale.study.plan import Plan
 
@@ -36,7 +36,7 @@ def with_variant(plan: Plan, config: DictConfig, loader: ConfigLoader) -> Plan:
       config: the config that Hydra composed for the multirun.
       loader: Hydra's config loader.
     """
-    typed = [*to_plain(config.hydra.overrides.task), *to_plain(config.hydra.overrides.hydra)]
+    typed = [*to_plain(config.hydra.overrides.task), *typed_of_hydra(config)]
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
     is_named = any(override.key_or_group == "hydra.sweeper.study_name" for override in overrides)
     if is_named or config.hydra.runtime.choices.get("sweeps") is None:

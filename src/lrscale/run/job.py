@@ -29,12 +29,13 @@ class Outcome(NamedTuple):
     late: bool = False
 
 
-def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
+def work(config: Mapping[str, Any], compute: Compute, told: Callable[[int, int, float], None] | None = None) -> list[Result]:
     """Trains all trials and seeds of a config, or measures with its probe.
 
     Args:
       config: plain values, as `make_training` takes them; `optimizer.lr` may be a list with one value for each trial.
       compute: settings of the machine.
+      told: told of each recorded point while a training runs, as in `train`.
 
     Returns:
       One result for each trial; a single result for a probe.
@@ -50,7 +51,7 @@ def work(config: Mapping[str, Any], compute: Compute) -> list[Result]:
             return [probe_result(probe.measure(training, task))]
         assert probe.measure_own is not None
         return [probe_result(probe.measure_own(training, task))]
-    return list(results(training, train(training, make_task(training), compute)))
+    return list(results(training, train(training, make_task(training), compute, told)))
 
 
 def work_all(

@@ -1,13 +1,70 @@
 """Shows the progress of a running study: as a live display in a terminal, as plain lines in a pipe."""
 
+import logging
 import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+_LOG = logging.getLogger(__name__)
+LINE_SECONDS = 10.0
+"""Time between two lines of progress of a single training in a pipe, in seconds."""
 WIDE = 110
 """The smallest width of a terminal, in columns, that has room for a bar and for the label of the cell trained last."""
+
+
+class Steps:
+    """Shows on the standard error how far a single training is: a line that changes on a terminal, a line at times in a pipe."""
+
+    def __init__(self, console: Console, doing: str) -> None:
+        self.console, self.started, self.shown = console, time.monotonic(), time.monotonic()
+        self.live = console.status(doing) if console.is_terminal else None
+
+    def __enter__(self) -> "Steps":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        """Shows that `step` of `steps` steps were taken, with the mean loss over all seeds, and the time left."""
+        now = time.monotonic()
+        left = time_left(now - self.started, step, steps)
+        text = f"step {step}/{steps}, loss {loss:.6g}{left}"
+        if self.live:
+            self.live.update(text)
+        elif now - self.shown >= LINE_SECONDS:
+            self.shown = now
+            self.console.print(text)
+
+
+def time_left(seconds: float, done: int, whole: int) -> str:
+    """Returns the time left in words, from what was done in some seconds; nothing where that cannot be told yet.
+
+    Example:
+      >>> time_left(30.0, 1, 4), time_left(1.0, 0, 4)
+      (', 1 min 30 s left', '')
+    """
+    return f", {duration(seconds / done * (whole - done))} left" if 0 < done < whole else ""
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in words, as a user reads it.
+
+    Example:
+      >>> duration(7.2), duration(75), duration(7300)
+      ('7 s', '1 min 15 s', '2 h 1 min')
+    """
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
 class Display:
@@ -25,7 +82,7 @@ class Display:
         """
         self.console, self.name, self.cells, self.trials = console, name, cells, trials
         self.cells_done = self.rounds = self.trainings = self.diverged = self.failed = 0
-        self.trials_done, self.started = trials_done, time.monotonic()
+        self.trials_done, self.started, self.stored = trials_done, time.monotonic(), trials_done
         self.wide = console.width >= WIDE
         columns = [
             SpinnerColumn(),
@@ -40,7 +97,8 @@ class Display:
     def __enter__(self) -> "Display":
         stored = f", {self.trials_done} of them in the store already" if self.trials_done else ""
         cells = f"{self.cells} cells, " if self.cells else ""
-        self.console.print(f"{self.name}: {cells}{self.trials} trials{stored}")
+        self.console.print(line := f"{self.name}: {cells}{self.trials} trials{stored}")
+        _LOG.info(line)
         self.progress.start()
         self._show("starting")
         return self
@@ -70,6 +128,7 @@ class Display:
         self.diverged += diverged
         self.failed += failed
         self.trials_done += new_trials
+        _LOG.info("%s: %d new trials; %s", label, new_trials, self.counts())
         self._show(label)
 
     def counts(self) -> str:
@@ -79,8 +138,10 @@ class Display:
         parts += [f"{self.trials_done}/{self.trials} trials"]
         if self.trainings:
             speed = f"{rate:.0f} trainings/s" if rate >= 1 else f"{60 * rate:.2g} trainings/min"
-            parts += [speed, f"{self.diverged} diverged"]
-        return ", ".join(parts + ([f"{self.failed} crashed"] if self.failed else []))
+            parts += [speed] if self.wide or not self.console.is_terminal else []
+            parts += [f"{self.diverged} diverged"]
+        left = time_left(time.monotonic() - self.started, self.trials_done - self.stored, self.trials - self.stored)
+        return ", ".join(parts + ([f"{self.failed} crashed"] if self.failed else [])) + left
 
     def _show(self, label: str) -> None:
         description = f"round {max(self.rounds, 1)}" + (f" {label}" if self.wide else "")

@@ -1,5 +1,7 @@
 """Carries out a single training: records it as one MLflow run, and prints the loss after each epoch, as the book (d2l) does."""
 
+import contextlib
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from lrscale.errors import Refusal, masked
+from lrscale.files import from_start
 from lrscale.provenance import made_by
 from lrscale.run.job import work
+from lrscale.run.progress import Steps
 from lrscale.spec import Compute, Training
 from lrscale.study.config import make_training
 from lrscale.study.own_code import own_facts
@@ -18,6 +22,8 @@ from lrscale.tasks.registry import check_files
 from lrscale.training.device import chosen, described
 from lrscale.training.quantity import Quantity
 from lrscale.training.results import Result
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[str, Any]) -> None:
@@ -45,19 +51,28 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
             "To try several: lrscale run -m optimizer.lr=a,b."
         )
     check_files(training)
-    check_uri(tracking["uri"])
-    store = Store(tracking["uri"])
-    experiment = store.experiment(tracking["experiment"])
-    (result,) = work(config, compute)
+    console = Console(highlight=False, markup=False, emoji=False)
+
+    def say(line: str) -> None:
+        console.print(line)
+        _LOG.info(line)
+
     lr = training.optimizer.options["lr"][0]
     name = f"{training.reduction} b{training.batch_size} lr{short_number(lr)}"
-    console = Console(highlight=False, markup=False, emoji=False)
+    with contextlib.chdir(from_start(".")):
+        check_uri(tracking["uri"])
+        _LOG.debug("opening the store %s", masked(tracking["uri"]))
+        store = Store(tracking["uri"])
+        experiment = store.experiment(tracking["experiment"])
+    _LOG.debug("training %s", name)
+    with Steps(Console(stderr=True, highlight=False, markup=False, emoji=False), "training") as steps:
+        (result,) = work(config, compute, steps)
     for line in printed_lines(training, result):
-        console.print(line)
+        say(line)
     versions = made_by(described(compute.device, compute.tf32))
-    with uninterrupted():
+    with contextlib.chdir(from_start(".")), uninterrupted():
         run_id = record_single(store, experiment, name, config, compute, {"optimizer.lr": lr}, result, versions)
-    console.print(f"recorded as {name!r} in {masked(tracking['uri'])}, experiment {tracking['experiment']}, run {run_id}")
+    say(f"recorded as {name!r} in {masked(tracking['uri'])}, experiment {tracking['experiment']}, run {run_id}")
 
 
 def _quantity_line(quantity: Quantity) -> str:

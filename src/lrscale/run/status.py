@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from lrscale.locks import is_locked
+from lrscale.run.progress import duration
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.settings import sort_trials
 from lrscale.tracking.lease import Claim, holder_in
@@ -149,18 +150,3 @@ def _times(store: Store, record: StudyRecord, state: str) -> tuple[float, float 
     started = datetime.fromisoformat(store.run_tags(record.run_id)[EXECUTED]).timestamp()
     end = time.time() if state == "running" or last_recorded is None else last_recorded
     return record.seconds + max(end - started, 0.0), idle
-
-
-def duration(seconds: float) -> str:
-    """Returns a time in words, as a user reads it.
-
-    Example:
-      >>> duration(7.2), duration(75), duration(7300)
-      ('7 s', '1 min 15 s', '2 h 1 min')
-    """
-    rounded = round(seconds)
-    if rounded < 60:
-        return f"{rounded} s"
-    if rounded < 3600:
-        return f"{rounded // 60} min {rounded % 60} s"
-    return f"{rounded // 3600} h {rounded % 3600 // 60} min"

@@ -23,6 +23,7 @@ from lrscale.search.storage import check_storage, open_storage, storage_file
 from lrscale.search.twin_tuner import RecordedRounds, twin_tuners
 from lrscale.study.answer import answer
 from lrscale.study.claims import check_claims
+from lrscale.study.foresight import foresight
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
 from lrscale.system import cores, uninterrupted
@@ -76,6 +77,8 @@ def run_study(
         check_folder(Path("studies"))
     check_place(setup.uri, plan.study)  # last, because it makes the tables of an empty database server
     console = console or Console(highlight=False, markup=False, emoji=False)
+    for line in foresight(plan):
+        console.print(line)
     with (
         study_lease(setup.uri, plan.study, console.print) as lease,
         study_lock(plan.study, store_files(setup)),

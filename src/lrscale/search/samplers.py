@@ -53,6 +53,16 @@ AT_ONCE = ("qmc", "random", "grid")
 """Samplers that do not learn from objectives: all their trials are asked in one round."""
 
 
+def start_up(n_trials: int) -> int:
+    """Returns how many of a cell's trials are random draws before tpe learns: a third, at least 2 and at most Optuna's 10.
+
+    Example:
+      >>> start_up(6), start_up(16), start_up(64)
+      (2, 5, 10)
+    """
+    return min(max(n_trials // 3, 2), 10)
+
+
 def make_sampler(plan: Plan, cell: Cell, index: int) -> BaseSampler:
     """Returns the sampler for one trial of a cell.
 
@@ -84,6 +94,8 @@ def make_sampler(plan: Plan, cell: Cell, index: int) -> BaseSampler:
     if name == "grid":
         return EvenGrid(_grid(plan, cell), seed=0, **options)
     options.setdefault("seed", int(hashlib.sha256(f"{cell.id} {index}".encode()).hexdigest()[:8], 16))
+    if name == "tpe":
+        options.setdefault("n_startup_trials", start_up(plan.n_trials))
     try:
         sampler: BaseSampler = SAMPLERS[name](**options)
         return sampler

@@ -74,7 +74,9 @@ def make_training(config: Mapping[str, Any]) -> Training:
     check_keys("config", config, dict.fromkeys(KEYS))
     check("reduction", one_of(*REDUCTIONS), config["reduction"])
     for name, rule in FIELDS.items():
-        check(name, rule, config[name])
+        check(
+            name, rule, config[name], f"To compare several: lrscale run -m {name}=a,b." if isinstance(config[name], list) else ""
+        )
     task = _choice("task", config["task"])
     training = Training(
         task=task,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrscale.errors import Refusal
+from lrscale.files import from_start
 from lrscale.rules import TEXT, integer, one_of
 from lrscale.spec import Option, Training
 from lrscale.tasks.built_in import Arrays, BuiltInTask
@@ -38,7 +39,7 @@ def _make_digits(training: Training) -> BuiltInTask:
 def _make_fashion_mnist(training: Training) -> BuiltInTask:
     options = training.task.options
     check_fashion_mnist(options)
-    return _classification(training, _fashion_mnist(Path(options["root"]), options["examples"]))
+    return _classification(training, _fashion_mnist(from_start(options["root"]), options["examples"]))
 
 
 def _classification(training: Training, pixels: Arrays) -> BuiltInTask:
@@ -73,7 +74,7 @@ def _digits() -> Arrays:
 
 def check_fashion_mnist(options: Mapping[str, Any]) -> None:
     """Raises Refusal where one of the files of Fashion-MNIST is missing."""
-    root = Path(options["root"])
+    root = from_start(options["root"])
     missing = [name for name in FASHION_FILES if not (root / name).is_file()]
     if missing:
         raise Refusal(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrscale.errors import Refusal, said
+from lrscale.files import from_start
 from lrscale.rules import BOOLEAN, TEXT, Rule, is_integer, is_number
 from lrscale.tasks.held import is_held, no_file
 from lrscale.tasks.neighbours import hash_of
@@ -91,9 +92,9 @@ def find_file(group: str, name: str) -> Path:
     """
     place = name.rpartition(":")[0]
     if place.endswith(".py"):
-        if not Path(place).is_file():
+        if not from_start(place).is_file():
             raise Refusal(f"`{group}` must name a file that exists, got {name!r:.200}. {ADVICE}")
-        return Path(place)
+        return from_start(place)
     folders: list[str] | None = None
     for k, _ in enumerate(parts := place.split("."), 1):
         spec = PathFinder.find_spec(".".join(parts[:k]), folders) if all(part.isidentifier() for part in parts) else None
@@ -200,7 +201,7 @@ def trust(file: Path) -> str:
         sha256 = hash_of(file)
     except OSError as error:
         raise Refusal(f"`--trust` must name a file, got {str(file)!r:.200}: {error.strerror}.") from None
-    _TRUSTED.setdefault(sha256, []).append(file)
+    _TRUSTED.setdefault(sha256, []).append(file.absolute())
     return sha256
 
 
@@ -246,7 +247,7 @@ def load_module(group: str, name: str, sha256: str) -> Any:
 def _trusted(name: str, sha256: str) -> Path:
     """Returns the file with this hash that a name means."""
     place, files = name.rpartition(":")[0], _TRUSTED[sha256]
-    return next((file for file in files if file.resolve() == Path(place).resolve()), files[-1])
+    return next((file for file in files if file.resolve() == from_start(place).resolve()), files[-1])
 
 
 def told(error: BaseException, file: Path) -> str:

@@ -1,7 +1,7 @@
 """Trains many runs as one tensor program: takes trials x seeds, and returns the curves of all runs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
@@ -30,6 +30,8 @@ MEMORY_MB = 1024
 """The memory that runs and curves may use where nothing is said, and torch does not know what is free, in megabytes."""
 Array = NDArray[np.float64]
 """An array of float64."""
+Told = Callable[[int, int, float], None] | None
+"""A function that is told the step, the number of steps and the mean loss; or None."""
 
 
 class Curves(NamedTuple):
@@ -56,7 +58,7 @@ class Curves(NamedTuple):
     steps_to_target: Array
 
 
-def train(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAULT) -> Curves:
+def train(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAULT, told: Told = None) -> Curves:
     """Trains every trial with every seed.
 
     All trials of a seed share its initial weights and minibatches. Runs do not influence each other: a run that diverges
@@ -68,6 +70,7 @@ def train(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAU
       task: its task, from `make_task`, or a task of the user's own.
       compute: settings of the machine: the memory that runs and curves may use, and the device of a task of the user's own,
         `cpu`, `cuda` or `mps`; see `chosen`. The number of threads is that of `use_threads`.
+      told: called at each recorded point after the first with the step, the number of steps, and the mean training loss.
 
     Returns:
       The curves of all runs, with run = trial x number of seeds + index of the seed.
@@ -83,7 +86,7 @@ def train(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAU
     size = trials_in_memory(training, task, compute)
     chunks = [slice(start, start + size) for start in range(0, training.trials, size)]
     if len(chunks) == 1:
-        return _train_chunk(training, task, chunks[0], compute)
+        return _train_chunk(training, task, chunks[0], compute, told)
     points, runs, seeds = recording_steps(training), training.trials * len(training.seeds), len(training.seeds)
     curves = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(5)), *(np.empty(runs) for _ in range(3)))
     for chunk in chunks:
@@ -228,18 +231,18 @@ class _Target:
         return bool((self.reached.isfinite() | ~above.isfinite()).all())
 
 
-def _train_chunk(training: Training, task: BuiltInTask | Task, chunk: slice, compute: Compute) -> Curves:
+def _train_chunk(training: Training, task: BuiltInTask | Task, chunk: slice, compute: Compute, told: Told = None) -> Curves:
     """Trains the trials of a chunk with every seed, all at once."""
     if isinstance(task, Task):
         device = torch.device(compute.device)
         form = training.task.options.get("form") or choose_form(training, task, device)[0]
         with own_settings(device, compute.tf32), quiet():  # dropout and a user's optimizer draw from torch's own generator
-            return _curves(training, OwnRuns(training, task, chunk, form, device))
+            return _curves(training, OwnRuns(training, task, chunk, form, device), told)
     with torch.random.fork_rng(devices=[]):
-        return _curves(training, BuiltInRuns(training, task, chunk))
+        return _curves(training, BuiltInRuns(training, task, chunk), told)
 
 
-def _curves(training: Training, runs: Runs[M]) -> Curves:
+def _curves(training: Training, runs: Runs[M], told: Told = None) -> Curves:
     """Takes all steps of some runs, and returns their curves."""
     target = _Target(training, runs) if training.budget.name == "target" else None
     points, last = recording_steps(training), training.steps
@@ -258,6 +261,8 @@ def _curves(training: Training, runs: Runs[M]) -> Curves:
         finished = step == last or (target is not None and target.all_finished(step, runs))
         if finished or step in due:
             recorded[step] = _on_cpu(*runs.risks(), minibatch_loss, _norm(runs.gradients))
+            if told is not None:
+                told(step, last, recorded[step][0].double().mean().item())
         if finished:
             break
     values_at_points = [recorded[step if step in recorded else max(recorded)] for step in points]

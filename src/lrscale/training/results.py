@@ -3,12 +3,15 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lrscale.spec import Training
-from lrscale.training.engine import Array, Curves
 from lrscale.training.quantity import Quantity
+
+if TYPE_CHECKING:  # the engine imports torch, which reading records does not need
+    from lrscale.training.engine import Array, Curves
 
 CAP = 10.0
 """The curves of a trial end before the first point where a run's loss is above CAP x its starting loss."""
@@ -71,7 +74,7 @@ def mean_objective(objectives: tuple[float, ...]) -> float:
     return math.fsum(objectives) / max(1, len(objectives)) if all(math.isfinite(value) for value in objectives) else math.inf
 
 
-def results(training: Training, curves: Curves) -> Iterator[Result]:
+def results(training: Training, curves: "Curves") -> Iterator[Result]:
     """Yields the result of each trial, in the order of the trials.
 
     Args:
@@ -108,7 +111,7 @@ def results(training: Training, curves: Curves) -> Iterator[Result]:
         )
 
 
-def has_diverged(train_loss: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+def has_diverged(train_loss: "Array") -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
     """Returns whether each run has diverged, [run], from its training loss, [point, run].
 
     A run has diverged if its loss is not finite at some point, or is larger at the end than at the start.
@@ -117,7 +120,7 @@ def has_diverged(train_loss: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.
         return np.asarray(~np.isfinite(train_loss).all(0) | (train_loss[-1] > train_loss[0]), dtype=np.bool_)
 
 
-def objective(training: Training, curves: Curves) -> Array:
+def objective(training: Training, curves: "Curves") -> "Array":
     """Returns the objective of each run, [run]. It may be finite where the run diverged."""
     line: Array = getattr(curves, training.objective)
     return np.asarray(np.atleast_2d(line)[-1], dtype=np.float64)
@@ -130,7 +133,7 @@ def examples_seen(training: Training, steps: int) -> int:
     return epochs * epoch_examples + min(rest * training.step_examples, epoch_examples)
 
 
-def _points_before_divergence(losses: Array) -> int:
+def _points_before_divergence(losses: "Array") -> int:
     """Returns the number of points before the first one at which a run's loss is not finite or above the cap; at least 1.
 
     `losses` is [point, seed], of one trial.
