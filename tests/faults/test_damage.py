@@ -2,10 +2,12 @@
 
 import contextlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -91,7 +93,8 @@ def test_a_write_that_was_cut_off_is_taken_back(folder: Path) -> None:
         assert Path("optuna.journal").read_bytes() == whole
         Path("optuna.journal").write_bytes(whole + half)  # by another process, while this one runs
         journal.append_logs([{"op_code": 1}])
-        assert Path("optuna.journal").read_bytes() == whole + b'{"op_code":1}\n'
+        kept, added = Path("optuna.journal").read_bytes().splitlines(keepends=True)
+        assert kept == whole and added.startswith(b'{"op_code":1,') and added.endswith(b"}\n")
 
 
 @pytest.mark.parametrize("line", [b"garbage", b"[]", b"3", b"{}", b'{"op_code":0', b"\xff\xfe", b""])
@@ -101,6 +104,54 @@ def test_a_damaged_line_of_the_journal_is_named(folder: Path, line: bytes) -> No
     with pytest.raises(Refusal, match="line 2"):
         Journal("optuna.journal")
     assert Path("optuna.journal").read_bytes() == content
+
+
+def _without(lines: list[str], number: int) -> list[str]:
+    return lines[:number] + lines[number + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: _without(lines, 11),
+        lambda lines: lines[:12] + lines[11:],
+        lambda lines: [*lines[:11], lines[12], lines[11], *lines[13:]],
+        lambda lines: [line.replace("0.", "1.", 1) if "param_value_internal" in line else line for line in lines],
+    ],
+    ids=["lost", "repeated", "exchanged", "edited"],
+)
+def test_valid_lines_of_the_journal_that_are_not_as_written_are_named(
+    tiny: Path, folder: Path, damage: Callable[[list[str]], list[str]]
+) -> None:
+    shutil.copytree(tiny, folder, dirs_exist_ok=True)
+    lines = Path("optuna.journal").read_text().splitlines(keepends=True)
+    damaged = damage(lines)
+    Path("optuna.journal").write_text("".join(damaged))
+    said = here(folder, "run", "-m", *TINY, status=2)
+    assert said.count("\n") == 1 and "optuna.journal with line" in said and "damaged or lost" in said
+    assert Path("optuna.journal").read_text() == "".join(damaged)
+    Path("optuna.journal").unlink()
+    here(folder, "run", "-m", *TINY)
+    assert lrs_of(folder) == lrs_of(tiny)
+
+
+def test_a_journal_of_an_older_version_or_another_program_goes_on(folder: Path) -> None:
+    Path("optuna.journal").write_bytes(b'{"op_code":0}\n{"op_code":1}\n')
+    Journal("optuna.journal").append_logs([{"op_code": 2}, {"op_code": 3, "long": "x" * 9000}, {"op_code": 4}])
+    with Path("optuna.journal").open("ab") as file:
+        file.write(b'{"op_code":5}\n')
+    Journal("optuna.journal").append_logs([{"op_code": 6}])
+    assert [log["op_code"] for log in Journal("optuna.journal").read_logs(0)] == list(range(7))
+
+
+def test_an_objective_that_was_changed_is_noticed(tiny: Path, folder: Path) -> None:
+    shutil.copytree(tiny, folder, dirs_exist_ok=True)
+    with closing(sqlite3.connect("mlflow.db")) as connection:
+        changed = "UPDATE tags SET value = replace(value, '0.', '1.') WHERE rowid = (SELECT min(rowid) FROM tags WHERE key = ?)"
+        connection.execute(changed, ("lrscale.objectives",))
+        connection.commit()
+    said = here(folder, "report", status=2)
+    assert said.count("\n") == 1 and "was changed after it was recorded" in said and "Put back an intact copy" in said
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])

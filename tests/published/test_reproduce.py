@@ -153,6 +153,8 @@ def test_a_changed_trial_does_not_reproduce(published: Path, folder: Path) -> No
     store = Store("sqlite:///mlflow.db")
     objectives = json.loads(store.client.get_run(run).data.tags["lrscale.objectives"])
     store.client.set_tag(run, "lrscale.objectives", json.dumps([objectives[0], objectives[1] + 1e-9]))
+    assert "was changed after it was recorded" in said(folder, "reproduce", "--from", run, status=2)
+    store.client.delete_tag(run, "lrscale.checksum")  # older records have none
     text = said(folder, "reproduce", "--from", run, status=1)
     assert "seed 2 of 2: objective" in text and "1 differences" in text
 

@@ -77,8 +77,6 @@ def run_study(
         check_folder(Path("studies"))
     check_place(setup.uri, plan.study)  # last, because it makes the tables of an empty database server
     console = console or Console(highlight=False, markup=False, emoji=False)
-    for line in foresight(plan):
-        console.print(line)
     with (
         study_lease(setup.uri, plan.study, console.print) as lease,
         study_lock(plan.study, store_files(setup)),
@@ -133,7 +131,7 @@ def _carry_out(
             twins = twin_tuners(plan, storage, rounds)
         gc.freeze()  # the objects loaded by now stay alive: collecting them again and again took an eighth of the recording
         loop = Rounds(setup, open_slots(store, study, lease, console), store, study, twins, watch)
-        for remark in loop.remarks:
+        for remark in [*foresight(plan), *loop.remarks]:
             console.print(remark)
         with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), loop.trials_done()) as display:
             loop.run(display)

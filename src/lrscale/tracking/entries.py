@@ -11,7 +11,7 @@ from typing import Any
 from lrscale.errors import masked
 from lrscale.provenance import source_tags
 from lrscale.study.config import make_training
-from lrscale.tracking.schema import CONFIG, DIVERGED, NUMBER, OBJECTIVES, OUTCOME, QUANTITIES
+from lrscale.tracking.schema import CHECKSUM, CONFIG, DIVERGED, NUMBER, OBJECTIVES, OUTCOME, QUANTITIES, checksum
 from lrscale.training.results import Result
 
 LOSS_CURVES = ("excess_risk", "population_risk", "train_loss")
@@ -58,6 +58,7 @@ def trial_entry(
         tags[OUTCOME] = result.diverged_in_words
     if result.quantities:
         tags[QUANTITIES] = json.dumps([asdict(quantity) for quantity in result.quantities])
+    tags[CHECKSUM] = checksum(tags)
     now = now_ms()
     metrics = [(key, rounded(value), now, 0) for key, value in summary(params, result).items()]
     training = make_training(config)

@@ -20,6 +20,7 @@ from lrscale.tracking.schema import (
     ASKED_UNDER,
     AUDITS,
     CELL,
+    CHECKSUM,
     COMPUTE,
     CONFIG,
     DIVERGED,
@@ -35,6 +36,7 @@ from lrscale.tracking.schema import (
     SECONDS,
     STUDY_FILE,
     SWEEP_DIR,
+    checksum,
 )
 from lrscale.training.quantity import Quantity
 
@@ -179,7 +181,8 @@ class Reader:
     def work(self, run_id: str) -> WorkRecord:
         """Returns the record of a single training, or of a trial and the other trials of its round."""
         run = self.client.get_run(run_id)
-        tags, trial = run.data.tags, _trial(run)
+        with _naming_the_run(self.uri, run_id):
+            tags, trial = run.data.tags, _trial(run)
         config = json.loads(tags[CONFIG])
         if tags[KIND] == "single":
             compute = compute_of(json.loads(tags[COMPUTE]) if COMPUTE in tags else config)
@@ -279,6 +282,8 @@ def _naming_the_run(uri: str, run_id: str) -> Iterator[None]:
 def _trial(run: Run) -> TrialRecord:
     """Returns the record of a trial or a single training from the tags of its run."""
     tags = run.data.tags
+    if tags.get(CHECKSUM, checksum(tags)) != checksum(tags):
+        raise ValueError("what was measured was changed after it was recorded")
     params = {str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()}
     return TrialRecord(
         run_id=run.info.run_id,

@@ -1,5 +1,8 @@
 """Lists every name under which records stand in MLflow: tags, parameters and artifacts, and the tags that MLflow itself reads."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from uuid import NAMESPACE_OID, uuid5
 
 KIND = "lrscale.kind"
@@ -43,6 +46,8 @@ OUTCOME = "lrscale.outcome"
 """Tag of a trial with a run that diverged: how many did. It is a column of the views."""
 QUANTITIES = "lrscale.quantities"
 """Tag of a probe's trial: the measured quantities, as JSON."""
+CHECKSUM = "lrscale.checksum"
+"""Tag of a trial: a hash of the tags that hold what was measured. Older trials have none."""
 CONFIG = "lrscale.config"
 """Tag of a trial or a single training: its config, as JSON."""
 JOB = "lrscale.job"
@@ -97,3 +102,9 @@ NAMED_GROUPS = ("task", "optimizer")
 its cells. The study's axes and the tuned hyperparameters are shown besides these."""
 STUDY_FILE = "study.json"
 """The artifact of a study's run that holds its document."""
+
+
+def checksum(tags: Mapping[str, str]) -> str:
+    """Returns a hash of the tags of a trial that hold what was measured, and where."""
+    held = {key: tags.get(key) for key in (CELL, NUMBER, PARAMS, OBJECTIVES, DIVERGED, QUANTITIES)}
+    return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
