@@ -1,5 +1,7 @@
 """The Hydra plugin that reads sweep files from a folder `sweeps`. It checks each file, because a stranger may have written it."""
 
+from pathlib import Path
+
 from hydra._internal.core_plugins import file_config_source
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
@@ -18,9 +20,10 @@ class SweepFiles(file_config_source.FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         from lrscale.errors import Refusal
-        from lrscale.hydra_app.sweep_file import check_sweep
+        from lrscale.hydra_app.sweep_file import check_size, check_sweep
 
         try:
+            check_size(config_path, (Path(self.path) / self._normalize_file_name(config_path)).read_text("utf-8"))
             result = super().load_config(config_path)
         except (YAMLError, ValueError, OSError, RecursionError) as error:
             raise Refusal(f"{config_path}: must be YAML with plain values, got {error!s:.300}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lrscale.published.files import RESULTS
+from lrscale.published.studies_table import RESULTS
 from lrscale.tasks import source
 from tests.program import here
 

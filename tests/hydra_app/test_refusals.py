@@ -99,6 +99,11 @@ BAD: list[tuple[list[str], str]] = [
     ([*STUDY, "study.ranges=[1]"], "`study.ranges` must be a mapping"),
     ([*STUDY, "study.claims=3"], "`study.claims` must be a list"),
     ([*STUDY, "study.question=[a]"], "`study.question` must be a text"),
+    ([*STUDY, "batch_size=range(1,1000000)"], "a study must have at most 10000 cells, got more batch_size. Take"),
+    ([*STUDY, "batch_size=range(1,200)", "accumulation=range(1,200)"], "got 199 batch_size x 2 reduction x 199 accumulation"),
+    ([*STUDY, "batch_size=range(1,101)", "hydra.sweeper.n_trials=100000"], "`hydra.sweeper.n_trials` x cells must be at most"),
+    ([*STUDY, "seeds=1000000000"], "`seeds`"),
+    ([*STUDY, "task=linear", "task.examples=1000000", "task.features=10000", "data_seeds=own", "seeds=256"], "GiB. Lower"),
     ([*STUDY, "tracking=null"], "Config group"),
     ([*STUDY, "tracking.uri=3"], "`tracking.uri`"),
     ([*STUDY, "study.ranges={small:[3,1]}"], "`study.ranges.small`"),
@@ -118,6 +123,16 @@ def test_a_wrong_thing_is_refused(arguments: list[str], says: str, folder: Path,
     assert err.startswith("lrscale: ") and err.count("\n") == 1
     assert out == ""
     assert list(folder.iterdir()) == []
+
+
+def test_aliases_that_stand_for_a_billion_values_are_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lists = [f"  b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 10)}]" for i in range(1, 10)]
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps" / "bomb.yaml").write_text("\n".join(["# @package _global_", "study:", "  b0: &b0 [1, 2]", *lists]))
+    assert main(["run", "-m", "sweeps=bomb"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "must hold at most 20000 values" in err and err.count("\n") == 1
+    assert [file.name for file in folder.iterdir()] == ["sweeps"]
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["report", "--format", "xml"], ["demo", "--fast"]])

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lrscale.errors import Refusal
 from lrscale.provenance import NUMBERS
 from lrscale.published import compare
 from lrscale.published.files import TABLE, tables
+from lrscale.published.side_by_side import show_answers
 from lrscale.spec import Compute
 from lrscale.study.document import compute_of, read_document
 from lrscale.tracking.store import Store
@@ -82,7 +84,33 @@ def test_the_files_hold_the_study(published: Path) -> None:
 def test_a_published_study_reproduces_bit_for_bit(published: Path, folder: Path, place: Path) -> None:
     text = said(folder, "reproduce", STUDY)
     assert "promise every number bit for bit" in text and f"reproduced {STUDY}" in text
+    assert text.index("law, published and here: ") < text.index(f"reproduced {STUDY}")
     assert not list(folder.glob("mlflow.db")) and (folder / "studies" / "reproduce" / STUDY / "mlflow.db").is_file()
+
+
+def test_what_can_be_reproduced_is_listed(folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = here(folder, "reproduce").splitlines()
+    commands = [line.partition("  (") for line in lines if line.startswith("lrscale reproduce ")]
+    assert ("lrscale reproduce quickstart", "  (", "8 s)") in commands and len(commands) == len(list(RESULTS.iterdir()))
+    assert "lrscale reproduce cnn --trust sweeps/cnn.py" in [command for command, _, _ in commands]
+    assert f"lrscale reproduce {STUDY}" in [command for command, _, _ in commands]
+    assert "  Does the best lr fall as 1/B when gradients are summed?" in lines
+    (place / "record.json").write_text("[")
+    assert "must hold the files of published studies" in said(folder, "reproduce", status=2)
+
+
+def test_each_claim_stands_as_published_beside_here(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = [json.loads((RESULTS / name / "report.json").read_text()) for name in ("eps", "eps")]
+    reports[1]["law"] = ["another law"]
+    failing = next(claim for claim in reports[0]["claims"] if claim["verdict"] == "fails")
+    reports[1]["claims"][0] |= {"name": "a claim of here"}
+    show_answers(*map(json.dumps, reports), Console())
+    text = capsys.readouterr().out
+    assert "law, here: another law" in text and f"law, published: {reports[0]['law'][0][:20]}" in text
+    row = next(line for line in text.splitlines() if line.startswith(failing["name"]))
+    assert row.count(f"{failing['measured']:.2f}") == 2 or "none" in row
+    assert text.count("fails") == 2 and "a claim of here" in text and "none" in text
 
 
 def test_a_changed_number_is_named(folder: Path, place: Path) -> None:

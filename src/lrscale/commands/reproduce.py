@@ -8,8 +8,8 @@ from lrscale.training.device import DEVICES
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("study", nargs="?", metavar="STUDY", help="name of a published study")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("study", nargs="?", metavar="STUDY", help="name of a published study; without it, all are listed")
     source.add_argument(
         "--from", dest="run_id", metavar="RUN_ID", help="id of an MLflow run: of a study, a trial or a single training"
     )
@@ -31,6 +31,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.study is None and options.run_id is None:
+        from lrscale.published.side_by_side import list_published
+
+        list_published()
+        return
     from lrscale.published.reproduce import reproduce, reproduce_from
 
     trusted = [Path(file) for file in options.trust]

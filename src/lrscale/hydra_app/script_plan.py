@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Refusal, masked_url, printable
-from lrscale.hydra_app.plan import to_plain
+from lrscale.hydra_app.plan import MOST_CELLS, to_plain
 from lrscale.hydra_app.script_overrides import Asked, app_config, asked, choices, compose, override_of, parameter
 from lrscale.hydra_app.script_settings import Settings
 from lrscale.rules import integer
@@ -23,9 +23,6 @@ from lrscale.study.script import SCRIPT_OBJECTIVE, optimizer_name
 from lrscale.study.space import Numbers, flat_keys
 from lrscale.study.twins import LR_KEY, with_twins
 from lrscale.training.reduction import REDUCTIONS
-
-MOST_CELLS = 10_000
-"""The largest number of cells of a study."""
 
 
 def script_name(config: DictConfig) -> str:

@@ -1,5 +1,6 @@
 """Checks sweep files. A stranger may have written one, so it can hold values, but cannot run code or choose where files go."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -14,7 +15,35 @@ NAME = r"(?:[\w-]+|[\w./-]+:\w+)"
 CHOICE = re.compile(NAME)
 CHOICES = re.compile(rf"(?:choice\()?\s*{NAME}(?:\s*,\s*{NAME})*\s*\)?|")
 DOTTED_KEY = re.compile(r"\w+(\.\w+)*")
+MOST_VALUES = 20_000
+"""The largest number of values and keys in a sweep file."""
 WAY_OUT = "A sweep file can hold values only. Put other settings on the command line."
+
+
+def check_size(path: str, text: str) -> None:
+    """Raises Refusal where a file holds too many values, counted with all that its YAML aliases repeat.
+
+    It is called before anything is made of the values: nine lines of aliases can stand for a billion values.
+
+    Args:
+      path: the name of the file.
+      text: its text.
+    """
+    import yaml
+
+    sizes: dict[int, float] = {}
+
+    def size(node: yaml.Node | None) -> float:
+        if node is None or id(node) in sizes:
+            return sizes.get(id(node), 0)
+        sizes[id(node)] = math.inf  # a value that holds itself has no end
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(map(size, inner)))
+        return sizes[id(node)]
+
+    count = size(yaml.compose(text, Loader=yaml.SafeLoader))
+    if count > MOST_VALUES:
+        _refuse(path, f"must hold at most {MOST_VALUES} values, with those that aliases repeat", f"{count:.3g}")
 
 
 def check_sweep(path: str, content: Any, package: str | None) -> None:

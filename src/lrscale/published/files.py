@@ -11,7 +11,7 @@ figure.svg      the main figure of each family of cells
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from typing import Any
 from rich.console import Console
 
 from lrscale.errors import Refusal
-from lrscale.files import home, safe_name, write_whole
+from lrscale.files import safe_name, write_whole
 from lrscale.provenance import commit
-from lrscale.published.studies_table import write_table
+from lrscale.published.studies_table import RESULTS, folders, write_table
 from lrscale.report.csv import as_csv
 from lrscale.report.draw import main_figures
 from lrscale.report.json import as_json
@@ -35,8 +35,6 @@ from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.settings import rounds_of
 from lrscale.tracking.store import Store
 
-RESULTS = Path("sweeps") / "results"
-"""The folder of all published studies, relative to the working folder or to the package."""
 NUMBERS_IN = ("report.json", "trials.csv")
 """The files that a reproduction compares. cells.csv and quantities.csv repeat numbers of the report as tables."""
 TABLE = Path("sweeps") / "README.md"
@@ -175,7 +173,7 @@ def read_rounds(published: Published) -> dict[str, list[list[dict[str, float]]]]
 
 def names() -> list[str]:
     """Returns the names of the studies that are published in the working folder or in the package."""
-    return sorted({file.parent.name for folder in _folders() for file in folder.glob("*/record.json")})
+    return sorted({file.parent.name for folder in folders() for file in folder.glob("*/record.json")})
 
 
 def read(name: str) -> Published:
@@ -192,7 +190,7 @@ def read(name: str) -> Published:
             f"`STUDY` must be published in {RESULTS}, got {name!r:.100}. There: {', '.join(names()) or 'none'}. "
             "Publish one with lrscale publish, or take --from RUN_ID."
         )
-    folder = next(folder / name for folder in _folders() if (folder / name / "record.json").is_file())
+    folder = next(folder / name for folder in folders() if (folder / name / "record.json").is_file())
     try:
         record = json.loads((folder / "record.json").read_text("utf-8"))
         texts = {file: (folder / file).read_text("utf-8") for file in NUMBERS_IN if (folder / file).is_file()}
@@ -203,11 +201,6 @@ def read(name: str) -> Published:
     if differing:
         raise Refusal(f"{folder / differing[0]} must hold the numbers of report.json, and does not. Publish the study again.")
     return Published(read_document(record), texts)
-
-
-def _folders() -> Iterable[Path]:
-    """Returns the folders of published studies; the first has precedence."""
-    return (RESULTS, home() / RESULTS)
 
 
 def _json_text(value: object) -> str:

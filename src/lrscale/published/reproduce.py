@@ -20,6 +20,7 @@ from lrscale.files import safe_name
 from lrscale.provenance import NUMBERS_DEPEND_ON, made_by
 from lrscale.published import compare
 from lrscale.published.files import Published, finished, number_files, read, read_rounds
+from lrscale.published.side_by_side import answer_rows, show_answers
 from lrscale.run.job import Outcome, work, work_all
 from lrscale.run.setup import Setup
 from lrscale.run.study import check_folder, run_study
@@ -96,6 +97,7 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
     setup = Setup(f"sqlite:///{folder}/mlflow.db", f"{folder}/optuna.journal", compute)
     theirs = compare.numbers(published.files)
     compare.within(published.files["report.json"], published.files["report.json"])
+    answer_rows(published.files["report.json"])
     rounds = read_rounds(published)
     check_claims(plan)
     make_sampler(plan, plan.cells[0], 0)
@@ -108,6 +110,7 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files = _conduct(plan, setup, rounds)
+    show_answers(published.files["report.json"], files["report.json"], console)
     count, differing = compare.within(published.files["report.json"], files["report.json"])
     agreement = f"{count - len(differing)} of {count} intervals and claims agree"
     if rounds_differently:

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrscale.errors import Refusal
 from lrscale.estimate.intervals import Interval
-from lrscale.files import write_whole
+from lrscale.files import home, write_whole
 from lrscale.published.compare import verdict_of
 from lrscale.published.markdown import in_code, in_markdown
 from lrscale.spec import is_own
 from lrscale.study.statements import SAME_RUNS, measured_in_words
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound
 
+RESULTS = Path("sweeps") / "results"
+"""The folder of all published studies, relative to the working folder or to the package."""
 MARKERS = re.compile(r"(<!-- studies -->\n).*?(<!-- /studies -->)", re.S)
 HEAD = (
     "| question,&nbsp;with&nbsp;command&nbsp;and&nbsp;time | law | number&nbsp;measured | claims that&nbsp;hold |\n"
@@ -85,6 +88,11 @@ class PublishedFiles(NamedTuple):
         return [claim for claim in self.report["claims"] if verdict_of(claim) == verdict]
 
 
+def folders() -> tuple[Path, Path]:
+    """Returns the folders of published studies; the first has precedence."""
+    return (RESULTS, home() / RESULTS)
+
+
 def write_table(readme: Path, results: Path) -> bool:
     """Rewrites the part of a page between its markers; returns False where there is no such page or no markers."""
     if not readme.is_file() or not MARKERS.search(text := readme.read_text("utf-8")):
@@ -96,7 +104,7 @@ def write_table(readme: Path, results: Path) -> bool:
 
 def studies_page(results: Path) -> str:
     """Returns the generated part of the page: a table for each theme, then the claims that fail or cannot be told."""
-    themes = [(theme, studies) for theme, studies in _by_theme(_read_studies(results)) if studies]
+    themes = [(theme, studies) for theme, studies in by_theme(read_studies(results)) if studies]
     tables = "".join(f"### {theme}\n\n{HEAD}{''.join(map(row, studies))}\n" for theme, studies in themes)
     published = [study for _, studies in themes for study in studies]
     items = {
@@ -106,7 +114,7 @@ def studies_page(results: Path) -> str:
     return f"\n{tables}{lists}"
 
 
-def _read_studies(results: Path) -> dict[str, PublishedFiles]:
+def read_studies(results: Path) -> dict[str, PublishedFiles]:
     """Returns the published studies by name, in alphabetical order."""
     folders = sorted(file.parent for file in results.glob("*/record.json"))
     return {f.name: PublishedFiles(f.name, _read(f / "record.json"), _read(f / "report.json")) for f in folders}
@@ -116,7 +124,20 @@ def _read(file: Path) -> Any:
     return json.loads(file.read_text("utf-8"))
 
 
-def _by_theme(studies: Mapping[str, PublishedFiles]) -> Iterator[tuple[str, list[PublishedFiles]]]:
+def all_published() -> dict[str, PublishedFiles]:
+    """Returns what is published in the working folder or in the package, by name, in the order of the page.
+
+    Raises:
+      Refusal: a file is not as `lrscale publish` writes it.
+    """
+    try:
+        found = {name: study for folder in reversed(folders()) for name, study in read_studies(folder).items()}
+        return {study.folder: study for _, studies in by_theme(found) for study in studies}
+    except (OSError, ValueError, RecursionError) as error:
+        raise Refusal(f"{RESULTS} must hold the files of published studies: {type(error).__name__}, {error!s:.200}") from None
+
+
+def by_theme(studies: Mapping[str, PublishedFiles]) -> Iterator[tuple[str, list[PublishedFiles]]]:
     """Yields each theme with its published studies, and last the studies without a theme."""
     for theme, names in THEMES.items():
         yield theme, [studies[name] for name in names if name in studies]
@@ -128,9 +149,13 @@ def row(study: PublishedFiles) -> str:
     """Returns a study's row: its question, command and time; the law; the first claim's number; how many claims hold."""
     record = study.record
     question, law = in_markdown(record["question"] or record["study"]), in_markdown(record["law"] or "-")
-    words = ["lrscale", "reproduce", study.folder, *(word for file in own_files(record) for word in ("--trust", file))]
-    command = f"{in_code(' '.join(words))}, {_time(record['seconds'])}"
-    return f"| {question}<br>{command} | {law} | {measured_cell(study)} | {_held(study)} |\n"
+    repeat = f"{in_code(' '.join(reproducing(study)))}, {_time(record['seconds'])}"
+    return f"| {question}<br>{repeat} | {law} | {measured_cell(study)} | {_held(study)} |\n"
+
+
+def reproducing(study: PublishedFiles) -> list[str]:
+    """Returns the words of the command that reproduces a study."""
+    return ["lrscale", "reproduce", study.folder, *(word for file in own_files(study.record) for word in ("--trust", file))]
 
 
 def own_files(record: Mapping[str, Any]) -> list[str]:
@@ -157,7 +182,7 @@ def measured_cell(study: PublishedFiles) -> str:
 def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
     """Returns what was measured and its name, given a claim's verdicts from the least to the most."""
     measure = claim["measure"]
-    least, most = (_measured_words(measure, verdict) for verdict in (verdicts[0], verdicts[-1]))
+    least, most = (measured_words(measure, verdict) for verdict in (verdicts[0], verdicts[-1]))
     if measure in ("deviation", "log_deviation") and verdicts[-1]["measured"] == 0:
         return "exact"
     if least == most == ", ".join(SAME_RUNS):
@@ -171,10 +196,12 @@ def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> 
     return f"{name} {number}, {len(verdicts)} cases"
 
 
-def _measured_words(measure: str, claim: Mapping[str, Any]) -> str:
+def measured_words(measure: str, claim: Mapping[str, Any]) -> str:
     """Returns what was measured for a claim in words."""
     value = claim["measured"]
-    return measured_in_words(measure, None if value is None else Interval(value, *(claim["ci"] or (value, value))), _bound(claim))
+    return measured_in_words(
+        measure, None if value is None else Interval(value, *(claim["ci"] or (value, value))), bound_of(claim)
+    )
 
 
 def _quantity_in_words(name: str) -> str:
@@ -205,7 +232,7 @@ def listed_item(study: PublishedFiles, verdict: Mapping[str, Any]) -> str:
     claim = next(c for c in study.record["claims"] if _verdicts_of(c, [verdict]))
     family = verdict["name"].removeprefix(claim["name"]).removeprefix(" (").removesuffix(")")
     where = f"**{in_code(study.folder)}**{f', {in_markdown(family)}' if family else ''}"
-    measured, expected = in_markdown(_measured_words(claim["measure"], verdict)), in_markdown(_bound(verdict).words)
+    measured, expected = in_markdown(measured_words(claim["measure"], verdict)), in_markdown(bound_of(verdict).words)
     if verdict_of(verdict) == CANNOT_TELL:
         reason = f"{verdict['reason']}; {verdict['way_out']}"
     else:
@@ -214,6 +241,6 @@ def listed_item(study: PublishedFiles, verdict: Mapping[str, Any]) -> str:
     return f"- {where}: {in_markdown(claim['name'])}.<br>{numbers}<br>*Reason:* {in_markdown(reason)}\n"
 
 
-def _bound(verdict: Mapping[str, Any]) -> Bound:
+def bound_of(verdict: Mapping[str, Any]) -> Bound:
     """Returns the bound of a claim in a report."""
     return Bound(*(verdict[key] for key in Bound._fields))
