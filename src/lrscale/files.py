@@ -62,8 +62,12 @@ def write_whole(file: Path, content: str | bytes) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Returns the first line of an error's message, or the name of its class where the message is empty."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    """Returns the first line of an error's message, or the name of its class where the message is empty.
+
+    SQLAlchemy may put a line before it that only says when the error came.
+    """
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
+    lines = lines or [type(error).__name__]
     return printable(lines[0])[:300].rstrip(".")
 
 

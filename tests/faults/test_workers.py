@@ -8,7 +8,7 @@ from pathlib import Path
 from lrscale.run.head import STUDY_PROCESS, name_of
 from tests.program import TINY, lrscale
 from tests.run.test_study import lrs_of
-from tests.scripts import calls, install, sweep, sweep_apart
+from tests.scripts import calls, command, install, sweep, sweep_apart
 
 KILLER = """
 import os, signal, sys
@@ -73,6 +73,20 @@ def test_a_worker_of_a_script_that_is_killed(folder: Path) -> None:
     install("numbers", strict)
     sweep(strict, "hydra/sweeper/sampler=random")
     assert 7 <= len(calls(folder)) <= 8 and {x for _, x, *_ in calls(folder)} == {x for _, x, *_ in calls(strict)}
+
+
+def test_the_workers_of_a_script_end_soon_after_its_sweep_was_killed(folder: Path) -> None:
+    install("numbers", folder)
+    script = (folder / "train.py").read_text()
+    slow = "    print('at work', flush=True)\n    time.sleep(60)\n"
+    (folder / "train.py").write_text(script.replace("    time.sleep(cfg.seconds)\n", slow))
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"]
+    head = subprocess.Popen(command(*launcher), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert head.stdout is not None
+    while b"at work" not in head.stdout.readline():
+        assert head.poll() is None
+    head.kill()
+    head.communicate(timeout=20)  # until the last process that can write to the pipe has ended
 
 
 def test_a_worker_ends_soon_after_its_study_was_killed() -> None:

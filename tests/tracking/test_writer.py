@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from lrscale.errors import Failure
 from lrscale.run import study
 from lrscale.tracking import store
+from lrscale.tracking.client import failure
 from lrscale.tracking.outbox import MOST_KEPT, MOST_WAITING, Courier, Entry, Outbox
 from lrscale.tracking.store import Store
 from lrscale.tracking.writer import Lost, Writer
@@ -118,6 +120,30 @@ def test_a_stop_and_a_failure_leave_one_file_and_sync_delivers_what_waits(
     assert "mlflow.db-wal" not in files_in(folder)
     here(folder, "run", "-m", *TINY, "hydra.sweeper.max_failure_rate=0.5")
     assert lrs_of(folder) == lrs_of(tiny)
+
+
+def test_a_stop_does_not_wait_for_a_writer_that_hangs(
+    tiny: Path, folder: Path, writers: list[Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> None:
+        os.kill(writers[0].process.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lrscale.tracking.outbox.LAST_RECORD_SECONDS", 0.2)
+        patch.setattr(store, "LAST_SECONDS", 0.1)
+        at_work(patch, {3: stop})
+        begun = time.monotonic()
+        said = here(folder, "run", "-m", *TINY, status=130)
+    assert time.monotonic() - begun < 30 and "records wait on disk" in said
+    assert writers[0].process.returncode == -signal.SIGKILL
+    here(folder, "run", "-m", *TINY)
+    assert_like(folder, tiny)
+
+
+def test_a_database_that_another_program_holds_is_told() -> None:
+    error = MlflowException("(raised as a result of autoflush)\n(sqlite3.OperationalError) database is locked\n[SQL")
+    assert "(sqlite3.OperationalError) database is locked. Another program" in str(failure("sqlite:///mlflow.db", error))
 
 
 def test_a_database_that_takes_no_record_stops_the_study_and_the_records_wait(

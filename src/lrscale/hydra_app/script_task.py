@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Failure
 from lrscale.files import write_whole
+from lrscale.run.head import end_with_head, name_of
 from lrscale.run.limits import TookTooLong, time_limit
 from lrscale.run.script_jobs import Late, Launched
 from lrscale.run.slots import LauncherBroke
@@ -46,6 +47,7 @@ class ScriptTask:
         self.function, self.accept = function, accept
         self.job_timeout: float | None = None
         self.may_end_process = False
+        self.head = name_of(os.getpid())
         self._jobs: dict[int, Launched] = {}
 
     def with_jobs(self, jobs: Sequence[Launched]) -> None:
@@ -58,6 +60,7 @@ class ScriptTask:
         self._jobs = {number: job for number, job in self._jobs.items() if number not in ended}
 
     def __call__(self, config: DictConfig) -> Any:
+        end_with_head(self.head)
         job = self._jobs.get(HydraConfig.get().job.num)
         if job is None:
             return self.function(config)

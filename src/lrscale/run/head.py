@@ -19,10 +19,14 @@ def name_of(pid: int) -> str:
 
 
 @cache
-def end_with_head() -> None:
-    """Ends this process soon after the one that `STUDY_PROCESS` names has ended, where both are on one machine (Linux)."""
-    head = os.environ.get(STUDY_PROCESS, "")
-    machine, pid, born = [*head.split(" "), "", "", ""][:3]
+def end_with_head(head: str | None = None) -> None:
+    """Ends this process soon after the one that runs its study has ended, where both are on one machine (Linux).
+
+    Args:
+      head: what `name_of` says of that process; None for what `STUDY_PROCESS` holds.
+    """
+    named = os.environ.get(STUDY_PROCESS, "") if head is None else head
+    machine, pid, born = [*named.split(" "), "", "", ""][:3]
     if machine == this_machine() and pid.isdecimal() and born and int(pid) != os.getpid():
         threading.Thread(target=_watch, args=(int(pid), born), daemon=True, name="head").start()
 

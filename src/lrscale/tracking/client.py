@@ -43,6 +43,7 @@ SET_ASIDE = (
     "records again what the server lacks."
 )
 WAYS_OUT = {
+    "locked": "Another program holds it: once that lets it go, the same command goes on.",
     "full": "Make room, and the same command goes on.",
     "readonly": "Make it writable, and the same command goes on.",
     "malformed": "Put back an intact copy, or move it away: the trials that Optuna holds are then run again and recorded.",

@@ -29,6 +29,8 @@ PATIENCE_SECONDS = 5.0
 """How long a finished study waits for an unreachable server, in seconds, counted from when the server went away."""
 LAST_LOOK_SECONDS = 2.0
 """The shortest time that a finished study waits, in seconds, because the server may already be back."""
+LAST_RECORD_SECONDS = 3.0
+"""How long a study that stops waits for the record that is being written to a database, in seconds."""
 TRIES = 20
 """The largest number of attempts to deliver a record to a server that answers but does not accept it."""
 MOST_WAITING = 50
@@ -296,17 +298,18 @@ class Courier(threading.Thread):
           The number of records that are not delivered.
         """
         begun = time.monotonic()
+        helps = seconds == float("inf")  # else the time could end long before a database that another program has locked
         while self._waiting and self.is_alive() and time.monotonic() < begun + seconds:
             away = self._away_since
             if away and time.monotonic() > max(away + PATIENCE_SECONDS, begun + LAST_LOOK_SECONDS):
                 break
-            self._help()
+            self._help() if helps else time.sleep(0.005)
         return len(self._waiting)
 
     def stop(self) -> None:
-        """Ends the thread, where it is not waiting for a server. Records that are not delivered stay on disk."""
+        """Ends the thread, where it does not wait for its store for long. Records that are not delivered stay on disk."""
         self._stopped.set()
-        self.join(None if self._answers is None else 1.0)
+        self.join(LAST_RECORD_SECONDS if self._answers is None else 1.0)
 
 
 def deliver_all(outbox: Outbox, uri: str, deliver: Deliver) -> int:

@@ -36,6 +36,7 @@ class Writer:
     def __init__(self) -> None:
         """Starts the process, and does not wait until it is ready."""
         self.process = start_answering([sys.executable, "-P", "-m", "lrscale.tracking.writer"])
+        self._is_busy = self._is_left = False
 
     def open(self, address: str, lock: Path) -> None:
         """Tells the process which store it writes into.
@@ -51,14 +52,22 @@ class Writer:
         """Has an entry written; see `client.deliver`.
 
         Raises:
-          Failure: the store cannot be read or written.
+          Failure: the store cannot be read or written, or the study was stopped meanwhile.
           Lost: the process has ended.
         """
-        self._send([dict(entry), in_doubt])
-        assert self.process.stdout is not None
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise Lost
+        self._is_busy = True
+        try:
+            self._send([dict(entry), in_doubt])
+            assert self.process.stdout is not None
+            answer = self.process.stdout.readline()
+            if not answer:
+                raise Lost
+        except Lost:
+            if self._is_left:
+                raise Failure("the study was stopped while a record was written") from None
+            raise
+        finally:
+            self._is_busy = False
         if error := json.loads(answer):
             raise Failure(error)
 
@@ -67,23 +76,26 @@ class Writer:
         try:
             self.process.stdin.write(json.dumps(values).encode() + b"\n")
             self.process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # the pipe has no reader, or it is closed here
             raise Lost from None
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Ends the process; kills it where it does not end in time."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            with suppress(OSError):
-                pipe.close()
+        """Ends the process. Kills it where it does not end in time, or does not answer: another thread then waits for it."""
+        self._is_left = True
+        if self._is_busy:
+            self.process.kill()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with suppress(OSError):
+            self.process.stdin.close()
         try:
             self.process.wait(END_SECONDS + 1)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
 
 
 def _read(lines: "queue.SimpleQueue[bytes]") -> None:
