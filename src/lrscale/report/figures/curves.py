@@ -44,7 +44,7 @@ MOST_WITH_FIVES = 200
 SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 """The superscript of each character of an exponent."""
 LEAST_SPAN = 4.0
-"""The smallest ratio of the ends of an axis of best lrs: lrs that agree must not look as if they fell."""
+"""The smallest ratio of the ends of an axis of lrs: lrs that agree must not look as if they fell."""
 OFFSET_OCTAVES = 0.14
 """The distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
 MOST_LETTERS = 90
@@ -89,6 +89,15 @@ def set_log_ticks(axis: Axis) -> None:
         axis.set_major_locator(LogLocator(numticks=9))
         axis.set_major_formatter(FuncFormatter(lambda v, _: power_of_ten(v)))
     axis.set_minor_locator(NullLocator())
+
+
+def show_lrs(axes: Axes) -> None:
+    """Sets a log scale on a y axis that shows lrs, with ends that are at least a factor of LEAST_SPAN apart."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < LEAST_SPAN * low:
+        axes.set_ylim(math.sqrt(low * high / LEAST_SPAN), math.sqrt(low * high * LEAST_SPAN))
+    set_log_ticks(axes.yaxis)
 
 
 def power_of_ten(value: float) -> str:
@@ -211,11 +220,8 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         if turn is not None and family.homogeneity == 1 and turn_over_judgement(family).verdict == HOLDS:
             axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"half of the level,\nB = {turn.b_c.value:.0f}")
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
-        axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
-        low, high = axes.get_ylim()
-        if high < LEAST_SPAN * low:
-            axes.set_ylim(math.sqrt(low * high / LEAST_SPAN), math.sqrt(low * high * LEAST_SPAN))
-        set_log_ticks(axes.yaxis)
+        axes.set(xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
+        show_lrs(axes)
         ratio = next((r for r in family.ratios if (r.of, r.over) == ("sum", "mean")), None)
         law = r"$\mathbf{lr^*_{sum}\,/\,lr^*_{mean}}$"
         if ratio is not None and (r := ratio.slope) and ratio_judgement(answer.plan, family, ratio).verdict != CANNOT_TELL:
