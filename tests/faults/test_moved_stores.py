@@ -1,5 +1,6 @@
 """Stores that travel: a folder that was moved, copied or made read-only, deleted studies, and a stranger's database."""
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -52,6 +53,12 @@ def test_a_moved_folder_is_read(store: Path, tmp_path: Path) -> None:
     assert here(moved, "report", "--format", "json") == before
 
 
+def test_a_database_that_came_alone_says_what_belongs_to_it(store: Path) -> None:
+    shutil.rmtree(store / "mlartifacts")
+    for command in ("status", "report", "ui"):
+        assert "Bring the folder mlartifacts along, which belongs beside mlflow.db" in here(store, command, status=1)
+
+
 def test_a_store_that_cannot_be_written_is_read_and_left_as_it_is(tiny: Path, store: Path) -> None:
     before = files_of(store)
     with mounted_read_only(store):
@@ -101,6 +108,16 @@ def test_a_strangers_database_makes_no_connection(place: str, store: Path) -> No
         connection.commit()
     for command in ("status", "report", "ui"):
         assert "must be a database whose artifacts lie on this machine" in here(store, command, STUDY, status=2)
+
+
+def test_a_strangers_record_opens_no_database_server_of_optuna(store: Path) -> None:
+    (record,) = store.glob(f"mlartifacts/*/{study_run(store)}/**/study.json")
+    where = "postgresql://ann:secret@192.0.2.1/optuna"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "storage": where}))
+    refused = here(store, "ui", "--no-browser", "--optuna", status=2)
+    assert "must be told which database server to open" in refused and "--storage" in refused and "secret" not in refused
+    alone = here(store, "ui", "--no-browser", "--storage", where, status=2)
+    assert "Add --optuna" in alone and "secret" not in alone
 
 
 def test_what_a_killed_creation_of_a_database_left_is_removed(folder: Path) -> None:

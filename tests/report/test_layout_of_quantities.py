@@ -90,3 +90,10 @@ def test_the_name_of_the_study_is_written_and_ticks_are_plain_text() -> None:
     first, again = (quantities(answer) for _ in range(2))
     assert figure_files(first, "mine") == figure_files(again, "mine") and first.get_suptitle() == "mine"
     assert power_of_ten(1e-12) == "10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}"
+
+
+def test_an_axis_of_lrs_does_not_make_a_small_difference_look_large() -> None:
+    answer = answer_of(make_record(()), (), tuple(measured("momentum_edge", {"task.features": [2, 8, 32]}, 9.0)))
+    (axes,) = quantities(answer).axes
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == "log" and high / low > 3.99

@@ -35,6 +35,13 @@ def test_many_cells_of_a_probe_are_summed_up_by_quantity() -> None:
     assert "cell 33" in whole and "--verbose" not in whole
 
 
+def test_a_quantity_is_not_set_beside_what_is_expected_of_other_cells() -> None:
+    cells = [probe_cell(f"cell {i}", {"batch_size": i + 1}) for i in range(3)]
+    values = [Quantity("q", 1.0, expected=1.0), Quantity("q", 0.9), Quantity("q", 1.0, expected=1.0)]
+    found = [Measurement(cell, quantity) for cell, quantity in zip(cells, values, strict=True)]
+    assert quantity_rows(found) == [["q", "2", "1", "1", "0"], ["q", "1", "0.9", "-", "-"]]
+
+
 def test_a_rounding_error_is_called_so_and_the_count_comes_first() -> None:
     assert laws(probe(3e-16)) == ["1 of 1 claims hold, over 70 cells. It is two: to rounding."]
     assert quantity_rows(probe(3e-16).measurements)[0][-1] == "rounding"

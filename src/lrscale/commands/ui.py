@@ -15,6 +15,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address of the UI; any other address lets other machines in (default: 127.0.0.1)"
     )
     parser.add_argument("--no-browser", action="store_true", help="print the link only, and open no browser")
+    parser.add_argument("--storage", metavar="URL", help="Optuna's storage for --optuna, where it is a database server")
     parser.add_argument("--optuna", action="store_true", help="open optuna-dashboard too (pip install 'lrscale[dashboard]')")
 
 
@@ -22,7 +23,8 @@ def _run(options: argparse.Namespace) -> None:
     from lrscale.mlflow_ui.serve import serve
 
     browser = not options.no_browser
-    serve(options.study, options.tracking_uri, options.host, options.port, browser=browser, optuna=options.optuna)
+    place = options.host, options.port
+    serve(options.study, options.tracking_uri, *place, browser=browser, optuna=options.optuna, storage=options.storage)
 
 
 COMMAND = Command(6, "open MLflow's UI on this machine at the summary of a study", _add, _run)

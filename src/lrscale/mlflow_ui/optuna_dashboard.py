@@ -17,6 +17,20 @@ def command(storage: str, port: int) -> list[str]:
     return [sys.executable, "-c", START_CODE, url_or_path, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
 
 
+def check_dashboard(storage: str) -> None:
+    """Raises Refusal where optuna-dashboard is not installed, or the file of the storage does not exist."""
+    from lrscale.search.storage import storage_file
+
+    if find_spec("optuna_dashboard") is None:
+        raise Refusal("`--optuna` needs optuna-dashboard, which is not installed. Run pip install 'lrscale[dashboard]'.")
+    file = storage_file(storage)
+    if file is not None and not file.is_file():
+        raise Refusal(
+            f"`--optuna` needs the file of the study's Optuna storage, got {storage}, which does not exist. "
+            "Run it in the folder where the study was run."
+        )
+
+
 def leave_notes(storage: str, record: StudyRecord, mlflow: str) -> None:
     """Writes a note with a link to MLflow to the Optuna study of each cell.
 
@@ -24,17 +38,7 @@ def leave_notes(storage: str, record: StudyRecord, mlflow: str) -> None:
       storage: the URL of Optuna's storage, or the path of its file.
       record: the record of the study.
       mlflow: the address of the study in MLflow.
-
-    Raises:
-      Refusal: optuna-dashboard is not installed, or the file does not exist.
     """
-    if find_spec("optuna_dashboard") is None:
-        raise Refusal("`--optuna` needs optuna-dashboard, which is not installed. Run pip install 'lrscale[dashboard]'.")
-    if "://" not in storage and not Path(storage).is_file():
-        raise Refusal(
-            f"`--optuna` needs the file of the study's Optuna storage, got {storage}, which does not exist. "
-            "Run it in the folder where the study was run."
-        )
     from optuna_dashboard import save_note
 
     from lrscale.search.storage import cell_studies

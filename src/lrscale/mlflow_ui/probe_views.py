@@ -28,9 +28,9 @@ class RunDisplay(NamedTuple):
 
 
 def picture_sections(title: str, pictures: Sequence[str]) -> list[Section]:
-    """Returns the section that shows a study's pictures, by the keys of the images; none without pictures."""
+    """Returns the section that shows a study's pictures, one below the other, by the keys of the images; none without."""
     charts = tuple(Chart((picture,), is_image=True) for picture in pictures[:MOST_PICTURES])
-    return [Section(title, charts, columns=1 if len(charts) == 1 else 2, height=PICTURE_HEIGHT)] if charts else []
+    return [Section(title, charts, columns=1, height=PICTURE_HEIGHT)] if charts else []
 
 
 def probe_view(answer: Answer, pictures: Sequence[str] = ()) -> View:

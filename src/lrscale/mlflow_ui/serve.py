@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lrscale.errors import Refusal, masked, without_login
+from lrscale.errors import Refusal, masked, masked_url, without_login
 from lrscale.mlflow_ui.audit_view import AUDIT_VIEW, show_audits
 from lrscale.mlflow_ui.saved_views import SUMMARY, link
 from lrscale.mlflow_ui.server import LOCAL, Server, free_port, is_free, reply_of
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 """Environment variables of MLflow's server."""
 
 
-def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optuna: bool) -> None:
+def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optuna: bool, storage: str | None = None) -> None:
     """Serves a store until Ctrl-C is pressed, and prints the link to a study's summary.
 
     If a server on this machine already serves the store, no other is started. If the store itself is a server, only the
@@ -45,6 +45,7 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
       port: the port of the server; if it is taken, the next free port is used.
       browser: whether the link is opened in a browser.
       optuna: whether optuna-dashboard is served too.
+      storage: Optuna's storage as the user names it; None for the file that the study's record names.
 
     Raises:
       Refusal: the store or the study does not exist, or an option cannot be used.
@@ -73,6 +74,10 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
         path = link(experiment, SUMMARY, charts=True)
     if optuna and record is None:
         raise Refusal("`--optuna` must be given with a study, got audits. Leave it out: audits tune no lr.")
+    if storage is not None and not optuna:
+        raise Refusal(f"`--storage` must be given with --optuna, got {masked_url(storage)} alone. Add --optuna.")
+    if optuna and record is not None:
+        storage = _optuna_storage(record, storage)
     servers: list[Server] = []
     with ExitStack() as stack:
         if uri.startswith(("http://", "https://")):
@@ -85,8 +90,8 @@ def serve(study: str | None, uri: str, host: str, port: int, browser: bool, optu
                     refuse_remote(Path(store.address.removeprefix("sqlite:///")), uri, whole=True)
                 servers.append(stack.enter_context(_mlflow(store.address, host, server_port)))
             address = f"http://{_name(host, browser)}:{server_port}"
-        if optuna and record is not None:
-            servers.append(stack.enter_context(_dashboard(store, record, address + path)))
+        if storage is not None and record is not None:
+            servers.append(stack.enter_context(_dashboard(storage, record, address + path)))
         _print_links(address + path, servers, browser)
         if servers:
             _join(servers)
@@ -177,11 +182,28 @@ def _name(host: str, browser: bool) -> str:
         return HOST_NAME if browser and sys.platform != "darwin" else LOCAL
 
 
-def _dashboard(store: "Store", record: "StudyRecord", mlflow: str) -> Server:
+def _optuna_storage(record: "StudyRecord", asked: str | None) -> str:
+    """Returns Optuna's storage: the one that the user names, or else the file that the record names.
+
+    A record may be a stranger's, so no database server is connected to because a record names it.
+    """
+    from lrscale.mlflow_ui.optuna_dashboard import check_dashboard
+    from lrscale.search.storage import storage_file
+
+    storage = asked or record.storage or "optuna.journal"
+    if asked is None and storage_file(storage) is None:
+        raise Refusal(
+            f"`--optuna` must be told which database server to open, got {masked_url(storage)} from the study's record alone. "
+            "Nothing was opened there. If it is yours, add --storage with its URL."
+        )
+    check_dashboard(storage)
+    return storage
+
+
+def _dashboard(storage: str, record: "StudyRecord", mlflow: str) -> Server:
     """Returns optuna-dashboard for a study, not yet started. Writes notes that link to `mlflow` to its Optuna studies."""
     from lrscale.mlflow_ui.optuna_dashboard import command, leave_notes
 
-    storage = record.storage or "optuna.journal"
     leave_notes(storage, record, mlflow)
     port = free_port(LOCAL, DASHBOARD_PORT)
     return Server("optuna-dashboard", command(storage, port), {}, f"http://{LOCAL}:{port}/dashboard/")

@@ -256,12 +256,16 @@ QUANTITY_COLUMNS = ("quantity", "cells", "measured", "expected", "largest gap")
 
 
 def quantity_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """Returns one row for each quantity of a probe: the range of its values, of those expected, and the largest distance."""
-    by_name: dict[str, list[Quantity]] = {}
-    for m in measurements:
-        by_name.setdefault(m.quantity.name, []).append(m.quantity)
+    """Returns one row for each quantity of a probe: the range of its values, of those expected, and the largest distance.
+
+    A quantity that has an expected value in some cells only has a second row for the others, so that the two ranges compare.
+    """
+    by_name: dict[tuple[str, bool], list[Quantity]] = {}
+    for m in sorted(measurements, key=lambda m: m.quantity.expected is None):
+        by_name.setdefault((m.quantity.name, m.quantity.expected is None), []).append(m.quantity)
+    order = list(dict.fromkeys(m.quantity.name for m in measurements))
     rows = []
-    for name, quantities in by_name.items():
+    for (name, _), quantities in sorted(by_name.items(), key=lambda item: order.index(item[0][0])):
         pairs = [(q.value, q.expected) for q in quantities if q.expected is not None]
         expected = _range([e for _, e in pairs])
         rows.append([name, str(len(quantities)), _range([q.value for q in quantities]), expected, _farthest(pairs)])

@@ -175,7 +175,7 @@ def verdicts(plan: Plan, families: Sequence[Family], measurements: Sequence[Meas
     outcomes = []
     for family in families:
         for claim in claims:
-            if not _selects(claim, family.of):
+            if not selects(claim, family.of):
                 continue
             name = f"{claim['name']} ({family.name})" if family.name else str(claim["name"])
             found = MEASURES[claim["measure"]](plan, family, claim)
@@ -213,7 +213,7 @@ def _ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
     bounds = [
         _bound(claim)
         for claim in plan.claims
-        if claim["measure"] == "ratio_slope" and claim.get("expected") == theory and _selects(claim, family.of)
+        if claim["measure"] == "ratio_slope" and claim.get("expected") == theory and selects(claim, family.of)
     ]
     bound = min(bounds, key=lambda b: b.tolerance or 0, default=Bound(theory, LAW_TOLERANCE))
     return judge(ratio.slope, bound, _apart("ratio_slope", bound), more_runs(family.cells))
@@ -221,10 +221,10 @@ def _ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
 
 def selected(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> list[Measurement]:
     """Returns the measurements that a claim on a probe is about: those of its quantity, in the cells that it selects."""
-    return [m for m in measurements if m.quantity.name == claim["quantity"] and _selects(claim, m.cell.scientific)]
+    return [m for m in measurements if m.quantity.name == claim["quantity"] and selects(claim, m.cell.scientific)]
 
 
-def _selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
+def selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
     """Returns whether a claim's `where` selects the cells that have these axis values."""
     where = {key: v if isinstance(v, list | tuple) else [v] for key, v in (claim.get("where") or {}).items()}
     return all(str(axes.get(key)) in map(str, values) for key, values in where.items())

@@ -45,6 +45,7 @@ SET_ASIDE = (
 WAYS_OUT = {
     "locked": "Another program holds it: once that lets it go, the same command goes on.",
     "full": "Make room, and the same command goes on.",
+    "download artifacts": "Bring the folder mlartifacts along, which belongs beside mlflow.db, and optuna.journal to go on.",
     "readonly": "Make it writable, and the same command goes on.",
     "malformed": "Put back an intact copy, or move it away: the trials that Optuna holds are then run again and recorded.",
     "not a database": "Put back an intact copy, or move it away: the trials that Optuna holds are then run again and recorded.",

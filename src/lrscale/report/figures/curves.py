@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from lrscale.estimate.intervals import seed_means
 from lrscale.report.figures.palette import colours, reduction_look
 from lrscale.study.answer import Answer
-from lrscale.study.claims import ratio_judgement
+from lrscale.study.claims import ratio_judgement, selects
 from lrscale.study.families import CellAnswer, Family
 from lrscale.study.records import Curve
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, trade_off_judgement, turn_over_judgement
@@ -43,6 +43,8 @@ MOST_WITH_FIVES = 200
 """An axis whose end is below this many times its start has ticks at 2 and 5 too; a longer one has two powers of ten at least."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 """The superscript of each character of an exponent."""
+LEAST_SPAN = 4.0
+"""The smallest ratio of the ends of an axis of lrs: lrs that agree must not look as if they fell."""
 OFFSET_OCTAVES = 0.14
 """The distance between the points of two reductions, in octaves of batch size, so that equal points do not hide each other."""
 MOST_LETTERS = 90
@@ -89,6 +91,15 @@ def set_log_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def show_lrs(axes: Axes) -> None:
+    """Sets a log scale on a y axis that shows lrs, with ends that are at least a factor of LEAST_SPAN apart."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < LEAST_SPAN * low:
+        axes.set_ylim(math.sqrt(low * high / LEAST_SPAN), math.sqrt(low * high * LEAST_SPAN))
+    set_log_ticks(axes.yaxis)
+
+
 def power_of_ten(value: float) -> str:
     """Returns a power of ten as plain text: a formula takes matplotlib longer to set than all curves to draw.
 
@@ -119,7 +130,8 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
     """
     palette = colours(cell.training.batch_size for cell in answer.cells)
     reductions = family.reductions()
-    finite = [drawable(o) for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)]
+    objectives = [o for cell in family.cells for _, o, _ in cell.points()]
+    finite = [drawable(o) for o in objectives if math.isfinite(o)]
     top = 3 * max(finite, default=1.0)
     with matplotlib.rc_context(STYLE):
         figure, all_axes = panels(len(reductions))
@@ -134,10 +146,9 @@ def objective_against_lr(answer: Answer, family: Family) -> Figure:
             set_log_ticks(axes.yaxis)
         all_axes[0].set_ylabel(OBJECTIVE_NAMES.get(answer.plan.objective, answer.plan.objective))
         handles = [matplotlib.lines.Line2D([], [], color=palette[b], marker="o", ms=4, label=f"B = {b}") for b in palette]
-        handles += [
-            matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"),
-            matplotlib.lines.Line2D([], [], color="#444", marker="x", ms=6, ls="", label="diverged"),
-        ]
+        handles.append(matplotlib.lines.Line2D([], [], color="#444", marker="*", ms=11, ls="", label="best lr"))
+        if len(finite) < len(objectives):
+            handles.append(matplotlib.lines.Line2D([], [], color="#444", marker="x", ms=6, ls="", label="diverged"))
         if any(cell.theory_edge for cell in family.cells):
             handles.append(
                 matplotlib.lines.Line2D([], [], color="#444", marker="|", ms=12, ls="", label="stability edge\n(theory)")
@@ -201,7 +212,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
                     above = [interval.high - interval.value for interval in intervals]
                     axes.errorbar(sizes, lrs, [below, above], fmt=marker, color=colour, mfc=face, ms=6, capsize=3, label=name)
         turn = family.turn_over
-        if turn is not None and any(claim["measure"] in OF_TURN_OVER for claim in answer.plan.claims):
+        if turn is not None and any(c["measure"] in OF_TURN_OVER and selects(c, family.of) for c in answer.plan.claims):
             sizes_of_sum = [c.step_examples for c in family.by_reduction("sum")]
             fine = np.geomspace(min(sizes_of_sum), max(sizes_of_sum), 100)
             label = "sum, fit of\nη_max/(B + B_c)"
@@ -209,8 +220,8 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         if turn is not None and family.homogeneity == 1 and turn_over_judgement(family).verdict == HOLDS:
             axes.axvline(turn.b_c.value, color="#777", lw=1, ls=":", label=f"half of the level,\nB = {turn.b_c.value:.0f}")
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
-        axes.set(yscale="log", xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
-        set_log_ticks(axes.yaxis)
+        axes.set(xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
+        show_lrs(axes)
         ratio = next((r for r in family.ratios if (r.of, r.over) == ("sum", "mean")), None)
         law = r"$\mathbf{lr^*_{sum}\,/\,lr^*_{mean}}$"
         if ratio is not None and (r := ratio.slope) and ratio_judgement(answer.plan, family, ratio).verdict != CANNOT_TELL:

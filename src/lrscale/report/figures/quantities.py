@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from lrscale.estimate.fits import form_fit
-from lrscale.report.figures.curves import STYLE, power_of_ten, set_log_ticks
+from lrscale.report.figures.curves import STYLE, power_of_ten, set_log_ticks, show_lrs
 from lrscale.report.figures.layout import MOST_LINES, Layout, Line, Panel, layout, values, words
 from lrscale.report.figures.palette import shades
 from lrscale.rules import is_number
@@ -34,6 +34,8 @@ INK = "#444"
 MARKS = (("o", 5.0, True), ("s", 8.0, False), ("^", 11.0, False), ("D", 13.0, False))
 """Marker, size and whether it is filled. Each is larger than the one before, and all but the first are hollow, so that points
 on top of each other are all visible."""
+LRS = ("one_step_lr", "mean_square_edge", "almost_sure_edge", "momentum_edge")
+"""The quantities that are lrs."""
 TITLES = {
     "b_simple": "noise scale B_simple (examples)",
     "lam_max": "largest curvature lam_max of the loss",
@@ -46,6 +48,17 @@ TITLES = {
     "p_first": "p of the first update",
     "p_step_50": "p of the 50th update",
     "p_first_50": "p of 50 updates together",
+    "c mean": "gradient scale c of mean",
+    "c sum": "gradient scale c of sum",
+    "c sum_over_nominal": "gradient scale c of sum over nominal B",
+    "norm mean": "gradient norm, mean",
+    "norm sum": "gradient norm, sum",
+    "norm sum_over_nominal": "gradient norm, sum over nominal B",
+    "c mean accumulated": "c of mean, micro-batches added",
+    "c sum accumulated": "c of sum, micro-batches added",
+    "c sum_over_nominal accumulated": "c of sum over nominal B, micro-batches added",
+    "apart mean accumulated": "distance from c x mean gradient, mean, added",
+    "apart sum accumulated": "distance from c x mean gradient, sum, added",
     "ln loss ratio": "ln(final loss, mean / sum)",
     "nominal difference": "relative difference, sum/B from sum",
     "ln lr ratio": "ln(best lr, mean/(B x sum))",
@@ -123,6 +136,8 @@ def _as_lines(plan: Layout, fitted: Collection[str]) -> Figure:
         _set_scale(axes, by_name[panel.quantity], "y")
         if panel.part is not None:
             _set_limits(axes, by_name[panel.quantity])
+        if panel.quantity in LRS and all(q.value > 0 for _, q in by_name[panel.quantity]):
+            show_lrs(axes)
         axes.set_ylabel(_title(panel.quantity), fontsize=LABEL_SIZE)
         axes.set_title("" if panel.part is None else str(panel.part), fontsize=10.5)
     handles = [Line2D([], [], color=paint[v], lw=3, label=words(plan.colour or "", v)) for v in plan.colours]
