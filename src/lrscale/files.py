@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lrscale.errors import printable
@@ -46,6 +47,37 @@ def can_write(folder: Path) -> bool:
             return True
     except OSError as error:
         return error.errno == errno.ENOSPC
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replaces a folder as a whole: after a kill, its old files or the new ones are there, complete; see `restore_folders`.
+
+    Args:
+      folder: the folder; its parent exists.
+      contents: the content of each file, by its name.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{mark}") for mark in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    for name, content in contents.items():
+        (new / name).write_bytes(content)
+    if folder.exists():
+        replace(folder, old)
+    replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folders(parent: Path) -> None:
+    """Puts back the folders that a kill of `write_folder` has left between two names, and removes what else it has left."""
+    for left in (
+        path for mark in ("new", "old") for path in parent.glob(f".*.{mark}") if path.is_dir() and not path.is_symlink()
+    ):
+        folder = left.with_name(left.name[1:].rpartition(".")[0])
+        with suppress(OSError):  # a folder that cannot be written is left as it is
+            if left.suffix == ".old" and not folder.exists():
+                replace(left, folder)
+            else:
+                shutil.rmtree(left)
 
 
 def write_whole(file: Path, content: str | bytes) -> None:

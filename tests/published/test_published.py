@@ -4,11 +4,13 @@ import csv
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from lrscale.files import restore_folders, write_folder
 from lrscale.published.compare import verdict_of
 from lrscale.published.studies_table import MARKERS, REASONS, studies_page
 from tests.configs import ROOT
@@ -210,3 +212,27 @@ def test_the_limits_quote_the_headline() -> None:
     over = {(r["batch_size"], r["reduction"]): float(r["lr_best"]) / float(r["lr_theory"]) - 1 for r in cells_of("headline")}
     below_n, at_n = (max(v for (b, _), v in over.items() if (b == "1024") is whole) for whole in (False, True))
     assert f"up to {100 * below_n:.0f} % above it while B < N, and {100 * at_n:.0f} % at B = N" in limits
+
+
+@pytest.mark.parametrize("move", [1, 2])
+def test_a_publication_that_is_killed_leaves_the_old_files_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: int
+) -> None:
+    folder, moves = tmp_path / "study", []
+    write_folder(folder, {"a": b"old", "b": b"old"})
+
+    def killed(source: Path, target: Path) -> None:
+        moves.append(target)
+        if len(moves) == move:
+            raise KeyboardInterrupt
+        source.replace(target)
+
+    monkeypatch.setattr("lrscale.files.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(folder, {"a": b"new"})
+    monkeypatch.undo()
+    restore_folders(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"old", "b": b"old"}
+    write_folder(folder, {"a": b"new"})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"new"}

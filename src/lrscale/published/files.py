@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from lrscale.errors import Refusal
-from lrscale.files import safe_name, write_whole
+from lrscale.files import restore_folders, safe_name, write_folder
 from lrscale.provenance import commit
 from lrscale.published.studies_table import RESULTS, folders, write_table
 from lrscale.report.csv import as_csv
@@ -79,12 +79,9 @@ def publish(study: str | None, uri: str) -> None:
         )
     texts = {"record.json": _json_text(_record_document(record)), **number_files(answer), **tables(as_json(answer))}
     contents = {**main_figures(answer), **{file_name: text.encode() for file_name, text in texts.items()}}
-    folder.mkdir(parents=True, exist_ok=True)
-    for old_file in folder.iterdir():
-        if old_file.is_file() and old_file.name not in contents:
-            old_file.unlink()
-    for file_name, content in contents.items():
-        write_whole(folder / file_name, content)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    restore_folders(folder.parent)
+    write_folder(folder, contents)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"published {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
     if write_table(TABLE, RESULTS):

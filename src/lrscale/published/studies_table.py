@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lrscale.errors import Refusal
 from lrscale.estimate.intervals import Interval
-from lrscale.files import home, write_whole
+from lrscale.files import home, restore_folders, write_whole
 from lrscale.published.compare import verdict_of
 from lrscale.published.markdown import in_code, in_markdown
 from lrscale.spec import is_own
@@ -90,6 +90,7 @@ class PublishedFiles(NamedTuple):
 
 def folders() -> tuple[Path, Path]:
     """Returns the folders of published studies; the first has precedence."""
+    restore_folders(RESULTS)
     return (RESULTS, home() / RESULTS)
 
 
