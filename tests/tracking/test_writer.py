@@ -107,13 +107,14 @@ def test_a_stop_and_a_failure_leave_one_file_and_sync_delivers_what_waits(
     with monkeypatch.context() as patch:
         patch.setattr(Courier, "run", lambda courier: courier._stopped.wait())  # nothing is delivered
         patch.setattr(store, "LAST_SECONDS", 0.0)
-        at_work(patch, {3: lambda: os.kill(os.getpid(), signal.SIGINT)})
+        at_work(patch, {2: lambda: time.sleep(0.2), 3: lambda: os.kill(os.getpid(), signal.SIGINT)})
         said = here(folder, "run", "-m", *TINY, status=130)
     (waiting,) = folder.glob("*.outbox")
     count = len(waiting.read_text().splitlines())
     assert f"{count} records wait on disk" in said and count > 1
     assert "mlflow.db-wal" not in files_in(folder) and writers[0].process.returncode is not None
     assert f"{count} records of {STUDY} delivered" in here(folder, "sync")
+    assert store.Store.existing(f"sqlite:///{folder}/mlflow.db").study(STUDY).seconds >= 0.2  # what was trained before the stop
     with monkeypatch.context() as patch:
         at_work(patch, {1: lambda: 1 / 0})
         here(folder, "run", "-m", *TINY, status=1)

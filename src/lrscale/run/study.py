@@ -134,8 +134,10 @@ def _carry_out(
         for remark in [*foresight(plan), *loop.remarks]:
             console.print(remark)
         with Display(console, plan.study, len(plan.cells), plan.n_trials * len(plan.cells), loop.trials_done()) as display:
-            loop.run(display)
-        seconds = time.monotonic() - start if display.rounds else 0.0
+            try:
+                loop.run(display)
+            finally:  # a stopped execution has trained too
+                seconds = time.monotonic() - start if display.rounds else 0.0
         try:
             with watch.phase("delivering"):
                 store.settle()
