@@ -193,6 +193,7 @@ def test_times_agree() -> None:
 
 def test_the_citation_is_of_this_version_and_is_distributed() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert f"version = {{{citation['version']}}}" in (ROOT / "sweeps" / "README.md").read_text()
     project = PROJECT["project"]
     assert {"cff-version", "message", "authors"} <= set(citation) and citation["type"] == "software"
     expected = {"title": project["name"], "version": lrscale.__version__, "license": project["license"]}
