@@ -1,4 +1,4 @@
-"""The Tab key completes commands, options and the words of `lrscale run` in bash."""
+"""The Tab key completes commands, options and the words of `lrscale run`: run in bash, and read in zsh and fish."""
 
 import subprocess
 from pathlib import Path
@@ -19,8 +19,18 @@ def test_tab_completes_what_can_be_typed(tmp_path: Path) -> None:
         "lrscale run sweeps=of_": "of_mine |",
         "lrscale run -m batch": "batch_size=|",
         "lrscale report --tr": "--tracking-uri |",
-        "lrscale report --format h": "|",
+        "lrscale report quick": "quickstart |",
+        "lrscale report --format x": "|",
     }
     for typed, completed in expected.items():
         ended = subprocess.run(["bash", "-c", TAB, "_", script, typed], capture_output=True, text=True, cwd=tmp_path)
         assert ended.stdout == completed, (typed, ended.stderr)
+
+
+def test_the_scripts_of_other_shells_have_the_same_words(tmp_path: Path) -> None:
+    zsh, fish = (here(tmp_path, "completion", shell) for shell in ("zsh", "fish"))
+    (of_run,) = (line for line in zsh.splitlines() if line.lstrip().startswith("run) all=("))
+    assert {"optimizer=adamw", "batch_size=", "sweeps=quickstart"} <= set(of_run.split())
+    assert zsh.startswith("_lrscale() {") and zsh.rstrip().endswith("compdef _lrscale lrscale")
+    (of_run,) = (line for line in fish.splitlines() if "__fish_seen_subcommand_from run'" in line)
+    assert {"optimizer=adamw", "batch_size=", "sweeps=quickstart"} <= set(of_run.replace("'", " ").split())

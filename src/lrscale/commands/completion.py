@@ -5,13 +5,17 @@ import argparse
 from lrscale.commands import Command
 
 HOW = {
-    "bash": 'eval "$(lrscale completion bash)"',
+    "bash": 'eval "$(lrscale completion bash)" in ~/.bashrc',
+    "zsh": 'eval "$(lrscale completion zsh)" in ~/.zshrc, below compinit',
+    "fish": "lrscale completion fish | source, in ~/.config/fish/config.fish",
 }
 """The shells, each with the line for its start-up file."""
+OF_STUDIES = ("report", "ui", "status", "publish", "reproduce")
+"""The commands that take the name of a study."""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=list(HOW), help=f"the shell; write to its start-up file: {HOW['bash']}")
+    parser.add_argument("shell", choices=list(HOW), help=f"the shell. Write {'; '.join(HOW.values())}")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -33,11 +37,36 @@ def script(shell: str) -> str:
         if name == "run":
             words = ["-m", "--help", *(f"{group}={choice}" for group in groups() for choice in choices_of(group))]
             words += [f"{key}=" for key in (*FIELDS, "reduction", "seeds", "optimizer.lr", "hydra.sweeper.n_trials")]
-        lines.append(f"    {name}) words='{' '.join(words)}' ;;")
+        if name in OF_STUDIES:
+            words += choices_of("sweeps")
+        lines.append(ONE_COMMAND[shell].format(name=name, words=" ".join(words)))
     return TEMPLATES[shell].replace("COMMANDS", " ".join(commands)).replace("CASES", "\n".join(lines))
 
 
+ONE_COMMAND = {
+    "bash": "    {name}) words='{words}' ;;",
+    "zsh": "    {name}) all=({words}) ;;",
+    "fish": "complete -c lrscale -n '__fish_seen_subcommand_from {name}' -a '{words}'",
+}
+"""What a script says of each command."""
 TEMPLATES = {
+    "fish": """\
+complete -c lrscale -f
+complete -c lrscale -n __fish_use_subcommand -a 'COMMANDS'
+CASES""",
+    "zsh": """\
+_lrscale() {
+  local -a all
+  if (( CURRENT == 2 )); then
+    all=(COMMANDS)
+  else
+    case $words[2] in
+CASES
+    esac
+  fi
+  compadd -S '' -- $all
+}
+compdef _lrscale lrscale""",
     "bash": """\
 _lrscale() {
   local line="${COMP_LINE:0:$COMP_POINT}" words='COMMANDS' current
@@ -53,7 +82,7 @@ CASES
   if [ ${#COMPREPLY[@]} -eq 1 ] && [[ "${COMPREPLY[0]}" != *= ]]; then COMPREPLY[0]+=" "; fi
   case "$current" in *=*) COMPREPLY=("${COMPREPLY[@]#"${current%=*}="}") ;; esac  # bash completes what follows a =
 }
-complete -o nospace -o default -F _lrscale lrscale"""
+complete -o nospace -o default -F _lrscale lrscale""",
 }
 """The script of each shell, without its words."""
 

@@ -114,11 +114,12 @@ def expected_excess(
     a, v, group = _map(spectrum, bias, batch_size, lr, momentum)
     affine = np.eye(len(v) + 1)
     affine[:-1, :-1], affine[:-1, -1] = a, noise**2 * v
-    lam = np.zeros(len(v) + 1)  # the later moments, of the velocity, are no part of the risk
+    lam = np.zeros(int(group.max()) + 1)
     lam[group] = eigenvalues(spectrum, bias)
     begin = np.append(np.bincount(group, start, minlength=len(v)), 1.0)
     with np.errstate(all="ignore"):
-        value = float(lam @ np.linalg.matrix_power(affine, steps) @ begin / 2)
+        moments = np.linalg.matrix_power(affine, steps) @ begin
+        value = float(lam @ moments[: len(lam)] / 2)  # the later moments, of the velocity, are no part of the risk
     return value if math.isfinite(value) else math.inf
 
 
