@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from lrscale.commands.cli import main
 from lrscale.run import job
@@ -47,6 +48,8 @@ def here(folder: Path, *arguments: str, status: int | None = 0, empty: bool = Tr
     """Like `lrscale`, in this process, on a copy of an empty database unless told otherwise."""
     if empty and arguments[0] in ("run", "audit") and not (folder / "mlflow.db").exists():
         shutil.copy(_empty_store(), folder / "mlflow.db")
+    if any("joblib" in argument or "cores" in argument for argument in arguments):
+        get_reusable_executor().shutdown(wait=True)  # workers of an earlier test are in its folder
     said = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         ended = main(arguments)

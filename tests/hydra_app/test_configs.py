@@ -50,7 +50,7 @@ def test_every_task_is_among_the_small_ones() -> None:
 @pytest.mark.parametrize("task", SMALL)
 def test_each_task_trains(task: str, folder: Path) -> None:
     said = here(folder, "run", f"task={task}", *SMALL[task], "budget.epochs=1", "batch_size=16", "seeds=2")
-    assert "epoch 1, loss" in said and "mean of 2 seeds" in said and "recorded as 'mean b16 lr1e-3'" in said
+    assert "epoch 1, loss" in said and "mean of 2 seeds" in said and "recorded as 'mean b16 lr3e-2'" in said
 
 
 @pytest.mark.parametrize("optimizer", [choice for choice in OPTIMIZERS.choices() if choice != "muon"])

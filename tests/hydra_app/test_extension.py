@@ -113,7 +113,7 @@ def test_a_single_training_and_the_help_text_know_them(folder: Path, capsys: pyt
         main(["run", "task=steep_line", "--help"])
     said = capsys.readouterr().out
     assert "slope: 9.0" in said
-    assert "task=steep_line: Points on a line." in said and "task.slope=9.0   of the line" in said
+    assert "task=steep_line: Points on a line." in said and "# of the line" in said
     for choice in ("steep_line", "signs", "root_fall", "count"):
         assert choice in said
 

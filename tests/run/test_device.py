@@ -47,9 +47,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Compute]:
     """A machine with a GPU whose work the CPU does. Returns the settings of each training."""
     computes: list[Compute] = []
 
-    def on_cpu(training: Training, task: Any, compute: Compute) -> Curves:
+    def on_cpu(training: Training, task: Any, compute: Compute, *told: Any) -> Curves:
         computes.append(compute)
-        return train(training, task, compute._replace(device="cpu"))
+        return train(training, task, compute._replace(device="cpu"), *told)
 
     choose_form = own_runs.choose_form
     own_code._form.cache_clear()

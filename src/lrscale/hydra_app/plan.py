@@ -1,7 +1,6 @@
 """Makes the plan of a multirun: sorts its overrides into axes and intervals, then composes and checks every cell."""
 
 import itertools
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from lrscale.rules import BOOLEAN, FRACTION, TEXT, Rule, check, integer, is_numb
 from lrscale.run.setup import Setup
 from lrscale.spec import is_own
 from lrscale.study.config import KEYS, identity, make_compute, tunable
+from lrscale.study.counts import MOST_CELLS, check_count
 from lrscale.study.own_code import TRIALS_TOGETHER, own_facts
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
 from lrscale.study.twins import COMPANIONS, LR_KEY, scaled_companions, with_twins
@@ -37,10 +37,6 @@ SETTINGS: dict[str, Rule] = {
     "job_timeout": Rule("must be > 0 or null", lambda v: v is None or (is_number(v) and v > 0)),
     "max_failure_rate": Rule("must be >= 0 and <= 1", lambda v: FRACTION.holds(v) or (is_number(v) and v == 1)),
 }
-MOST_CELLS = 10_000
-"""The largest number of cells of a study. A cell takes milliseconds to compose, and each of its trials to record."""
-MOST_TRIALS = 1_000_000
-"""The largest number of trials of a study, over all cells."""
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
 OPTIONAL_TEXT = Rule(
     "must be a text of at most 1000 characters or null", lambda v: v is None or (isinstance(v, str) and len(v) <= 1000)
@@ -205,27 +201,6 @@ def axes_of(
     own = [OPTIMIZERS.config(name)["optimizer"] for name in map(_unescaped, chosen) if is_own(name)]
     rules = tunable([to_plain(config.optimizer), *own])
     return axes, {key: _interval(key, override, rules) for key, override in tuned.items()}, fixed
-
-
-def check_count(axes: Mapping[str, Sequence[Any]], n_trials: int = 1) -> None:
-    """Raises Refusal where a study has more cells or trials than it may have. It is called before any cell is composed.
-
-    Args:
-      axes: the values of each axis; of an axis with too many, at least the first MOST_CELLS + 1.
-      n_trials: the number of trials of each cell.
-    """
-    cells = math.prod(map(len, axes.values()))
-    if cells > MOST_CELLS:
-        of_axes = " x ".join(f"{'more' if len(values) > MOST_CELLS else len(values)} {key}" for key, values in axes.items())
-        raise Refusal(
-            f"a study must have at most {MOST_CELLS} cells, got {of_axes}. "
-            "Take fewer values, such as batch_size=1,4,16,64 in place of a range, or several studies."
-        )
-    if cells * n_trials > MOST_TRIALS:
-        raise Refusal(
-            f"`hydra.sweeper.n_trials` x cells must be at most {MOST_TRIALS}, got {n_trials} x {cells}. "
-            "Take fewer trials: 16 to 32 in each cell are enough for an interval."
-        )
 
 
 def _unescaped(name: str) -> str:

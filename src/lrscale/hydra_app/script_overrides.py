@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal, masked_secrets
 from lrscale.rules import is_number
+from lrscale.study.counts import MOST_CELLS, check_count
 from lrscale.study.space import Choices, Numbers, Parameter
 
 
@@ -71,8 +72,9 @@ def parameter(override: Override) -> Parameter:
 
 def choices(override: Override) -> list[Any]:
     """Returns the values of a discrete sweep, each once. Lists and mappings are texts, as an override has them."""
-    swept = override.sweep_iterator(transformer=Transformer.encode)
+    swept = itertools.islice(override.sweep_iterator(transformer=Transformer.encode), MOST_CELLS + 1)
     values = [value if isinstance(value, str | int | float | bool | None) else json.dumps(value) for value in swept]
+    check_count({override.key_or_group: values})
     if not values or len(set(values)) < len(values):
         raise Refusal(
             f"`{override.key_or_group}` must be swept over values that differ, got {override.input_line}. Take each once."

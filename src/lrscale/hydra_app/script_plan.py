@@ -1,7 +1,6 @@
 """Makes the plan of a study of a training script: its cells, from what is swept and from the roles of the app's keys."""
 
 import itertools
-import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lrscale.errors import Refusal, masked_url, printable
-from lrscale.hydra_app.plan import MOST_CELLS, to_plain
+from lrscale.hydra_app.plan import to_plain
 from lrscale.hydra_app.script_overrides import Asked, app_config, asked, choices, compose, override_of, parameter
 from lrscale.hydra_app.script_settings import Settings
 from lrscale.rules import integer
 from lrscale.study.config import identity, seeds
+from lrscale.study.counts import check_count
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label
 from lrscale.study.script import SCRIPT_OBJECTIVE, optimizer_name
 from lrscale.study.space import Numbers, flat_keys
@@ -54,8 +54,7 @@ def script_plan(settings: Settings, config: DictConfig, loader: ConfigLoader, ar
     if roles.get("seed") in keys:
         of_job.append(override_of(keys[roles["seed"]], chosen[0]))
     axes = {key: _values(key, swept[key]) for key in swept if key not in (roles["lr"], roles.get("seed"))}
-    if math.prod(map(len, axes.values())) > MOST_CELLS:
-        raise Refusal(f"`hydra.sweeper.params` must span at most {MOST_CELLS} cells, got {math.prod(map(len, axes.values()))}.")
+    check_count(axes)
     names = {roles[role]: role for role in ("batch_size", "reduction", "accumulation") if role in roles}
     cells = []
     for values in itertools.product(*axes.values()):

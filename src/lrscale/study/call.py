@@ -13,6 +13,7 @@ from lrscale.errors import Refusal
 from lrscale.rules import check, integer, is_number
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, identity, tunable
+from lrscale.study.counts import check_count
 from lrscale.study.own_code import TRIALS_TOGETHER, own_facts
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, with_values
 from lrscale.study.twins import LR_KEY, scaled_companions, with_twins
@@ -121,6 +122,7 @@ def called_plan(
     base = {**config, "optimizer": {**config["optimizer"], "lr": (interval.low * interval.high) ** 0.5}}
     values = {key: _axis(key, given) for key, given in axes.items()}
     swept = [key for key, given in values.items() if len(given) > 1]
+    check_count(values, n_trials)
     cells = []
     for combination in itertools.product(*values.values()):
         of_cell = dict(zip(values, combination, strict=True))
