@@ -1,5 +1,6 @@
 """Opens Optuna's storage: a journal file, or a database."""
 
+import logging
 from pathlib import Path
 
 import optuna
@@ -59,7 +60,11 @@ def open_storage(url: str) -> BaseStorage:
     try:
         if "://" in url:
             address = database_url("hydra.sweeper.storage", url)
-            return first_start(lambda: optuna.storages.get_storage(address))
+            heard = [logger for name in list(logging.root.manager.loggerDict) if not (logger := logging.getLogger(name)).disabled]
+            storage = first_start(lambda: optuna.storages.get_storage(address))
+            for logger in heard:
+                logger.disabled = False  # making Optuna's tables disables the loggers of all others
+            return storage
         return JournalStorage(Journal(url))
     except Refusal:
         raise
