@@ -23,8 +23,13 @@ class Lion(torch.optim.SGD):
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Takes away the handlers that a command set up: pytest itself also listens."""
+    """Takes away the handlers that a command set up: pytest itself also listens.
+
+    Loggers are heard again that a migration of Optuna's tables has disabled in an earlier test.
+    """
     root = logging.getLogger()
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in ("lrscale", "hydra")]:
+        logging.getLogger(name).disabled = False
     level, handlers = root.level, list(root.handlers)
     yield
     for name in ("lrscale", "hydra"):
