@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from lrscale.errors import Failure
 from lrscale.run import study
-from lrscale.tracking import store
+from lrscale.tracking import delivery
 from lrscale.tracking.client import failure
 from lrscale.tracking.outbox import MOST_KEPT, MOST_WAITING, Courier, Entry, Outbox
 from lrscale.tracking.store import Store
@@ -106,7 +106,7 @@ def test_a_stop_and_a_failure_leave_one_file_and_sync_delivers_what_waits(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Courier, "run", lambda courier: courier._stopped.wait())  # nothing is delivered
-        patch.setattr(store, "LAST_SECONDS", 0.0)
+        patch.setattr(delivery, "LAST_SECONDS", 0.0)
         at_work(patch, {2: lambda: time.sleep(0.2), 3: lambda: os.kill(os.getpid(), signal.SIGINT)})
         said = here(folder, "run", "-m", *TINY, status=130)
     (waiting,) = folder.glob("*.outbox")
@@ -114,7 +114,7 @@ def test_a_stop_and_a_failure_leave_one_file_and_sync_delivers_what_waits(
     assert f"{count} records wait on disk" in said and count > 1
     assert "mlflow.db-wal" not in files_in(folder) and writers[0].process.returncode is not None
     assert f"{count} records of {STUDY} delivered" in here(folder, "sync")
-    assert store.Store.existing(f"sqlite:///{folder}/mlflow.db").study(STUDY).seconds >= 0.2  # what was trained before the stop
+    assert Store.existing(f"sqlite:///{folder}/mlflow.db").study(STUDY).seconds >= 0.2  # what was trained before the stop
     with monkeypatch.context() as patch:
         at_work(patch, {1: lambda: 1 / 0})
         here(folder, "run", "-m", *TINY, status=1)
@@ -132,7 +132,7 @@ def test_a_stop_does_not_wait_for_a_writer_that_hangs(
 
     with monkeypatch.context() as patch:
         patch.setattr("lrscale.tracking.outbox.LAST_RECORD_SECONDS", 0.2)
-        patch.setattr(store, "LAST_SECONDS", 0.1)
+        patch.setattr(delivery, "LAST_SECONDS", 0.1)
         at_work(patch, {3: stop})
         begun = time.monotonic()
         said = here(folder, "run", "-m", *TINY, status=130)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lrscale.spec import Declaration, Registry, Training
+from lrscale.rules import SHARE
+from lrscale.spec import Declaration, Option, Registry, Training
 
 if TYPE_CHECKING:
     from lrscale.tasks.built_in import BuiltInTask
@@ -27,5 +28,7 @@ class Probe(Declaration):
     measure_own: Callable[[Training, Task], list[Quantity]] | None = None
 
 
+FRACTION_DONE = Option(0.0, SHARE, "fraction of training after which the probe measures")
+"""The option `fraction` of probes that measure along training."""
 PROBES: Registry[Probe] = Registry("probe", "lrscale.probes")
 """The declared probes, by name. A probe's module is imported when its name is looked up."""

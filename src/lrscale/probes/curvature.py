@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from lrscale.estimate.intervals import exponential, jackknife
-from lrscale.probes import PROBES, Probe
-from lrscale.rules import Rule, integer, is_number
+from lrscale.probes import FRACTION_DONE, PROBES, Probe
+from lrscale.rules import integer
 from lrscale.spec import Option, Training
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.own import Task
@@ -72,11 +72,7 @@ PROBES.declare(
     Probe(
         about="How large are the largest curvature of the loss and the noise scale B_simple during training?",
         options={
-            "fraction": Option(
-                0.0,
-                Rule("must be from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1),
-                "fraction of training after which the probe measures",
-            ),
+            "fraction": FRACTION_DONE,
             "iterations": Option(200, integer(1, 10_000), "largest number of products with the Hessian"),
         },
         measure=measure,

@@ -12,8 +12,8 @@ from lrscale.estimate import fits as forms
 from lrscale.estimate.best_lr import best_lr
 from lrscale.estimate.intervals import Interval
 from lrscale.law import least_squares as theory
-from lrscale.probes import PROBES, Probe
-from lrscale.rules import Rule, integer, is_number
+from lrscale.probes import FRACTION_DONE, PROBES, Probe
+from lrscale.rules import integer
 from lrscale.spec import Option, Training
 from lrscale.streams import generator
 from lrscale.tasks.built_in import BuiltInTask
@@ -196,11 +196,7 @@ PROBES.declare(
     Probe(
         about="What is the gradient noise scale B_simple during training, and the best lr of one step at its start?",
         options={
-            "fraction": Option(
-                0.0,
-                Rule("must be from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1),
-                "fraction of training after which the probe measures",
-            ),
+            "fraction": FRACTION_DONE,
             "small": Option(16, integer(1, 100_000), "examples in a small batch"),
             "big": Option(1024, integer(2, 1_000_000), "examples in a big batch"),
             "pairs": Option(100, integer(2, 100_000), "pairs of a small and a big batch, for each seed"),

@@ -23,7 +23,8 @@ from lrscale.study.claims import check_claims, ratio_judgement, require_held, st
 from lrscale.study.records import Curve, StudyRecord
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS
 from lrscale.system import uninterrupted
-from lrscale.tracking.store import Store, Undelivered
+from lrscale.tracking.delivery import Undelivered
+from lrscale.tracking.store import Store
 from lrscale.training.results import examples_seen
 
 

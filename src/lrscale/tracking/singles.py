@@ -9,10 +9,11 @@ from lrscale.errors import Failure, masked_url
 from lrscale.spec import Compute
 from lrscale.tracking.client import deliver
 from lrscale.tracking.datasets import own_data, own_schedule
+from lrscale.tracking.delivery import Undelivered
 from lrscale.tracking.entries import trial_entry
 from lrscale.tracking.outbox import Outbox, outbox_path
 from lrscale.tracking.schema import COMPUTE, KIND, MADE_BY, PARAMS
-from lrscale.tracking.store import Store, Undelivered
+from lrscale.tracking.store import Store
 from lrscale.training.results import Result
 
 
