@@ -45,7 +45,7 @@ def _is_betas(value: object) -> bool:
 POSITIVE = Rule("must be finite and > 0", lambda v: is_number(v) and v > 0)
 NOT_NEGATIVE = Rule("must be finite and >= 0", lambda v: is_number(v) and v >= 0)
 FRACTION = Rule("must be >= 0 and < 1", lambda v: is_number(v) and 0 <= v < 1)
-SHARE = Rule("must be >= 0 and <= 1", lambda v: is_number(v) and 0 <= v <= 1)
+PROPORTION = Rule("must be >= 0 and <= 1", lambda v: is_number(v) and 0 <= v <= 1)
 BOOLEAN = Rule("must be true or false", lambda v: isinstance(v, bool))
 TEXT = Rule(
     "must be a text of 1 to 1000 printable characters", lambda v: isinstance(v, str) and 0 < len(v) <= 1000 and v.isprintable()

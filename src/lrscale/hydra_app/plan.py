@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal, masked_url
 from lrscale.hydra_app.hints import nearest_keys
-from lrscale.rules import BOOLEAN, SHARE, TEXT, Rule, check, integer, is_number, one_of
+from lrscale.rules import BOOLEAN, PROPORTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.spec import is_own
 from lrscale.study.config import KEYS, identity, make_compute, tunable
@@ -35,7 +35,7 @@ SETTINGS: dict[str, Rule] = {
     "profile": BOOLEAN,
     "n_retries": integer(0, 100),
     "job_timeout": Rule("must be > 0 or null", lambda v: v is None or (is_number(v) and v > 0)),
-    "max_failure_rate": SHARE,
+    "max_failure_rate": PROPORTION,
 }
 MAPPING = Rule("must be a mapping or null", lambda v: v is None or isinstance(v, Mapping))
 OPTIONAL_TEXT = Rule(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lrscale.errors import Refusal
-from lrscale.rules import SHARE, TEXT, Rule, check, integer, is_number, one_of
+from lrscale.rules import PROPORTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.training.reduction import REDUCTIONS
 
 ROLES = ("lr", "batch_size", "reduction", "accumulation", "seed", "optimizer")
@@ -18,7 +18,7 @@ RULES: dict[str, Rule] = {
     "study_name": _OPTIONAL_TEXT,
     "n_trials": integer(1, 1_000_000),
     "n_jobs": integer(1, 100_000),
-    "max_failure_rate": SHARE,
+    "max_failure_rate": PROPORTION,
     "retries": integer(0, 100),
     "n_retries": integer(0, 100),
     "job_timeout": Rule("must be > 0 or null", lambda v: v is None or (is_number(v) and v > 0)),

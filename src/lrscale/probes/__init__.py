@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lrscale.rules import SHARE
+from lrscale.rules import PROPORTION
 from lrscale.spec import Declaration, Option, Registry, Training
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Probe(Declaration):
     measure_own: Callable[[Training, Task], list[Quantity]] | None = None
 
 
-FRACTION_DONE = Option(0.0, SHARE, "fraction of training after which the probe measures")
+FRACTION_DONE = Option(0.0, PROPORTION, "fraction of training after which the probe measures")
 """The option `fraction` of probes that measure along training."""
 PROBES: Registry[Probe] = Registry("probe", "lrscale.probes")
 """The declared probes, by name. A probe's module is imported when its name is looked up."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrscale.errors import Refusal
-from lrscale.rules import SHARE, Rule, is_integer, is_number
+from lrscale.rules import PROPORTION, Rule, is_integer, is_number
 from lrscale.spec import Declaration, Option, Registry, Training
 
 UNITS: dict[str, Rule] = {
@@ -31,7 +31,7 @@ WARMUP = {f"warmup_{unit}": Option(None, rule, f"length of the warm-up, {WORDS[u
 """The options that give the length of the warm-up, one a unit. All null: there is none."""
 DECAY = {f"decay_{unit}": Option(None, rule, f"length of the decay, {WORDS[unit]}") for unit, rule in UNITS.items()}
 """The options that give the length of the decay, one a unit."""
-FINAL = {"final": Option(0.0, SHARE, "factor at the end of the decay")}
+FINAL = {"final": Option(0.0, PROPORTION, "factor at the end of the decay")}
 """The option that gives the factor at the end of the decay."""
 
 
