@@ -12,6 +12,7 @@ from rich.table import Table
 from lrscale.errors import Refusal, printable
 from lrscale.published.compare import verdict_of
 from lrscale.published.studies_table import all_published, bound_of, measured_words, reproducing
+from lrscale.run.progress import duration
 from lrscale.study.verdict import CANNOT_TELL, FAILS
 
 STYLES = {FAILS: "bold red", CANNOT_TELL: "bold"}
@@ -32,10 +33,8 @@ def list_published() -> None:
         return
     console.print("Published studies, with the time that each took where it was published:")
     for study in studies.values():
-        seconds = float(study.record["seconds"])
-        time = f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
         console.print()
-        console.print(f"{shlex.join(reproducing(study))}  ({time})", soft_wrap=True)
+        console.print(f"{shlex.join(reproducing(study))}  ({duration(float(study.record['seconds']))})", soft_wrap=True)
         console.print(f"  {printable(str(study.record['question'] or 'no question'))}")
     if any("--trust" in reproducing(study) for study in studies.values()):
         console.print()

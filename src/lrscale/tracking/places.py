@@ -38,6 +38,10 @@ def artifact_folder(folder: Path, experiment: str) -> str:
     return (folder / ARTIFACTS / safe_name(experiment)).as_uri()
 
 
+UNUSUAL = "NOT ({0} LIKE 'file:///%' AND {0} NOT LIKE 'file:////%')"
+"""The condition of a place that may lie elsewhere. SQLite leaves out the usual ones, of which each run has one, in no time."""
+
+
 def bring_along(database: Path, folder: Path) -> None:
     """Makes a database name the artifacts that lie beside it, where its folder was moved or copied.
 
@@ -79,7 +83,9 @@ def refuse_remote(database: Path, uri: str, whole: bool = False) -> None:
     with closing(sqlite3.connect(database)) as connection:
         for table, column in PLACES.items() if whole else ((table, PLACES[table]) for table in OURS):
             of_ours = "1" if whole else OURS[table]
-            for (place,) in connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {of_ours}"):
+            for (place,) in connection.execute(
+                f"SELECT DISTINCT {column} FROM {table} WHERE {of_ours} AND {UNUSUAL.format(column)}"
+            ):
                 if place is not None and not _is_local(str(place)):
                     raise Refusal(
                         f"`tracking.uri` must be a database whose artifacts lie on this machine, got {uri} with {place!s:.100}. "
