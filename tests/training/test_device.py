@@ -247,6 +247,21 @@ def test_a_task_that_makes_tensors_elsewhere_is_refused_in_one_line(model: Any, 
     assert "\n" not in str(says.value) and "micro-batches" not in str(says.value)
 
 
+def no_room(out: Tensor, y: Tensor) -> Tensor:
+    if out.device == META:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 139 GiB")
+    return F.cross_entropy(out, y, reduction="none")
+
+
+def test_a_device_that_others_have_filled_is_refused_in_one_line() -> None:
+    task = Task(lambda: nn.Linear(3, 4), no_room, (WIDE, LABELS), (WIDE, LABELS))
+    with pytest.raises(
+        Refusal, match=r"`compute.device` meta must have room .* got OutOfMemoryError: .* compute.device=cpu"
+    ) as says:
+        choose_form(replace(training(), dtype="float32"), task, META)
+    assert "\n" not in str(says.value) and "register_buffer" not in str(says.value)
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_device_is_not_to_blame_for_what_the_cpu_cannot_take_either(device: str) -> None:
     made = replace(training(), dtype="float32", batch_size=1)

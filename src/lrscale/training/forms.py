@@ -163,7 +163,7 @@ class _Vmapped(Form):
         """Returns the results of a function of the runs of one seed in train mode: stacked, or a list where `by_seed`."""
         for module in self.modules:
             module.train()
-        with sdpa_kernel(SDPBackend.MATH):  # torch.func has no rule for the other kinds of attention
+        with sdpa_kernel(SDPBackend.MATH), _no_cudnn_if_recurrent(self.module):  # torch.func has no rule for other kinds
             if not self.by_seed:
                 return vmap(function)(*arguments)
             results = []
@@ -248,6 +248,17 @@ def _convolutions(module: nn.Module) -> list[tuple[nn.Module, str, nn.Conv2d]]:
     ]
 
 
+@contextmanager
+def _no_cudnn_if_recurrent(module: nn.Module) -> Iterator[None]:
+    """Inside this context, recurrent layers on cuda are computed as on the CPU: cuDNN's need weights in one piece of memory."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = before and not any(isinstance(child, nn.RNNBase) for child in module.modules())
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
+
 FORMS: dict[str, type[Form]] = {form.name: form for form in (Loop, VmapGrad, VmapForward, Unfold)}
 """The forms, by name."""
 
@@ -261,9 +272,10 @@ def make_forms(task: Task, seeds: Sequence[int]) -> Iterator[Form]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences torch.func's warning that it runs an operation one run after another; the forms are timed instead."""
+    """Silences warnings that a form is slow: the forms are timed instead."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
+        warnings.filterwarnings("ignore", message="There is a performance drop")  # torch.func takes one run after another
+        warnings.filterwarnings("ignore", message="RNN module weights are not part of")  # cuDNN copies them at each step
         yield
 
 
@@ -293,7 +305,7 @@ def fastest(forms: Sequence[Form], take_step: Callable[[Form], Sequence[Tensors]
         except Exception as error:  # torch.func says in many ways that it cannot run something
             if form.name == "loop":
                 raise
-            notes.append(f"{form.name}: {str(error).partition(chr(10))[0]:.200}")
+            notes.append(f"{form.name}: {str(error).partition(chr(10))[0]:.200}".rstrip(". "))
             continue
         expected = expected or results
         if not _are_close(results[0], expected[0]):

@@ -70,7 +70,7 @@ def choose_form(training: Training, task: Task, on: torch.device | str = CPU) ->
 
     Raises:
       Refusal: the task does not fit the training, or cannot take its smallest micro-batch, or cannot be trained on the device,
-        as where its model makes tensors on the CPU.
+        as where its model makes tensors on the CPU, or where others have filled the device.
     """
     check_fit(training, task)
     device = torch.device(on)
@@ -87,6 +87,11 @@ def choose_form(training: Training, task: Task, on: torch.device | str = CPU) ->
         with own_settings(CPU):
             check_smallest(training, task, CPU)  # the device is to blame only for what the CPU can take
         problem = said(error.__cause__ or error)
+        if "out of memory" in problem.lower():
+            raise Refusal(
+                f"`compute.device` {device.type} must have room for one step of `task` {training.task.name:.200}, got {problem}. "
+                "End other programs that use it, or take fewer seeds, a smaller model or compute.device=cpu."
+            ) from error
         raise Refusal(
             f"`compute.device` {device.type} cannot train `task` {training.task.name:.200}, got {problem}. "
             "Make tensors with device=x.device, or with register_buffer. Or take compute.device=cpu."
