@@ -82,7 +82,7 @@ def study(
         the store has a part of it, and `lrscale report` and `lrscale ui` show it. None to record it nowhere.
       show_progress: whether lines on the progress are printed.
       device: where a task of your own is trained: `cpu`, `cuda`, `mps`, or `auto` for the best of those that are here. Its
-        data and modules are made on the CPU. `cuda` and `mps` have not been tried on hardware yet.
+        data and modules are made on the CPU. `mps` has not been tried on hardware yet.
       options: options of the optimizer, such as `momentum=0.9`. They are given for mean, and scaled for sum.
 
     Returns:
