@@ -217,10 +217,11 @@ def test_the_report_is_accessible_in_light_dark_and_on_a_phone(browser: Browser,
         seen = Visit(page, report.as_uri())
         page.goto(report.as_uri())
         page.wait_for_selector("path.js-line", state="attached")
+        page.wait_for_function("[...document.images].every(image => image.naturalWidth > 0)")
         broken = Axe().run(page).response["violations"]
         assert [v["id"] for v in broken if v["impact"] in ("serious", "critical")] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate(CUT) == [] and report.stat().st_size < 1_700_000
+        assert page.evaluate(CUT) == [] and report.stat().st_size < 800_000
         inverted = page.evaluate("[...document.images].map(i => getComputedStyle(i).filter.includes('invert'))")
         assert set(inverted) == {scheme == "dark"}
         assert all(page.evaluate("[...document.images].map(i => i.naturalWidth > 0 && i.alt.length > 20)"))
