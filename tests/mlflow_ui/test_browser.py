@@ -111,6 +111,23 @@ def test_the_notes_figure_is_shown_when_it_is_unfolded(browser: Browser, link: s
     keep(seen, "note")
 
 
+def test_a_bare_experiment_opens_without_its_runs_and_the_first_word_of_the_note_leads_to_them(
+    browser: Browser, link: str
+) -> None:
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    seen = Visit(page, link.partition("/#")[0])
+    page.goto(f"{seen.base}/#/experiments/1")
+    page.wait_for_url("**/overview/usage?workflowType=genai")  # no tag changes it: the address or the browser's storage does
+    page.get_by_role("button", name="Got it").click()
+    page.screenshot(path=str(SHOTS / "bare.png"))
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Summary:").click()
+    opened.value.get_by_text("The law: best lr against batch size").wait_for()
+    opened.value.get_by_role("link", name=f"study {NAME}").first.wait_for()
+    assert seen.outside == []
+    page.context.close()
+
+
 @pytest.mark.parametrize(
     ("view", "first", "order"),
     [

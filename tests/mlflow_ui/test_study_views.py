@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import random
+import re
 import zlib
 from dataclasses import replace
 from typing import Any
@@ -139,7 +140,9 @@ def test_the_notes_first_line_is_the_answer_and_every_view_is_linked() -> None:
     found = answer(record, trials)
     menu = views(found, trials)
     note = study_note(found, menu, ["figures/a b.png"])
-    assert note.splitlines()[0].startswith("lr_sum∗ = lr_mean∗ x c^")
+    assert note.startswith("[Summary:] lr_sum∗ = lr_mean∗ x c^")
+    address = r"/#/experiments/\w+/runs\?workflowType=machine_learning&viewStateShareKey=lrscale-summary&"
+    assert re.search(rf"\n\[Summary:\]: {address}", note)
     assert all(f"viewStateShareKey={view.id}" in note for view in menu)
     assert "![a b.png](get-artifact?path=figures%2Fa%20b.png&run_uuid=parent)" in note
     assert record.plan.command in note and len(note) < 8000
