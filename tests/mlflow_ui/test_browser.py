@@ -15,10 +15,12 @@ from lrscale.mlflow_ui.publish import STUDY_COLOUR
 from lrscale.mlflow_ui.saved_views import SUMMARY
 from lrscale.report.figures.card import WIDTH_OVER_HEIGHT
 from lrscale.report.figures.palette import colours, shades
+from lrscale.report.html import as_html
 from lrscale.tracking.schema import SAVED_VIEW
 from lrscale.tracking.store import Store
 from tests.browser import Visit, chromium, columns, rows, served, visit
 from tests.program import here
+from tests.redraw import RESULTS, answer_of
 
 PICTURE = "document.querySelector('.rc-image img')"
 """The first picture of a page of charts."""
@@ -244,3 +246,22 @@ def test_the_report_is_accessible_in_light_dark_and_on_a_phone(browser: Browser,
         assert all(page.evaluate("[...document.images].map(i => i.naturalWidth > 0 && i.alt.length > 20)"))
         seen.check()
         keep(seen, f"report-{scheme}-{width}")
+
+
+def test_a_long_probe_reads_on_a_phone_and_prints_whole(browser: Browser, tmp_path: Path) -> None:
+    answer = answer_of("gradient_scale")
+    file = tmp_path / "report.html"
+    file.write_text(as_html(answer, {"quantities": {"svg": (RESULTS / "gradient_scale" / "figure.svg").read_bytes()}}))
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    seen = Visit(page, file.as_uri())
+    page.goto(file.as_uri())
+    page.wait_for_function("[...document.images].every(image => image.naturalWidth > 0)")
+    sizes = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+    assert sizes[0] < 6000 and sizes[1] <= 390 and page.evaluate(CUT) == []
+    is_open = "[...document.querySelectorAll('details')].map(table => table.open)"
+    assert page.evaluate(is_open) == [True, True, False]
+    for event, opened in (("beforeprint", [True, True, True]), ("afterprint", [True, True, False])):
+        page.evaluate(f"dispatchEvent(new Event('{event}'))")
+        assert page.evaluate(is_open) == opened
+    seen.check()
+    keep(seen, "report-probe-390")

@@ -18,7 +18,7 @@ from lrscale.mlflow_ui.publish import note_tags
 from lrscale.mlflow_ui.saved_views import LIMIT, Point, bound, tags
 from lrscale.mlflow_ui.study_views import LOG_LR, cell_points, study_points, views
 from lrscale.report.csv import as_csv
-from lrscale.report.figures.interactive import figure, program
+from lrscale.report.figures.interactive import _tick_distance, figure, program
 from lrscale.report.figures.palette import colours
 from lrscale.report.text import show
 from lrscale.study.answer import answer
@@ -201,4 +201,6 @@ def test_the_figure_to_point_at_is_whole_and_works_offline() -> None:
     for trace in data:
         assert f"xaxis{trace['xaxis'].removeprefix('x')}" in layout
     assert "Plotly.newPlot" in program(found)
+    decades = [_tick_distance([1e-3, 10.0**power]) for power in (-2.5, 0, 2, 3, 17)]
+    assert decades == ["D2", 1, 1, 2, 4] and _tick_distance([]) == "D2"
     assert "<script" not in as_csv([{"label": "a", "lr_best_ci": None}])
