@@ -190,11 +190,8 @@ def _best(family: Family, reduction: str, panel: int) -> list[dict[str, Any]]:
 
 
 def program(answer: Answer) -> str:
-    """Returns the JavaScript that draws the figure in the element `lrscale-figure`: plotly.js, and a call of it.
-
-    It is not made for the inside of a page, where a name such as `</script>` would end it.
-    """
+    """Returns the JavaScript that draws the figure in the element `lrscale-figure`: plotly.js, and a call of it."""
     data, layout = figure(answer)
     library = (files("lrscale.report") / LIBRARY).read_text(encoding="utf-8")
-    arguments = ", ".join(json.dumps(part, allow_nan=False) for part in (data, layout, PLOTLY_CONFIG))
+    arguments = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, PLOTLY_CONFIG))
     return f'{library}\nPlotly.newPlot("lrscale-figure", {arguments});'

@@ -75,6 +75,7 @@ X_TITLES = {
     "probe.fraction": "fraction of training done",
     "task.examples": "examples in an epoch N",
     "task.features": "features d",
+    "probe.size": "size of the gradient",
 }
 """Titles of x axes, by axis of the study. An axis that is not listed has its name as title."""
 
