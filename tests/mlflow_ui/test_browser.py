@@ -15,10 +15,12 @@ from lrscale.mlflow_ui.publish import STUDY_COLOUR
 from lrscale.mlflow_ui.saved_views import SUMMARY
 from lrscale.report.figures.card import WIDTH_OVER_HEIGHT
 from lrscale.report.figures.palette import colours, shades
+from lrscale.report.html import as_html
 from lrscale.tracking.schema import SAVED_VIEW
 from lrscale.tracking.store import Store
 from tests.browser import Visit, chromium, columns, rows, served, visit
 from tests.program import here
+from tests.redraw import RESULTS, answer_of
 
 PICTURE = "document.querySelector('.rc-image img')"
 """The first picture of a page of charts."""
@@ -109,6 +111,23 @@ def test_the_notes_figure_is_shown_when_it_is_unfolded(browser: Browser, link: s
     }  # fmt: skip
     seen.check()
     keep(seen, "note")
+
+
+def test_a_bare_experiment_opens_without_its_runs_and_the_first_word_of_the_note_leads_to_them(
+    browser: Browser, link: str
+) -> None:
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    seen = Visit(page, link.partition("/#")[0])
+    page.goto(f"{seen.base}/#/experiments/1")
+    page.wait_for_url("**/overview/usage?workflowType=genai")  # no tag changes it: the address or the browser's storage does
+    page.get_by_role("button", name="Got it").click()
+    page.screenshot(path=str(SHOTS / "bare.png"))
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Summary:").click()
+    opened.value.get_by_text("The law: best lr against batch size").wait_for()
+    opened.value.get_by_role("link", name=f"study {NAME}").first.wait_for()
+    assert seen.outside == []
+    page.context.close()
 
 
 @pytest.mark.parametrize(
@@ -217,12 +236,32 @@ def test_the_report_is_accessible_in_light_dark_and_on_a_phone(browser: Browser,
         seen = Visit(page, report.as_uri())
         page.goto(report.as_uri())
         page.wait_for_selector("path.js-line", state="attached")
+        page.wait_for_function("[...document.images].every(image => image.naturalWidth > 0)")
         broken = Axe().run(page).response["violations"]
         assert [v["id"] for v in broken if v["impact"] in ("serious", "critical")] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate(CUT) == [] and report.stat().st_size < 1_700_000
+        assert page.evaluate(CUT) == [] and report.stat().st_size < 800_000
         inverted = page.evaluate("[...document.images].map(i => getComputedStyle(i).filter.includes('invert'))")
         assert set(inverted) == {scheme == "dark"}
         assert all(page.evaluate("[...document.images].map(i => i.naturalWidth > 0 && i.alt.length > 20)"))
         seen.check()
         keep(seen, f"report-{scheme}-{width}")
+
+
+def test_a_long_probe_reads_on_a_phone_and_prints_whole(browser: Browser, tmp_path: Path) -> None:
+    answer = answer_of("gradient_scale")
+    file = tmp_path / "report.html"
+    file.write_text(as_html(answer, {"quantities": {"svg": (RESULTS / "gradient_scale" / "figure.svg").read_bytes()}}))
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    seen = Visit(page, file.as_uri())
+    page.goto(file.as_uri())
+    page.wait_for_function("[...document.images].every(image => image.naturalWidth > 0)")
+    sizes = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+    assert sizes[0] < 6000 and sizes[1] <= 390 and page.evaluate(CUT) == []
+    is_open = "[...document.querySelectorAll('details')].map(table => table.open)"
+    assert page.evaluate(is_open) == [True, True, False]
+    for event, opened in (("beforeprint", [True, True, True]), ("afterprint", [True, True, False])):
+        page.evaluate(f"dispatchEvent(new Event('{event}'))")
+        assert page.evaluate(is_open) == opened
+    seen.check()
+    keep(seen, "report-probe-390")

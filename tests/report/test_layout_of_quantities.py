@@ -3,13 +3,19 @@
 import itertools
 from typing import Any
 
+import pytest
+from matplotlib.figure import Figure
+
+from lrscale.published.files import names
 from lrscale.report.figures.curves import figure_files, power_of_ten
 from lrscale.report.figures.layout import layout
 from lrscale.report.figures.palette import colours, shades
-from lrscale.report.figures.quantities import quantities
+from lrscale.report.figures.quantities import _title, quantities
 from lrscale.study.answer import answer_of
 from lrscale.study.families import Measurement
 from lrscale.training.quantity import Quantity
+from tests.redraw import RESULTS
+from tests.redraw import answer_of as published_answer
 from tests.studies import make_record, probe_cell
 
 
@@ -54,7 +60,7 @@ def test_few_quantities_have_panels_for_a_named_axis_and_each_measurement_is_in_
 
 def test_many_named_lines_are_rows() -> None:
     assert drawn(measured("p", {"probe.optimizer": list("abcdefghijklmno"), "probe.size": [1, 2, 3]})) == ["p"]
-    assert drawn(measured("difference", {"probe.optimizer": ["a", "b"], "batch_size": [10, 16]}, 0.0)) == ["difference"]
+    assert drawn(measured("d", {"probe.optimizer": ["a", "b"], "batch_size": [10, 16]}, 0.0)) == ["d"]
     assert drawn(measured("alone", {"probe.optimizer": ["a"]})) == ["alone"]
 
 
@@ -66,13 +72,28 @@ def test_every_axis_of_a_figure_has_a_name_and_two_ticks() -> None:
     found = [measured("exact", {"batch_size": [1, 4, 16, 64]}, 0.0), measured("wide", {"batch_size": [1, 4, 16]}, 1.0)]
     zeros = [m._replace(quantity=Quantity("zero", 0.0, expected=0.0)) for m in found[0]]
     answer = answer_of(make_record(m.cell for m in found[0]), (), tuple(zeros + found[1]))
-    figure = quantities(answer)
+    check_axes(quantities(answer))
+
+
+def check_axes(figure: Figure, says_y: bool = True) -> None:
+    """Every panel has names in words, and two ticks an axis; panels beside another may share its y axis."""
     figure.draw_without_rendering()
     for axes in figure.axes:
-        assert axes.get_xlabel() and axes.get_ylabel()
+        assert axes.get_xlabel() and (axes.get_ylabel() or not says_y)
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             assert sum(low <= tick <= high for tick in axis.get_majorticklocs()) >= 2
+
+
+@pytest.mark.parametrize("study", [name for name in names() if (RESULTS / name / "quantities.csv").exists()])
+def test_published_figures_of_probes_have_names_in_words_and_ticks(study: str) -> None:
+    answer = published_answer(study)
+    figure = quantities(answer)
+    check_axes(figure, says_y=False)
+    said = {" ".join((axes.get_xlabel() + "\n" + axes.get_ylabel()).split()) for axes in figure.axes}
+    for name in {m.quantity.name for m in answer.measurements}:
+        title = " ".join(_title(name).split())
+        assert " " in title and any(title in text for text in said)
 
 
 def test_a_fit_is_drawn_where_a_claim_speaks_of_it() -> None:

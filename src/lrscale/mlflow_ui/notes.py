@@ -11,6 +11,8 @@ from lrscale.study.statements import laws
 from lrscale.study.verdict import HOLDS
 from lrscale.tracking.trial_note import DASHBOARD, escape_markdown
 
+OPEN = "Summary:"
+"""The first word of a note, which links the summary: `mlflow ui` opens an experiment with this note and none of its runs."""
 MOST_SHOWN = 20
 """The largest number of laws, of claims, and of figures in a note. MLflow accepts at most 20,000 characters."""
 
@@ -18,9 +20,11 @@ MOST_SHOWN = 20
 def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) -> str:
     """Returns the note of a study's experiment and of its parent run, as markdown.
 
+    The address of the first link stands in the last line: MLflow's list of experiments shows the first words as they are.
+
     Args:
       answer: the answer of the study; its laws are the first line.
-      views: the saved views; the note links them in this order.
+      views: the saved views, from the summary on; the note links them in this order.
       figures: the paths of the figures among the artifacts of the parent run; the note shows the first MOST_SHOWN.
     """
     study, plan = answer.study, answer.plan
@@ -33,7 +37,7 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
     sentences = laws(answer)
     more = f"and {len(sentences) - MOST_SHOWN} more in the report" if len(sentences) > MOST_SHOWN else ""
     lines = [
-        " ".join([*map(escape_markdown, sentences[:MOST_SHOWN]), more]).rstrip(),
+        " ".join([f"[{OPEN}]", *map(escape_markdown, sentences[:MOST_SHOWN]), more]).rstrip(),
         f"**{escape_markdown(plan.question)}**" if plan.question else "",
         _claims(answer.verdicts) if answer.families else "",
         f"{len(answer.cells)} cells, {trials} trials, {runs} runs; objective {escape_markdown(plan.objective)}."
@@ -47,6 +51,7 @@ def study_note(answer: Answer, views: Sequence[View], figures: Sequence[str]) ->
         f"Repeat the study: `{plan.command}`. Report it again: `lrscale report {shlex.quote(plan.study)}`. "
         f"[Its Optuna studies]({DASHBOARD}) can be seen while `lrscale ui {shlex.quote(plan.study)} --optuna` runs "
         "(the link is for port 8080; if another program uses that port, the command prints another link).",
+        f"[{OPEN}]: {link(study.experiment_id, views[0].id, charts=True)}",
     ]
     return "\n\n".join(line for line in lines if line)
 

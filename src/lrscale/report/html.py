@@ -1,11 +1,23 @@
 """The answer of a study as one self-contained HTML page."""
 
 import base64
+import gzip
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from lrscale.report.text import CLAIM_COLUMNS, SLOPE_COLUMNS, cell_table, claim_remarks, claim_row, column_groups, slope_rows
+from lrscale.report.draw import MAIN_FIGURES
+from lrscale.report.text import (
+    CLAIM_COLUMNS,
+    QUANTITY_COLUMNS,
+    SLOPE_COLUMNS,
+    cell_table,
+    claim_remarks,
+    claim_row,
+    column_groups,
+    quantity_rows,
+    slope_rows,
+)
 from lrscale.spec import is_own
 from lrscale.study.answer import Answer
 from lrscale.study.config import GROUPS
@@ -17,6 +29,8 @@ from lrscale.training.schedules import schedule_in_words
 
 TABLE_WIDTH = 80
 """The largest width of a table in characters, which fits on a page of A4; a wider table is shown in parts."""
+SCREEN_ROWS, PHONE_ROWS = 24, 15
+"""The most rows of a table that is shown unfolded: on a screen that is 900 pixels high, and on a phone."""
 FIGURE_TEXTS = {
     "best_lr_against_batch_size": "Best learning rate against batch size, for each reduction. "
     "Points are measured, bars are 95 % intervals, and lines are theory where it makes a statement.",
@@ -30,14 +44,30 @@ FIGURE_TEXTS = {
 """The caption of each figure, by the start of the figure's name. The page shows the figures in this order."""
 
 
+class _Table(NamedTuple):
+    """A table of the page: its title, the columns and rows of each part, and its class for styles."""
+
+    title: str
+    parts: Sequence[tuple[Sequence[str], Sequence[Sequence[str]]]]
+    kind: str = ""
+
+    @property
+    def rows(self) -> int:
+        """The number of its rows."""
+        return len(self.parts[0][1])
+
+
 def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     """Returns an answer as one page that loads nothing from elsewhere.
+
+    The main figures are in the page as they are. The other figures and the library of the interactive figure are packed, and
+    a script unpacks them: a study of six families would have 3 MB else.
 
     Args:
       answer: the answer of a study.
       figures: the bytes of each figure, by its name and the format (`svg`), as `draw` returns them.
     """
-    from lrscale.report.figures.interactive import fragment
+    from lrscale.report.figures.interactive import program
 
     return _rendered(
         "report.html",
@@ -45,8 +75,33 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         figures,
         quoted_name=shlex.quote(answer.plan.study),
         made_by=answer.study.made_by,
-        interactive=fragment(answer) if answer.families else "",
+        interactive=_packed(program(answer).encode()) if answer.families else "",
+        tables=_tables(answer),
+        screen_rows=SCREEN_ROWS,
+        phone_rows=PHONE_ROWS,
     )
+
+
+def _packed(content: bytes) -> str:
+    """Returns bytes packed by gzip, as base64. Equal bytes give equal texts."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+
+
+def _tables(answer: Answer) -> list[_Table]:
+    """Returns the tables of the page, in their order. Many cells of a probe are summed up by quantity first."""
+    claims = [claim_row(verdict) for verdict in answer.verdicts]
+    tables = [_Table("Claims", [(CLAIM_COLUMNS, claims)], "claims")]
+    tables.append(_Table("Slopes of log lr* over log B", [(SLOPE_COLUMNS, slope_rows(answer))]))
+    columns, rows = cell_table(answer)
+    if not answer.families and len(rows) > PHONE_ROWS:
+        tables.append(_Table("What was measured", [(QUANTITY_COLUMNS, quantity_rows(answer.measurements))], "quantities"))
+    return [table for table in (*tables, _Table("Cells", _parts(columns, rows))) if table.rows]
+
+
+def _parts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[list[str], list[list[str]]]]:
+    """Returns a table in parts of at most TABLE_WIDTH. Each starts with the first column."""
+    groups = column_groups(columns, rows, TABLE_WIDTH)
+    return [([columns[i] for i in group], [[row[i] for i in group] for row in rows]) for group in groups]
 
 
 def as_notebook_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
@@ -73,24 +128,22 @@ def _rendered(template: str, answer: Answer, figures: Mapping[str, Mapping[str, 
     names = [name for start in FIGURE_TEXTS for name in figures if name.startswith(start)]
     images = [
         {
+            "name": name.replace("_", " "),
             "text": next(text for start, text in FIGURE_TEXTS.items() if name.startswith(start)),
             "data": base64.b64encode(figures[name]["svg"]).decode(),
+            "packed": "" if name.startswith(MAIN_FIGURES) else _packed(figures[name]["svg"]),
             "has_interactive": name.startswith("objective_against_lr"),
         }
         for name in names
     ]
     columns, rows = cell_table(answer)
-    groups = list(column_groups(columns, rows, TABLE_WIDTH))
-    parts = [([columns[i] for i in group], [[row[i] for i in group] for row in rows]) for group in groups]
     return environment.get_template(template).render(
         study=answer.plan,
         laws=laws(answer),
         remarks=remarks(answer),
         coverage=coverage(answer.cells),
-        parts=parts,
+        parts=_parts(columns, rows),
         cells=len(rows),
-        slope_columns=SLOPE_COLUMNS,
-        slopes=slope_rows(answer),
         claim_columns=CLAIM_COLUMNS,
         claims=[claim_row(verdict) for verdict in answer.verdicts],
         claim_remarks=claim_remarks(answer.verdicts),

@@ -24,7 +24,7 @@ from lrscale.training.quantity import Quantity
 
 SCREEN_LINES = 52
 """The largest number of lines of an answer, unless all of it is asked for: with the progress and the paths it has at most 60."""
-FEWEST_ROWS = {"cells": 6, "quantities": 12, "slopes": 4, "claims": 4}
+FEWEST_ROWS = {"cells": 4, "quantities": 12, "slopes": 4, "claims": 4}
 """How many rows of each table are shown at least. Tables are cut in this order."""
 
 
@@ -55,19 +55,20 @@ def show(answer: Answer, console: Console, verbose: bool = False) -> None:
         _Table("slopes", "slope of log lr* over log B", SLOPE_COLUMNS, slope_rows(answer)),
         _Table("claims", None, CLAIM_COLUMNS, [claim_row(verdict) for verdict in answer.verdicts]),
     ]
-    sentences = laws(answer)
+    reasons, sentences = claim_remarks(answer.verdicts), laws(answer)
     if not verbose:
-        tables, sentences = _cut(console, answer, tables, sentences)
-    _show_all(console, answer, tables, sentences)
+        tables, reasons, sentences = _cut(console, answer, tables, reasons, sentences)
+    _show_all(console, answer, tables, reasons, sentences)
 
 
-def _cut(console: Console, answer: Answer, tables: list[_Table], sentences: list[str]) -> tuple[list[_Table], list[str]]:
-    """Returns the tables and the sentences of an answer, cut so that it has SCREEN_LINES lines, where FEWEST_ROWS allow it."""
+def _cut(
+    console: Console, answer: Answer, tables: list[_Table], reasons: list[str], sentences: list[str]
+) -> tuple[list[_Table], list[str], list[str]]:
+    """Returns an answer's tables, reasons and laws, cut to SCREEN_LINES where FEWEST_ROWS, one reason and one law allow it."""
 
     def excess() -> int:
-        return _lines(console, partial(_show_all, console, answer, tables, sentences)) - SCREEN_LINES
+        return _lines(console, partial(_show_all, console, answer, tables, reasons, sentences)) - SCREEN_LINES
 
-    count = len(sentences)
     if (too_many := excess()) > 0 and answer.measurements:
         tables[0] = _Table("quantities", tables[0].title, QUANTITY_COLUMNS, quantity_rows(answer.measurements))
         too_many = excess()
@@ -78,23 +79,29 @@ def _cut(console: Console, answer: Answer, tables: list[_Table], sentences: list
             rows = sorted(table.rows, key=lambda row: row[-1] == HOLDS)  # claims that do not hold are kept first
             tables[i] = table._replace(rows=rows[:kept], left_out=len(table.rows) - kept)
             too_many = excess()
-    kept = len(sentences)
-    while too_many > 0 and kept > 1:
-        kept -= 1
-        sentences = [*sentences[:kept], f"… and {count - kept} more laws"]
-        too_many = excess()
-    return tables, sentences
+    all_reasons, all_sentences = reasons, sentences
+    for kept in range(len(all_sentences) - 1, 0, -1):
+        if too_many > 0:
+            sentences = [*all_sentences[:kept], f"… and {len(all_sentences) - kept} more laws"]
+            too_many = excess()
+    for kept in range(len(all_reasons) - 1, 0, -1):
+        if too_many > 0:
+            reasons = [*all_reasons[:kept], f"… and {len(all_reasons) - kept} more reasons"]
+            too_many = excess()
+    return tables, reasons, sentences
 
 
-def _show_all(console: Console, answer: Answer, tables: Sequence[_Table], sentences: Sequence[str]) -> None:
-    """Prints the tables of an answer, and then the law in sentences."""
+def _show_all(
+    console: Console, answer: Answer, tables: Sequence[_Table], reasons: Sequence[str], sentences: Sequence[str]
+) -> None:
+    """Prints the tables of an answer, why claims cannot be told, and then the law in sentences."""
     for i, table in enumerate(tables):
         if table.rows or i == 0:
             if i > 0:
                 console.print()
             _show_table(console, answer, table)
-    for remark in claim_remarks(answer.verdicts):
-        console.print(f"- {remark}")
+    for reason in reasons:
+        console.print(reason if reason.startswith("…") else f"- {reason}")
     console.print()
     for sentence in sentences:
         console.print(sentence, style="bold" if console.is_terminal else None)
@@ -303,7 +310,9 @@ def claim_row(verdict: Verdict) -> list[str]:
     """Returns the row of a claim: its name, its bound, the measured value with its interval, and its verdict."""
     measured, interval = verdict.measured, verdict.interval
     if measured is None or interval is None:
-        return [verdict.name, verdict.bound.words, number(measured.value if measured else None), "-", verdict.verdict]
+        value = measured.value if measured else None
+        said = "rounding" if value and abs(value) < TO_ROUNDING else number(value)
+        return [verdict.name, verdict.bound.words, said, "-", verdict.verdict]
     if of_same_runs(verdict.measure, measured):
         return [verdict.name, verdict.bound.words, *SAME_RUNS, verdict.verdict]
     return [verdict.name, verdict.bound.words, *_in_columns(interval, verdict.bound), verdict.verdict]

@@ -1,4 +1,4 @@
-"""The interactive figure of a study, as HTML that contains plotly.js, so that it works offline.
+"""The interactive figure of a study, as a program that contains plotly.js, so that it works offline.
 
 The figure is written in the format of plotly.js itself, because importing plotly's Python classes takes longer than drawing
 all other figures.
@@ -6,6 +6,7 @@ all other figures.
 
 import json
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -21,7 +22,6 @@ PLOTLY_CONFIG = {"displayModeBar": False, "responsive": True}
 """Options of plotly.js: no toolbar, and a width that follows the page."""
 AXIS: dict[str, Any] = {
     "type": "log",
-    "dtick": 1,
     "gridcolor": "#e6e6e6",
     "zeroline": False,
     "exponentformat": "power",
@@ -29,6 +29,8 @@ AXIS: dict[str, Any] = {
     "tickangle": 0,
 }
 """What all axes have in common."""
+MOST_TICKS = 5
+"""About the largest number of ticks on an axis: a panel has no room for the labels of more."""
 ROW_HEIGHT = 430
 """Height of a row of panels, in pixels."""
 
@@ -44,7 +46,7 @@ def figure(answer: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     columns = max((len(family.reductions()) for family in families), default=0) + 1
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
-        "grid": {"rows": len(families), "columns": columns, "pattern": "independent", "xgap": 0.16, "ygap": 0.25},
+        "grid": {"rows": len(families), "columns": columns, "pattern": "independent", "xgap": 0.22, "ygap": 0.3},
         "height": ROW_HEIGHT * max(1, len(families)),
         "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#1c1c1e"},
@@ -55,7 +57,7 @@ def figure(answer: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     }
     sizes_in_legend: set[int] = set()
     for row, family in enumerate(families):
-        title = f", {family.name}" if family.name else ""
+        title = f"<br>{family.name}" if family.name else ""
         top = 3 * max((o for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)), default=1.0)
         for column, reduction in enumerate(family.reductions()):
             panel = row * columns + column + 1
@@ -65,22 +67,47 @@ def figure(answer: Answer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 data += _curve(cell, palette[size], panel, top, in_legend=size not in sizes_in_legend)
                 sizes_in_legend.add(size)
             y_title = OBJECTIVE_NAMES.get(answer.plan.objective, answer.plan.objective) if column == 0 else ""
-            _set_axes(layout, panel, f"learning rate, {reduction}{title}", y_title)
+            lrs = [lr for cell in cells for lr, _, _ in cell.points()]
+            heights = [o for cell in family.cells for _, o, _ in cell.points() if math.isfinite(o)]
+            titles = (f"learning rate, {reduction}{title}", y_title)
+            _set_axes(layout, panel, titles, (lrs, [*heights, top]))
             if column:
                 layout[f"yaxis{panel}"]["matches"] = _axes_of(panel - column)["yaxis"]
         panel = row * columns + columns
         data += [trace for reduction in family.reductions() for trace in _best(family, reduction, panel)]
-        _set_axes(layout, panel, f"batch size B{title}", "best learning rate")
+        best = [lr for cell in family.cells if cell.best and cell.fits for lr in (cell.best.drawn.low, cell.best.drawn.high)]
+        _set_axes(layout, panel, (f"batch size B{title}", "best learning rate"), ([], best))
         sizes = sorted({cell.step_examples for cell in family.cells})
         layout[f"xaxis{panel}"] |= {"tickmode": "array", "tickvals": sizes[:: math.ceil(len(sizes) / 6)]}
     return data, layout
 
 
-def _set_axes(layout: dict[str, Any], panel: int, x_title: str, y_title: str) -> None:
-    """Adds the axes of a panel to a layout. Panels are numbered from 1, row by row."""
+def _set_axes(
+    layout: dict[str, Any], panel: int, titles: tuple[str, str], values: tuple[Sequence[float], Sequence[float]]
+) -> None:
+    """Adds the axes of a panel to a layout. Panels are numbered from 1, row by row.
+
+    Args:
+      layout: the layout.
+      panel: the number of the panel.
+      titles: the titles of the x axis and the y axis.
+      values: what is shown along the x axis and the y axis, which gives the distance of their ticks.
+    """
     number = "" if panel == 1 else str(panel)
-    layout[f"xaxis{number}"] = {**AXIS, "title": {"text": x_title}, "anchor": f"y{number}"}
-    layout[f"yaxis{number}"] = {**AXIS, "title": {"text": y_title}, "anchor": f"x{number}"}
+    for axis, other, title, shown in zip("xy", "yx", titles, values, strict=True):
+        layout[f"{axis}axis{number}"] = {
+            **AXIS, "title": {"text": title}, "anchor": f"{other}{number}", "dtick": _tick_distance(shown)
+        }  # fmt: skip
+
+
+def _tick_distance(values: Sequence[float]) -> int | str:
+    """Returns the distance of the ticks of a log axis, so that there are about two to six, as plotly.js takes it.
+
+    It is a number of decades, or `D2`, for ticks at 1, 2 and 5 times powers of ten, where there are less than two decades.
+    """
+    positive = [value for value in values if value > 0]
+    decades = math.log10(max(positive) / min(positive)) if positive else 1.0
+    return max(1, math.ceil(decades / MOST_TICKS)) if decades >= 2 else "D2"
 
 
 def _axes_of(panel: int) -> dict[str, str]:
@@ -139,6 +166,8 @@ def _best(family: Family, reduction: str, panel: int) -> list[dict[str, Any]]:
       panel: the number of the panel.
     """
     colour, _ = reduction_look(reduction)
+    place = family.reductions().index(reduction)
+    look = {"color": colour, "size": 8 + 4 * place, "symbol": "square-open" if place else "circle", "line": {"width": 2}}
     cells = sorted((c for c in family.cells if c.training.reduction == reduction), key=lambda c: c.step_examples)
     theory = [(c.step_examples, c.theory_lr) for c in cells if c.theory_lr is not None]
     best = [(c.step_examples, c.best.drawn) for c in cells if c.best is not None and c.fits]
@@ -149,7 +178,7 @@ def _best(family: Family, reduction: str, panel: int) -> list[dict[str, Any]]:
             "hovertemplate": f"{reduction}, theory<br>B %{{x}}<br>lr %{{y:.3g}}<extra></extra>",
         },
         {
-            "type": "scatter", "mode": "markers", "name": reduction, **_axes_of(panel), "marker": {"color": colour, "size": 8},
+            "type": "scatter", "mode": "markers", "name": reduction, **_axes_of(panel), "marker": look,
             "showlegend": panel <= len(family.reductions()) + 1,
             "x": [b for b, _ in best], "y": [i.value for _, i in best],
             "error_y": {
@@ -160,10 +189,9 @@ def _best(family: Family, reduction: str, panel: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def fragment(answer: Answer) -> str:
-    """Returns the figure as a part of an HTML page. It contains plotly.js."""
+def program(answer: Answer) -> str:
+    """Returns the JavaScript that draws the figure in the element `lrscale-figure`: plotly.js, and a call of it."""
     data, layout = figure(answer)
     library = (files("lrscale.report") / LIBRARY).read_text(encoding="utf-8")
     arguments = ", ".join(json.dumps(part, allow_nan=False).replace("<", "\\u003c") for part in (data, layout, PLOTLY_CONFIG))
-    call = f'<script>Plotly.newPlot("lrscale-figure", {arguments});</script>'
-    return f'<div id="lrscale-figure"></div>\n<script>{library}</script>\n{call}'
+    return f'{library}\nPlotly.newPlot("lrscale-figure", {arguments});'

@@ -62,6 +62,12 @@ TITLES = {
     "ln loss ratio": "ln(final loss, mean / sum)",
     "nominal difference": "relative difference, sum/B from sum",
     "ln lr ratio": "ln(best lr, mean/(B x sum))",
+    "difference": "difference of the weights, all translated",
+    "difference clipped by norm": "the same, clipped by norm",
+    "recommended": "difference of the curves, as recommended",
+    "linear": "difference of the curves, linear rule",
+    "square root": "difference of the curves, square root rule",
+    "constant lr": "difference of the curves, constant lr",
 }
 """Titles of the axes that show quantities, by quantity. A quantity that is not listed has its name as title."""
 X_TITLES = {
@@ -69,6 +75,7 @@ X_TITLES = {
     "probe.fraction": "fraction of training done",
     "task.examples": "examples in an epoch N",
     "task.features": "features d",
+    "probe.size": "size of the gradient",
 }
 """Titles of x axes, by axis of the study. An axis that is not listed has its name as title."""
 
@@ -152,7 +159,7 @@ def _as_lines(plan: Layout, fitted: Collection[str]) -> Figure:
 
 def _title(quantity: str) -> str:
     """Returns the title of an axis that shows a quantity, in lines that a panel has room for."""
-    return textwrap.fill(TITLES.get(quantity, quantity), 28)
+    return textwrap.fill(TITLES.get(quantity, f"difference, {quantity}" if quantity.endswith(" left alone") else quantity), 28)
 
 
 def _mark(index: int, colour: str) -> dict[str, Any]:
