@@ -107,10 +107,11 @@ def recommend(
         power = "" if response.p == 1 else "the square root of "
         assumption = f"the best lr under mean grows as {power}B / (B + {b_crit:g})."
         otherwise = "Another turn-over batch size would change it."
-    if beta and response.p == 1:  # the edge of stability; pinned by the studies momentum_edge and momentum
-        factor_b = (1 + beta) / (1 - beta)
-        otherwise += f" Where stability limits lr, momentum {beta:g} makes B_c {factor_b:.3g} times that of plain SGD"
-        otherwise += "; where few epochs limit it, B_c is smaller than that of plain SGD."
+    if beta and response.p == 1:  # studies momentum_edge and momentum
+        shift = (1 + beta) / (1 - beta)
+        otherwise += (
+            f" Heavy-ball momentum {beta:g} moves B_c: x {shift:.3g} where stability limits lr, down where few epochs do."
+        )
     size = math.sqrt(k) if response.p == 0 and optimizer != "adagrad" else 1.0  # how much smaller noise makes a gradient
     timescale = k / factor, "lr x weight decay x steps stays"
     by_size = size / factor, "goes with lr and the size of a gradient, so pull x steps stays"

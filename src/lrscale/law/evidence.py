@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrscale.law.homogeneity import RESPONSES
 from lrscale.rules import is_number
@@ -12,6 +12,85 @@ LEAST_SQUARES = ("excess_risk", "population_risk", "steps_to_target")
 """The objectives of studies on least squares; the others are of networks."""
 MODELS = ("network", "least_squares")
 """The kinds of models of the studies. Softmax regression counts as a network of one layer."""
+
+
+class Confirmation(NamedTuple):
+    """What a claim of a published study says of a rule: the study, the claim's name, the rule, and the sentence.
+
+    `optimizers` are those of which it speaks. `knob` is a hyperparameter without which it says nothing; empty where there is
+    none.
+    """
+
+    study: str
+    claim: str
+    rule: str
+    optimizers: tuple[str, ...]
+    knob: str
+    says: str
+
+
+CONFIRMATIONS = (
+    Confirmation(
+        "batch_rules",
+        "the linear rule does for SGD",
+        "linear",
+        ("sgd",),
+        "",
+        "the linear rule keeps the loss curve of plain SGD at 16 times the batch size",
+    ),
+    Confirmation(
+        "momentum_edge",
+        "the mean over runs is stable up to 2 (1 + beta)/(B + B_c), largest error in ln lr",
+        "linear",
+        ("sgd",),
+        "momentum",
+        "stability has its B_c at (1 + momentum)/(1 - momentum) times that of plain SGD",
+    ),
+    Confirmation(
+        "momentum",
+        "with momentum 0.9 it falls from B = 16 on (momentum)",
+        "linear",
+        ("sgd",),
+        "momentum",
+        "in few epochs momentum 0.9 leaves the linear rule by B = 16, plain SGD after B = 32",
+    ),
+    Confirmation(
+        "batch_rules",
+        "the square root rule does for Adam",
+        "square root",
+        ("adam", "adamw"),
+        "",
+        "the square root rule keeps the loss curve of Adam at 16 times the batch size",
+    ),
+    Confirmation(
+        "batch_rules",
+        "for AdamW the square root rule needs its weight decay scaled by sqrt(k)",
+        "square root",
+        ("adamw",),
+        "weight_decay",
+        "AdamW needs its weight decay times sqrt(B'/B) for this",
+    ),
+)
+"""What claims of published studies say of the rules, where they hold."""
+
+
+def find_confirmations(
+    reports: Mapping[str, Mapping[str, Any]], optimizer: str, knobs: Mapping[str, float], rule: str
+) -> tuple[Confirmation, ...]:
+    """Returns what published studies confirm of a rule, of claims that hold.
+
+    Args:
+      reports: the report.json of each study, by name.
+      optimizer: a name of `homogeneity.RESPONSES`.
+      knobs: the values of its hyperparameters.
+      rule: the rule that is recommended.
+    """
+    holding = {(study, c["name"]) for study, r in reports.items() for c in r.get("claims", ()) if c.get("verdict") == "holds"}
+    return tuple(
+        c
+        for c in CONFIRMATIONS
+        if (c.study, c.claim) in holding and c.rule == rule and optimizer in c.optimizers and (not c.knob or knobs.get(c.knob))
+    )
 
 
 @dataclass(frozen=True)

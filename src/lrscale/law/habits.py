@@ -1,5 +1,7 @@
-"""The habits of training libraries: what a batch size counts, who divides a sum of micro-batches, and values that are not given."""
+"""The habits of training libraries: what a batch size counts, who divides by the micro-batches, and the defaults of knobs."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from lrscale.law.homogeneity import RESPONSES
@@ -21,16 +23,16 @@ DEFAULTS: dict[str, dict[str, float]] = {
 class Habit(NamedTuple):
     """The habits of one library.
 
-    `about` states them. `is_per_rank` says that a batch size is that of one rank, and not that of all. Both are of one
-    micro-batch. `divides` says that the library itself divides by the number of micro-batches. `adds_up_sums` says that ranks add up a
-    sum, instead of averaging. `defaults` replaces values of `DEFAULTS`.
+    `about` states them. `is_per_rank` says whether a batch size is that of one rank, or that of all; either is of one
+    micro-batch. `divides` says whether the library itself divides by the number of micro-batches. `adds_up_sums` says whether
+    the sums of ranks are added up, not averaged. `defaults` replaces values of `DEFAULTS`.
     """
 
     about: str
     is_per_rank: bool = True
     divides: bool = True
     adds_up_sums: bool = False
-    defaults: dict[str, float] = {}
+    defaults: Mapping[str, float] = MappingProxyType({})
 
 
 NO_DECAY = {"weight_decay": 0.0}
@@ -51,12 +53,12 @@ HABITS = {
         defaults=NO_DECAY,
     ),
     "ddp": Habit(
-        "DDP: batch sizes are per process and micro-batch, ranks are averaged, accumulation is not divided unless you say --divided",
+        "DDP: batch sizes are per process and micro-batch, ranks are averaged, accumulation is not divided without --divided",
         divides=False,
     ),
     "fsdp": Habit(
-        "FSDP: batch sizes are per process and micro-batch, ranks are averaged as by DDP, accumulation is not divided unless you "
-        "say --divided",
+        "FSDP: batch sizes are per process and micro-batch, ranks are averaged as by DDP, accumulation is not divided "
+        "without --divided",
         divides=False,
     ),
     "keras": Habit(

@@ -12,6 +12,7 @@ from lrscale.files import home, restore_folders, write_whole
 from lrscale.published.compare import verdict_of
 from lrscale.published.markdown import in_code, in_markdown
 from lrscale.spec import is_own
+from lrscale.study.claims import quantity_name
 from lrscale.study.statements import SAME_RUNS, measured_in_words
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound
 
@@ -30,7 +31,7 @@ THEMES: dict[str, tuple[str, ...]] = {
         *("epochs", "momentum", "batch_rules", "schedules"),
         *("fixed_steps", "steps_to_target", "regimes", "turn_over"),
     ),
-    "Models of one's own": ("cnn", "chars"),
+    "Models of one's own": ("cnn", "chars", "batch_rules_chars"),
     "Stability and noise": ("stability", "momentum_edge", "noise_scale", "curvature"),
     "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),
 }
@@ -188,7 +189,7 @@ def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> 
         return "exact"
     if least == most == ", ".join(SAME_RUNS):
         return f"{least}, {len(verdicts)} cases" if len(verdicts) > 1 else least
-    name = NUMBER_NAMES.get(measure) or _quantity_in_words(str(claim["quantity"]))
+    name = NUMBER_NAMES.get(measure) or _quantity_in_words(quantity_name(claim))
     if measure == "coverage":
         return f"{most} hold {name}"
     if len(verdicts) == 1:
