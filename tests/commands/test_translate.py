@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from lrscale.commands.cli import main
-from lrscale.law.habits import DEFAULTS, HABITS
+from lrscale.law.habits import KNOB_DEFAULTS, HABITS
 from lrscale.law.homogeneity import RESPONSES
 from tests.program import here
 
@@ -151,7 +151,7 @@ def test_the_defaults_are_those_of_torch(name: str) -> None:
     values = {knob: parameters[knob].default for knob in ("eps", "weight_decay") if knob in parameters}
     if not RESPONSES[name.lower()].eps or not isinstance(values.get("eps"), float):  # Adafactor's depends on the dtype
         values.pop("eps", None)
-    assert DEFAULTS.get(name.lower(), {}) == {knob: value for knob, value in values.items() if value}
+    assert KNOB_DEFAULTS.get(name.lower(), {}) == {knob: value for knob, value in values.items() if value}
 
 
 @pytest.mark.parametrize(

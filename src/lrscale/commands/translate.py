@@ -41,8 +41,6 @@ KNOB_HELP = {
 """Help of each knob; the names are those of `lrscale.law.translation.KNOBS`."""
 BATCH: dict[str, Any] = {"reduction": "mean", "size": 32, "accumulation": 1, "divided": False, "ranks": 1, "terms": 1.0}
 """Defaults of the batch under which the lr was tuned."""
-REDUCTIONS = ("mean", "sum", "sum_over_nominal")
-"""The reductions that a translation knows."""
 
 
 MEANT = {
@@ -206,6 +204,8 @@ def _choose(option: str, value: str | None, known: Iterable[str]) -> None:
 
 def _batches(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Returns the batch before and after, as arguments of `Batch`, and what was assumed, in words."""
+    from lrscale.law.translation import KINDS
+
     library = values["library"]
     counted = {"size": values["batch_size"], "to_size": values["to_batch_size"]}
     has_tokens = [values["tokens"], values["to_tokens"]] != [None, None]
@@ -218,7 +218,7 @@ def _batches(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], li
         counted = {"size": values["tokens"], "to_size": values["to_tokens"]}
     values = values | counted
     for name in ("reduction", "to_reduction"):
-        _choose(name.replace("_", "-"), values[name], REDUCTIONS)
+        _choose(name.replace("_", "-"), values[name], KINDS)
     source = {name: default if values[name] is None else values[name] for name, default in BATCH.items()}
     assumed = [text.format(BATCH[name]) for name, text in ASSUMED.items() if values[name] is None]
     target = {name: source[name] if values[f"to_{name}"] is None else values[f"to_{name}"] for name in BATCH}

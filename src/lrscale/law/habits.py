@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lrscale.law.homogeneity import RESPONSES
 
-DEFAULTS: dict[str, dict[str, float]] = {
+KNOB_DEFAULTS: dict[str, dict[str, float]] = {
     "adam": {"eps": 1e-8},
     "adamw": {"eps": 1e-8, "weight_decay": 0.01},
     "nadam": {"eps": 1e-8},
@@ -25,7 +25,7 @@ class Habit(NamedTuple):
 
     `about` states them. `is_per_rank` says whether a batch size is that of one rank, or that of all; either is of one
     micro-batch. `divides` says whether the library itself divides by the number of micro-batches. `adds_up_sums` says whether
-    the sums of ranks are added up, not averaged. `defaults` replaces values of `DEFAULTS`.
+    the sums of ranks are added up, not averaged. `defaults` replaces values of `KNOB_DEFAULTS`.
     """
 
     about: str
@@ -89,6 +89,6 @@ def default_knobs(optimizer: str, library: str | None) -> dict[str, float]:
       ({'eps': 1e-08, 'weight_decay': 0.01}, {'eps': 1e-07, 'weight_decay': 0.004}, {'eps': 1e-08})
     """
     own = HABITS[library].defaults if library else {}
-    values = {name: own.get(name, value) for name, value in DEFAULTS.get(optimizer, {}).items()}
+    values = {name: own.get(name, value) for name, value in KNOB_DEFAULTS.get(optimizer, {}).items()}
     is_used = {"eps": RESPONSES[optimizer].eps, "weight_decay": True}
     return {name: value for name, value in values.items() if value and is_used[name]}

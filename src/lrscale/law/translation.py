@@ -29,6 +29,8 @@ KNOBS: dict[str, Rule] = {
     "l2": NOT_NEGATIVE,
 }
 """The hyperparameters that are translated together with the lr, and their rules."""
+KINDS = ("mean", "sum", "sum_over_nominal")
+"""The reductions that a translation knows."""
 SIZE = integer(1)
 
 
@@ -57,7 +59,7 @@ class Batch:
     terms: float = 1
 
     def __post_init__(self) -> None:
-        check("reduction", one_of("mean", "sum", "sum_over_nominal"), self.reduction)
+        check("reduction", one_of(*KINDS), self.reduction)
         check("batch_size", SIZE, self.size, "It is the number of examples in one update.")
         check("accumulation", SIZE, self.accumulation, "1 means no accumulation.")
         check("divided", BOOLEAN, self.divided)
