@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from lrscale.commands.cli import main
-from lrscale.law.habits import KNOB_DEFAULTS, HABITS
+from lrscale.law.habits import HABITS, KNOB_DEFAULTS
 from lrscale.law.homogeneity import RESPONSES
 from tests.program import here
 
