@@ -13,7 +13,7 @@ from rich.table import Table
 from lrscale.errors import Failure
 from lrscale.files import home
 from lrscale.law.batch_size import Knob
-from lrscale.law.evidence import Confirmation, find_confirmations
+from lrscale.law.evidence import RuleEvidence, find_rule_evidence
 from lrscale.law.translation import Batch, Translation, translate
 
 
@@ -74,12 +74,12 @@ def print_translation(
     """
     reports = published()
     translation = translate(optimizer, lr, source, target, knobs, decoupled, {} if counts_tokens else reports, b_crit, model)
-    confirmed = find_confirmations(reports, optimizer.lower(), knobs, translation.answer.rule)
+    studies = find_rule_evidence(reports, optimizer.lower(), knobs, translation.answer.rule)
     if form == "json":
-        more = {"assumed": list(assumed), "confirmed": [confirmation._asdict() for confirmation in confirmed]}
+        more = {"assumed": list(assumed), "studies": [study._asdict() for study in studies]}
         print(json.dumps(translation_json(translation) | more, indent=2, allow_nan=False))
     else:
-        show_translation(translation, Console(highlight=False, markup=False, emoji=False), assumed, confirmed)
+        show_translation(translation, Console(highlight=False, markup=False, emoji=False), assumed, studies)
 
 
 def translation_json(translation: Translation) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def translation_json(translation: Translation) -> dict[str, Any]:
 
 
 def show_translation(
-    translation: Translation, console: Console, assumed: Sequence[str] = (), confirmed: Sequence[Confirmation] = ()
+    translation: Translation, console: Console, assumed: Sequence[str] = (), studies: Sequence[RuleEvidence] = ()
 ) -> None:
     """Prints a translation as text for a terminal of at least 80 columns: the answer first, then why, then alternatives."""
     answer = translation.answer
@@ -121,8 +121,8 @@ def show_translation(
         console.print("These take the same steps up to the points under 1: the batch size does not change.")
     else:
         console.print(f"By the {answer.rule} rule. It assumes that {answer.assumption} {answer.otherwise}")
-    if confirmed:
-        console.print(f"Our studies on least squares: {'; '.join(f'{c.says} ({c.study})' for c in confirmed)}.")
+    if studies:
+        console.print(f"Our studies: {'; '.join(f'{study.says} ({study.study})' for study in studies)}.")
     if assumed:
         console.print(f"Assumed: {', '.join(assumed)}.")
     momentum = [knob.after for knob in answer.knobs if knob.name == "momentum"]

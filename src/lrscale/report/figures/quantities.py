@@ -62,6 +62,13 @@ TITLES = {
     "ln loss ratio": "ln(final loss, mean / sum)",
     "nominal difference": "relative difference, sum/B from sum",
     "ln lr ratio": "ln(best lr, mean/(B x sum))",
+    "recommended": "largest |ln ratio|, as recommended",
+    "linear": "largest |ln ratio|, linear rule",
+    "square root": "largest |ln ratio|, square root rule",
+    "constant lr": "largest |ln ratio|, constant lr",
+    "betas left alone": "largest |ln ratio|, betas left alone",
+    "eps left alone": "largest |ln ratio|, eps left alone",
+    "weight_decay left alone": "|ln ratio|, weight decay left alone",
 }
 """Titles of the axes that show quantities, by quantity. A quantity that is not listed has its name as title."""
 X_TITLES = {
