@@ -56,7 +56,7 @@ MEANT = {
     **dict.fromkeys(("gradient-clip-val", "gradient-clipping", "clipnorm", "global-clipnorm"), "--clip-norm"),
     **dict.fromkeys(("clip-grad-value", "clipvalue"), "--clip-value"),
     **dict.fromkeys(("wd", "decay"), "--weight-decay"),
-    **dict.fromkeys(("beta1", "beta2", "adam-beta1", "adam-beta2", "beta"), "--betas"),
+    **dict.fromkeys(("beta1", "beta2", "adam-beta1", "adam-beta2", "beta"), "Give both betas of Adam: --betas 0.9 0.999."),
     **dict.fromkeys(("epsilon", "adam-epsilon"), "--eps"),
     **dict.fromkeys(("learning-rate", "base-lr"), "--lr"),
     **dict.fromkeys(("opt", "optim"), "--optimizer"),
@@ -65,6 +65,7 @@ MEANT = {
     **dict.fromkeys(("batch-tokens", "tokens-per-batch", "max-tokens", "num-tokens"), "--tokens"),
     **dict.fromkeys(("outputs", "seq-len", "sequence-length", "max-seq-length"), "--terms"),
     **dict.fromkeys(("b-c", "bc", "b-noise", "noise-scale", "critical-batch-size"), "--b-crit"),
+    "from": "Leave it out: --from holds before and after. What differs afterwards: --to-batch-size, --to-divided, --to-ranks.",
     **dict.fromkeys(("num-items-in-batch", "average-tokens-across-devices"), "--from hf"),
     **dict.fromkeys(
         ("fp16", "amp", "bf16", "mixed-precision", "precision", "grad-scaler", "gradscaler"),
