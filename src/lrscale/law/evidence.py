@@ -78,7 +78,7 @@ RULE_EVIDENCE = (
         "square root",
         _ADAMS,
         "",
-        "on a small transformer it is nearer than the linear rule at 4 times the batch size, if the betas change too",
+        "on a small transformer at a small lr it is, with the betas changed too, nearer than the linear rule at 4 times",
     ),
     RuleEvidence(
         "batch_rules_chars",
