@@ -1,13 +1,17 @@
 """`lrscale translate`: its answer first, what it assumes, the habits of libraries, and what it refuses."""
 
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
 from lrscale.commands.cli import main
+from lrscale.law.habits import HABITS, KNOB_DEFAULTS
+from lrscale.law.homogeneity import RESPONSES
 from tests.program import here
 
 
@@ -39,7 +43,8 @@ def test_the_command_answers(arguments: list[str], lr: float, decay: float, fold
         (["--lr", "0.1", "--batch-size", "0"], "batch_size"),
         (["--lr", "0.1", "--to-ranks", "3"], "batch_size"),
         (["--lr", "0.1", "--to-accumulation", "0"], "accumulation"),
-        (["--lr", "0.1", "--to-reduction", "none"], "reduction"),
+        (["--lr", "0.1", "--to-reduction", "none"], "to-reduction"),
+        ([], "lr"),
         (["--lr", "0.1", "--terms", "-1"], "terms"),
         (["--lr", "0.1", "--weight-decay", "-1"], "weight_decay"),
         (["--lr", "0.1", "--momentum", "1"], "momentum"),
@@ -71,7 +76,8 @@ def test_the_first_line_is_the_answer(folder: Path) -> None:
     [
         (["--optimizer", "sgd"], True),
         (["--optimizer", "adam", "--eps", "1e-8"], True),
-        (["--optimizer", "adam"], False),
+        (["--optimizer", "adam"], True),
+        (["--optimizer", "lamb"], False),
         (["--optimizer", "radam", "--eps", "1e-8"], False),
         (["--optimizer", "lars"], False),
         (["--optimizer", "adadelta", "--eps", "1e-6"], False),
@@ -101,7 +107,7 @@ def test_a_library_sets_who_divides_and_what_a_batch_size_counts(library: str, b
     assert any("divided" in text or "averaged" in text for text in said["assumed"])
 
 
-@pytest.mark.parametrize("library", ["hf", "lightning", "accelerate", "keras"])
+@pytest.mark.parametrize("library", HABITS)
 def test_what_from_says_is_what_a_loop_with_those_habits_does(library: str, folder: Path) -> None:
     count, ranks, own = 4, 2, 6
     asked = ["--from", library, "--batch-size", str(own), "--ranks", str(ranks), "--accumulation", str(count), "--format", "json"]
@@ -112,7 +118,7 @@ def test_what_from_says_is_what_a_loop_with_those_habits_does(library: str, fold
     weight = torch.ones(3, dtype=torch.float64, requires_grad=True)
     for rank in range(ranks):
         for micro in range(count):
-            loss = (x[micro, rank] @ weight).square().mean() / count  # the library divides by the number of micro-batches
+            loss = (x[micro, rank] @ weight).square().mean() / (1 if library in ("ddp", "fsdp") else count)  # who divides
             (loss / ranks).backward()  # and averages over the ranks
     assert said["size"] == x[..., 0].numel()
     flat = torch.ones(3, dtype=torch.float64, requires_grad=True)
@@ -137,6 +143,70 @@ def test_new_options_are_refused_in_one_line(arguments: list[str], field: str, c
     assert main(["translate", "--lr", "0.1", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"lrscale: `{field}` ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [n for n, o in vars(torch.optim).items() if inspect.isclass(o) and n.lower() in RESPONSES])
+def test_the_defaults_are_those_of_torch(name: str) -> None:
+    parameters = inspect.signature(getattr(torch.optim, name)).parameters
+    values = {knob: parameters[knob].default for knob in ("eps", "weight_decay") if knob in parameters}
+    if not RESPONSES[name.lower()].eps or not isinstance(values.get("eps"), float):  # Adafactor's depends on the dtype
+        values.pop("eps", None)
+    assert KNOB_DEFAULTS.get(name.lower(), {}) == {knob: value for knob, value in values.items() if value}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "knobs"),
+    [
+        ("--optimizer adamw --to-reduction sum", {"lr": 0.1, "eps": 32e-8}),
+        ("--optimizer adamw --to-reduction sum --to-batch-size 128", {"lr": 0.2, "eps": 64e-8, "weight_decay": 0.02}),
+        ("--optimizer adamw --to-batch-size 128", {"lr": 0.2, "weight_decay": 0.02}),
+        ("--optimizer adamw --weight-decay 0 --to-batch-size 128", {"lr": 0.2, "weight_decay": 0}),
+        ("--optimizer adamw --coupled --to-batch-size 128", {"lr": 0.2}),
+        ("--optimizer adamw --from hf --to-batch-size 128", {"lr": 0.2}),
+        (
+            "--optimizer adamw --from keras --to-batch-size 128 --to-reduction sum",
+            {"lr": 0.2, "eps": 64e-7, "weight_decay": 0.008},
+        ),
+        ("--optimizer adagrad --to-reduction sum", {"lr": 0.1, "eps": 32e-10}),
+        ("--optimizer adam --eps 1e-6 --to-reduction sum", {"lr": 0.1, "eps": 32e-6}),
+        ("--optimizer adam --to-accumulation 4 --to-divided", {"lr": 0.1}),
+        ("--to-reduction sum", {"lr": 0.1 / 32}),
+    ],
+)
+def test_what_was_not_given_and_must_change_is_set_too(arguments: str, knobs: dict[str, float], folder: Path) -> None:
+    said = json.loads(here(folder, "translate", "--lr", "0.1", *arguments.split(), "--format", "json"))
+    after = {knob["name"]: knob["after"] for knob in said["answer"]["knobs"]}
+    assert after == pytest.approx(knobs)
+    named = {name for name in ("eps", "weight_decay") if any(text.startswith(f"{name} = ") for text in said["assumed"])}
+    assert named == {name for name in knobs if name != "lr" and f"--{name.replace('_', '-')}" not in arguments}
+
+
+def test_the_rule_quotes_the_studies_that_tested_it(folder: Path) -> None:
+    def quoted(*arguments: str) -> set[str]:
+        asked = ["translate", "--lr", "0.1", *arguments, "--format", "json"]
+        return {quote["study"] for quote in json.loads(here(folder, *asked))["studies"]}
+
+    wider = ["--to-batch-size", "512"]
+    assert quoted(*wider) == {"batch_rules"}
+    assert quoted(*wider, "--momentum", "0.9") == {"batch_rules", "momentum_edge", "momentum"}
+    assert "batch_rules" in quoted(*wider, "--optimizer", "adam")
+    for other in (["--to-reduction", "sum"], [*wider, "--b-crit", "100"], [*wider, "--optimizer", "lion"]):
+        assert quoted(*other) == set()
+    said = here(folder, "translate", "--lr", "0.1", "--momentum", "0.9", *wider)
+    assert "Heavy-ball momentum 0.9 moves B_c: x 19" in " ".join(said.split()) and "(momentum_edge)" in said
+
+
+def test_batch_sizes_in_tokens_quote_no_study_in_examples(folder: Path) -> None:
+    def document(*arguments: str) -> dict[str, Any]:
+        asked = ["translate", "--lr", "0.1", "--optimizer", "adam", *arguments, "--format", "json"]
+        document: dict[str, Any] = json.loads(here(folder, *asked))
+        return document
+
+    tokens, examples = document("--tokens", "64", "--to-tokens", "256"), document("--batch-size", "64", "--to-batch-size", "256")
+    assert tokens["answer"] == examples["answer"] and "B counts tokens" in tokens["assumed"]
+    assert tokens["batch_size"]["evidence"] == [] and examples["batch_size"]["evidence"]
+    of_all = document("--tokens", "4096", "--from", "hf", "--ranks", "4", "--accumulation", "2")
+    assert of_all["source"]["size"] == 4096 and of_all["source"]["c"] == 1
 
 
 def test_the_answer_stays_on_one_line(folder: Path) -> None:

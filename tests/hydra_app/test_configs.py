@@ -39,6 +39,14 @@ SMALL_SWEEPS = {
     "momentum": ["task.examples=1024", "optimizer=momentum,nesterov"],
     "momentum_edge": ["optimizer.momentum=0,0.9", "probe.examples=4000"],
     "schedules": ["schedule=cosine,linear", "budget.epochs=1"],
+    "batch_rules_chars": [
+        "task=sweeps/chars.py:transformer",
+        "task.width=4",
+        "task.examples=16",
+        "batch_size=1",
+        "budget.epochs=1",
+        "probe.factor=4",
+    ],
     "batch_rules": ["task.examples=1024", "batch_size=4"],
 }
 

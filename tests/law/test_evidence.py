@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from numpy.testing import assert_allclose
 
-from lrscale.law.evidence import MODELS, find_evidence
+from lrscale.law.evidence import MODELS, RULE_EVIDENCE, RuleEvidence, find_evidence, find_rule_evidence
 from lrscale.law.translation import Batch, translate
 from lrscale.report.translation import published
+from tests.configs import ROOT
 
 
 def report(optimizer: str | None, p: int = 1, objective: str = "train_loss", **changes: Any) -> dict[str, Any]:
@@ -120,3 +122,26 @@ def test_a_law_that_does_not_hold_is_not_quoted() -> None:
     for verdict in ("fails", "cannot tell"):
         report = {**REPORT, **{k: [row | {"verdict": verdict} for row in REPORT[k]] for k in ("slopes", "turn_over")}}
         assert not translate("sgd", 0.1, Batch("mean", 32), Batch("sum", 256), reports={"made_up": report}).evidence
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "lion"])
+@pytest.mark.parametrize("verdict", ["holds", "fails", "cannot tell"])
+def test_a_study_is_quoted_with_the_outcome_it_had(optimizer: str, verdict: str) -> None:
+    reports: dict[str, Any] = {e.study: {"claims": []} for e in RULE_EVIDENCE}
+    for e in RULE_EVIDENCE:
+        reports[e.study]["claims"].append({"name": e.claim, "verdict": verdict})
+    for rule in ("linear", "square root"):
+        found = find_rule_evidence(reports, optimizer, {"momentum": 0.9, "weight_decay": 0.1}, rule)
+        fits = [e for e in RULE_EVIDENCE if optimizer in e.optimizers and e.rule == rule]
+        assert list(found) == [e for e in fits if e.verdict == verdict]
+        bare = find_rule_evidence(reports, optimizer, {"momentum": 0.0}, rule)
+        assert list(bare) == [e for e in found if not e.knob]
+
+
+@pytest.mark.parametrize("quoted", RULE_EVIDENCE, ids=lambda e: e.says[:40])
+def test_each_quoted_claim_is_one_of_its_study(quoted: RuleEvidence) -> None:
+    study = yaml.safe_load((ROOT / "sweeps" / f"{quoted.study}.yaml").read_text())["study"]
+    assert any(
+        quoted.claim in (c["name"], f"{c['name']} ({'/'.join(map(str, (c.get('where') or {}).values()))})")
+        for c in study["claims"]
+    )

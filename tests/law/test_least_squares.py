@@ -215,6 +215,8 @@ def test_the_edge_with_momentum_is_where_the_map_stops_contracting(batch_size: i
         for bias, kappa in ((True, theory.fourth_moment(features)), (False, features + 2)):
             found = theory.mean_square_edge(np.ones(features), bias, batch_size, Momentum(beta))
             assert_allclose(found, edges.heavy_ball_edge(batch_size, beta, kappa), rtol=1e-6)
+            b_c = edges.heavy_ball_turn_over(beta, kappa)
+            assert_allclose(found / batch_size, 2 * (1 + beta) / (batch_size + b_c), rtol=1e-6)  # under sum
     assert_allclose(edges.heavy_ball_edge(10**9, beta, 5), edges.momentum_edge(1.0, beta), rtol=1e-5)
     assert_allclose(edges.heavy_ball_edge(batch_size, 0, 5), theory.stability_edge(batch_size, 5), rtol=1e-12)
 

@@ -227,7 +227,36 @@ def test_lbfgs_follows_its_note() -> None:
 
 def test_a_turn_over_must_be_that_of_the_momentum() -> None:
     batches = Batch("mean", 32), Batch("mean", 256)
-    of_momentum = [c for c in translate("sgd", 0.1, *batches, {"momentum": 0.9}, b_crit=100).caveats if "turn-over" in c]
-    assert len(of_momentum) == 1 and "measured with momentum 0.9" in of_momentum[0] and "= 19 times" in of_momentum[0]
-    for knobs, b_crit in (({"momentum": 0.9}, None), ({}, 100)):
-        assert not [c for c in translate("sgd", 0.1, *batches, knobs, b_crit=b_crit).caveats if "turn-over" in c]
+    of_momentum = translate("sgd", 0.1, *batches, {"momentum": 0.9}, b_crit=100)
+    assert "B_c must be one that was measured with momentum 0.9." in of_momentum.caveats
+    assert "momentum 0.9 moves B_c: x 19 where" in of_momentum.answer.otherwise
+    plain_sgd, not_known = translate("sgd", 0.1, *batches, b_crit=100), translate("sgd", 0.1, *batches, {"momentum": 0.5})
+    assert not [c for c in (*plain_sgd.caveats, *not_known.caveats) if "B_c must" in c]
+    assert "moves" not in plain_sgd.answer.otherwise and "momentum 0.5 moves B_c: x 3 where" in not_known.answer.otherwise
+
+
+@pytest.mark.parametrize("is_scaled", [True, False])
+def test_a_loss_scale_is_no_part_of_c_and_its_translation_keeps_the_scaled_loss(is_scaled: bool) -> None:
+    """The same float16 gradients, bit for bit, if loss x scale stays; GradScaler takes the scale out before the step."""
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+
+    def weights(reduction: str, lr: float, scale: float, clip: float) -> Tensor:
+        weight = torch.ones(4, requires_grad=True)
+        optimizer, scaler = torch.optim.SGD([weight], lr=lr), torch.amp.GradScaler("cpu", init_scale=scale)
+        for _ in range(3):
+            optimizer.zero_grad()
+            losses = (x.half() @ weight.half()).square()
+            scaler.scale(getattr(losses, reduction)()).backward()
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_([weight], clip)
+            scaler.step(optimizer)
+            scaler.update()
+        return weight.detach()
+
+    knobs = {"loss_scale": 64.0, "clip_norm": 0.5}
+    after = {k.name: k.after for k in translate("sgd", 0.1, Batch("mean", 16), Batch("sum", 16), knobs).answer.knobs}
+    assert after == {"lr": 0.1 / 16, "loss_scale": 4.0, "clip_norm": 8.0}
+    by_mean = weights("mean", 0.1, 64.0, 0.5)
+    by_sum = weights("sum", after["lr"], after["loss_scale"] if is_scaled else 32.0, after["clip_norm"])
+    assert_allclose(by_sum, by_mean, rtol=1e-5 if is_scaled else 2e-2)
+    assert not torch.allclose(by_mean, weights("sum", 0.1, 4.0, 8.0), rtol=5e-2)

@@ -5,12 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from lrscale.errors import Refusal
 from lrscale.probes import PROBES
 from lrscale.probes.batch_rules import compare_curves, measure
 from lrscale.spec import Choice
+from lrscale.tasks.own import Task
 from lrscale.tasks.registry import make_task
+from lrscale.training.engine import recording_steps
+from lrscale.training.minibatches import batch_order
 from lrscale.training.quantity import Quantity
 from tests.configs import make
 
@@ -76,3 +82,52 @@ def test_an_optimizer_without_a_rule_is_refused() -> None:
     made = make(**NOISY)
     with pytest.raises(Refusal, match="needs an optimizer that lrscale translate knows, got Lion"):
         PROBES["batch_rules"].check(replace(made, optimizer=Choice("Lion", {"lr": (0.1,)})))
+
+
+def uneven() -> tuple[Task, torch.Tensor, torch.Tensor]:
+    """Noisy least squares on up to four terms an example: which of them count, and their errors, follow from the targets."""
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(512, 4, generator=draws, dtype=torch.float64)
+    y = 2 + 3 * torch.randn(512, 4, generator=draws, dtype=torch.float64)
+    y[torch.rand(512, 4, generator=draws) < 0.4] = torch.nan
+    y[:, 0] = y[:, 0].nan_to_num(2.0)
+
+    def terms(out: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        counts = targets.isfinite()
+        return (out - targets.nan_to_num()).square() / 2, counts
+
+    def model() -> nn.Module:
+        module = nn.Linear(4, 4, dtype=torch.float64)
+        nn.init.zeros_(module.weight)
+        nn.init.zeros_(module.bias)
+        return module
+
+    return Task(model, terms, (x, y), (x[:8], y[:8])), x, y
+
+
+def test_a_users_task_with_uneven_terms_has_the_curve_of_a_plain_loop() -> None:
+    task, x, y = uneven()
+    linear = make(**NOISY | {"optimizer": "sgd", "optimizer__lr": 0.01, "batch_size": 2, "seeds": 3, "objective": "train_loss"})
+    made = replace(linear, examples=512, task=Choice("mine", {"form": "loop"}), points=9)
+    found = {quantity.name: quantity.value for quantity in measure(made, task)}
+
+    def curve(size: int, lr: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        lines = []
+        for seed in made.seeds:
+            weight, bias = torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+            order, line = batch_order(seed, 0, 512), []
+            for rows in order.split(size):
+                counts, targets = y[rows].isfinite(), y[rows].nan_to_num()
+                errors = torch.where(counts, x[rows] @ weight.T + bias - targets, 0) / counts.sum()
+                weight, bias = weight - lr * errors.T @ x[rows], bias - lr * errors.sum(0)
+                whole = torch.where(y.isfinite(), (x @ weight.T + bias - y.nan_to_num()).square() / 2, 0)
+                line.append(float(whole.sum() / y.isfinite().sum()))
+            lines.append(line)
+        steps = recording_steps(replace(made, batch_size=size))[1:]
+        return np.array(steps) * float(size), np.array(lines)[:, [step - 1 for step in steps]]
+
+    before = curve(2, 0.01)
+    for name, lr in (("linear", 0.08), ("square root", 0.01 * 8**0.5), ("constant lr", 0.01)):
+        plain = compare_curves(name, before, curve(16, lr))
+        assert plain is not None and found[name] == pytest.approx(plain.value, rel=1e-9)
+    assert found["recommended"] == found["linear"] < found["constant lr"] / 4

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lrscale.errors import Refusal
 from lrscale.estimate.best_lr import BestLr
 from lrscale.estimate.fits import trade_off, turn_over
-from lrscale.study.claims import Verdict, verdicts
+from lrscale.study.claims import Verdict, check_claims, verdicts
 from lrscale.study.families import Family, Measurement
 from lrscale.study.measures import PROBE_MEASURES
+from lrscale.study.plan import Cell
 from lrscale.training.quantity import Quantity
 from tests.program import here
 from tests.studies import make_plan, probe_cell
@@ -57,6 +59,29 @@ def test_the_residual_of_a_form_is_the_largest_over_the_other_axes() -> None:
     assert exact is not None and exact.value < 0.01
     assert off is not None and off.value > 0.1
     assert measure(cells(1, 3, "a")[:2], claim) is None
+
+
+def test_a_claim_may_compare_two_quantities_of_each_cell() -> None:
+    def ratio(near: Quantity, far: Quantity | None, measure: str = "largest") -> Verdict:
+        measured = [Measurement(probe_cell("", {"task": name}), q) for name in "ab" for q in (near, far) if q is not None]
+        claim = {"name": "it", "measure": measure, "quantity": "near", "over": "far", "at_most": 0.5}
+        return verdicts(make_plan(claims=[claim]), (), measured)[0]
+
+    near = Quantity("near", 1.0, 0.5, 1.5)
+    held = ratio(near, Quantity("far", 4.0, 3.0, 5.0))
+    assert held.measured == (0.25, 0.5 / 5, 1.5 / 3) and held.verdict == "holds"
+    assert ratio(near, Quantity("far", 4.0, 2.5, 5.0)).verdict == "cannot tell"
+    assert ratio(near, Quantity("far", 0.5, 0.4, 0.6)).verdict == "fails"
+    for nothing in (None, Quantity("far", 4.0, -1.0, 9.0)):
+        assert ratio(near, nothing).measured is None
+
+
+@pytest.mark.parametrize(("cell", "over"), [(probe_cell("a", {}), 3), (Cell("a", "a", {}, {}), "linear")])
+def test_over_is_for_quantities_of_probes(cell: Cell, over: object) -> None:
+    measure = "largest" if over == 3 else "b_c"
+    claim = {"name": "it", "measure": measure, "quantity": "near", "over": over, "at_most": 1}
+    with pytest.raises(Refusal, match=r"`study.claims\[0\].over` must name a quantity of the probe"):
+        check_claims(make_plan([cell], claims=[claim]))
 
 
 def test_axes_that_a_family_does_not_share_are_refused(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lrscale.errors import masked
@@ -15,6 +15,9 @@ class Command(NamedTuple):
     it out; it raises Refusal for a value that cannot be used, and Failure where it cannot finish. It returns the exit status
     where that is not 0.
 
+    `hints` says what a user means who types an option of another program, by its name without dashes: the options to take,
+    or a sentence.
+
     `goes_on` says whether it goes on to its end where its output is closed, as by `| head`: it records what it makes.
 
     To start fast, the module imports heavy packages only inside `run`.
@@ -25,6 +28,7 @@ class Command(NamedTuple):
     add: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
     goes_on: bool = False
+    hints: Mapping[str, str] = {}
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:

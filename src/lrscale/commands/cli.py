@@ -3,9 +3,12 @@
 import argparse
 import errno
 import io
+import itertools
 import os
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -116,12 +119,35 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments:
         make_parser().print_help()
         return 0
-    is_run = arguments[:1] == ["run"]
-    options = argparse.Namespace(command="run", arguments=arguments[1:]) if is_run else make_parser().parse_args(arguments)
+    unknown: list[str] = []
+    if arguments[:1] == ["run"]:
+        options = argparse.Namespace(command="run", arguments=arguments[1:])
+    else:
+        options, unknown = make_parser().parse_known_args(arguments)
     command = find_command(options.command)
+    if unknown:
+        raise _not_known(options.command, command, unknown)
     if command.goes_on:
         sys.stdout, sys.stderr = _closable(sys.stdout), _closable(sys.stderr)
     return command.run(options) or 0
+
+
+def _not_known(name: str, command: Command, unknown: Sequence[str]) -> Refusal:
+    """Returns the refusal of arguments that a command does not have. It names the option that the user may mean."""
+    parser = argparse.ArgumentParser()
+    command.add(parser)
+    known = re.findall(r"--[a-z][a-z-]*", parser.format_help())
+    typed, _, value = unknown[0].partition("=")
+    value = value or " ".join(itertools.takewhile(lambda word: not word.startswith("--"), unknown[1:]))
+    key = typed.lstrip("-").lower().replace("_", "-")
+    to = "to-" if key.startswith("to-") else ""
+    meant = command.hints.get(key.removeprefix(to)) or "".join(get_close_matches(f"--{key}", known, 1, 0.7))
+    if meant.startswith("--"):
+        head, _, option = meant.rpartition("--")
+        option = f"--{to}{option.removeprefix(to)}" if f"--{to}{option}" in known else f"--{option}"
+        meant = f"Did you mean {head}{option} {value}".rstrip() + "?"
+    way_out = meant or f"lrscale {name} --help lists the options."
+    return Refusal(f"`{typed}` is no argument of lrscale {name}. {way_out}")
 
 
 def _closable(stream: TextIO) -> TextIO:

@@ -1,9 +1,14 @@
 """`lrscale translate`: translates a tuned lr and its knobs to another reduction or batch size."""
 
 import argparse
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 from lrscale.commands import Command
+from lrscale.errors import Refusal
+from lrscale.law.habits import HABITS, default_knobs
+from lrscale.rules import check, integer, shown
 
 TRANSLATE = """\
 Translate a tuned lr and its knobs (weight decay, eps, ...) to another reduction, accumulation or batch size.
@@ -17,6 +22,10 @@ examples: lr 0.1 was tuned under mean at B = 32, with momentum SGD and weight de
     lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-batch-size 256 --to-accumulation 8
   DDP over 4 ranks of 8 with a summed loss?
     lrscale translate --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --to-reduction sum --to-ranks 4
+  DeepSpeed, 8 a GPU and 4 accumulation steps, from 8 GPUs to 16, with AdamW?
+    lrscale translate --lr 3e-4 --optimizer adamw --from deepspeed --batch-size 8 --accumulation 4 --ranks 8 --to-ranks 16
+  Half a million tokens a batch become two million?
+    lrscale translate --lr 3e-4 --optimizer adamw --weight-decay 0.1 --tokens 524288 --to-tokens 2097152
 """
 
 KNOB_HELP = {
@@ -25,6 +34,7 @@ KNOB_HELP = {
     "clip_norm": "threshold of clip-by-norm",
     "clip_value": "threshold of clip-by-value",
     "eps": "the optimizer's eps",
+    "loss_scale": "fp16: factor of the loss that is divided out before the step",
     "l1": "factor of an L1 penalty in the loss",
     "l2": "factor of an L2 penalty in the loss",
 }
@@ -33,31 +43,64 @@ BATCH: dict[str, Any] = {"reduction": "mean", "size": 32, "accumulation": 1, "di
 """Defaults of the batch under which the lr was tuned."""
 
 
-HABITS = {
-    "hf": ("device", "HF Trainer: batch sizes are per device and micro-batch, accumulation is divided"),
-    "lightning": (
-        "device",
-        "Lightning: batch sizes are per device and micro-batch, accumulation is divided (but not in manual optimization)",
+MEANT = {
+    **dict.fromkeys(("bs", "batch", "train-batch-size", "global-batch-size", "batchsize"), "--batch-size"),
+    **dict.fromkeys(("per-device-train-batch-size", "per-device-batch-size"), "--from hf --batch-size"),
+    **dict.fromkeys(("train-micro-batch-size-per-gpu", "micro-batch-size"), "--from deepspeed --batch-size"),
+    **dict.fromkeys(
+        ("gpus", "num-gpus", "n-gpus", "ngpus", "devices", "world-size", "nproc-per-node", "num-processes"), "--ranks"
     ),
-    "accelerate": (
-        "device",
-        "Accelerate: batch sizes are per process and micro-batch (split_batches=False), accumulation is divided by backward",
+    **dict.fromkeys(("gradient-accumulation-steps", "gradient-accumulation", "grad-accum", "accum", "ga"), "--accumulation"),
+    "accumulate-grad-batches": "--from lightning --accumulation",
+    **dict.fromkeys(("clip", "max-grad-norm", "grad-clip", "clip-grad-norm", "clip-grad", "max-norm"), "--clip-norm"),
+    **dict.fromkeys(("gradient-clip-val", "gradient-clipping", "clipnorm", "global-clipnorm"), "--clip-norm"),
+    **dict.fromkeys(("clip-grad-value", "clipvalue"), "--clip-value"),
+    **dict.fromkeys(("wd", "decay"), "--weight-decay"),
+    **dict.fromkeys(("beta1", "beta2", "adam-beta1", "adam-beta2", "beta"), "Give both betas of Adam: --betas 0.9 0.999."),
+    **dict.fromkeys(("epsilon", "adam-epsilon"), "--eps"),
+    **dict.fromkeys(("learning-rate", "base-lr"), "--lr"),
+    **dict.fromkeys(("opt", "optim"), "--optimizer"),
+    **dict.fromkeys(("framework", "library", "strategy", "trainer"), "--from"),
+    **dict.fromkeys(("init-scale", "initial-scale", "scale", "grad-scale"), "--loss-scale"),
+    **dict.fromkeys(("batch-tokens", "tokens-per-batch", "max-tokens", "num-tokens"), "--tokens"),
+    **dict.fromkeys(("outputs", "seq-len", "sequence-length", "max-seq-length"), "--terms"),
+    **dict.fromkeys(("b-c", "bc", "b-noise", "noise-scale", "critical-batch-size"), "--b-crit"),
+    "from": "Leave it out: --from holds before and after. What differs afterwards: --to-batch-size, --to-divided, --to-ranks.",
+    **dict.fromkeys(("num-items-in-batch", "average-tokens-across-devices"), "--from hf"),
+    **dict.fromkeys(
+        ("fp16", "amp", "bf16", "mixed-precision", "precision", "grad-scaler", "gradscaler"),
+        "Leave it out: mixed precision divides its loss scale out before the step, so c stays. The scale: --loss-scale 65536.",
     ),
-    "keras": (
-        "global",
-        "Keras: batch sizes are over all replicas of tf.distribute, per micro-batch, accumulation is averaged; replicas add up "
-        "sums and average means",
+    **dict.fromkeys(
+        ("nesterov", "dampening"), "Leave it out: Nesterov's momentum and dampening change nothing. Their beta: --momentum 0.9."
+    ),
+    **dict.fromkeys(
+        ("steps", "max-steps", "warmup-steps", "warmup", "num-warmup-steps", "scheduler", "schedule", "epochs"),
+        "Leave it out: a schedule keeps its share of the examples, so its steps are divided by B'/B, and lr is its peak.",
     ),
 }
-"""What a batch size counts in each library, and its habits in words; all of them divide by the number of micro-batches."""
+"""What to say of options that other programs have: the options of this one, or a sentence."""
+MEANT_VALUES = {
+    **dict.fromkeys(("transformers", "huggingface", "trainer", "trl", "peft"), "--from hf"),
+    **dict.fromkeys(("pl", "pytorch-lightning", "pytorch_lightning", "fabric"), "--from lightning"),
+    **dict.fromkeys(("tensorflow", "tf"), "--from keras"),
+    **dict.fromkeys(("zero", "zero1", "zero2", "zero3"), "--from deepspeed"),
+    **dict.fromkeys(("fsdp1", "fsdp2", "fully_shard"), "--from fsdp"),
+    **dict.fromkeys(("d2l", "book"), "--reduction sum_over_nominal"),
+    **dict.fromkeys(("avg", "average", "batchmean"), "--reduction mean"),
+    **dict.fromkeys(("torch", "pytorch"), "--from ddp"),
+    **dict.fromkeys(("sgdm", "nesterov", "heavyball", "momentum"), "--optimizer sgd --momentum 0.9"),
+    **dict.fromkeys(("fusedadam", "adam8bit", "adamw8bit", "adamw_bnb_8bit", "paged_adamw_8bit"), "--optimizer adamw"),
+}
+"""The options that stand for values which users type, in lower case."""
 ASSUMED = {"reduction": "{} reduction", "size": "B = {}", "accumulation": "{} micro-batch", "ranks": "{} rank"}
 """What is assumed where an option is not given."""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog, parser.allow_abbrev = TRANSLATE, TRANSLATE_EXAMPLES, False
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--lr", type=float, required=True, help="the tuned learning rate")
+    parser.formatter_class, parser.usage = argparse.RawDescriptionHelpFormatter, "lrscale translate --lr LR [options]"
+    parser.add_argument("--lr", type=float, help="the tuned learning rate")
     parser.add_argument("--optimizer", default="sgd", help="a name of torch.optim, or lion, signsgd, lars, lamb (default: sgd)")
     for knob, text in KNOB_HELP.items():
         parser.add_argument(f"--{knob.replace('_', '-')}", type=float, metavar="X", help=text)
@@ -67,8 +110,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="library",
-        choices=list(HABITS),
-        help="take the habits of a library, before and after. " + "; ".join(text for _, text in HABITS.values()),
+        metavar="LIBRARY",
+        help="take the habits of a library, before and after. " + "; ".join(f"{n}: {h.about}" for n, h in HABITS.items()),
     )
     decay = parser.add_mutually_exclusive_group()
     decay.add_argument("--decoupled", action="store_true", default=None, help="weight decay acts on the weights directly")
@@ -82,6 +125,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
             metavar="B",
             default=default["size"],
             help="examples in one update, in total (with --from: as the library counts)",
+        )
+        group.add_argument(
+            f"--{prefix}tokens",
+            type=int,
+            metavar="N",
+            help="in place of a batch size: all tokens whose losses count in one update",
         )
         group.add_argument(
             f"--{prefix}accumulation", type=int, metavar="K", default=default["accumulation"], help="micro-batches in one update"
@@ -106,42 +155,89 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from lrscale.law.evidence import MODELS
+    from lrscale.law.homogeneity import RESPONSES
     from lrscale.law.translation import Batch
     from lrscale.report.translation import print_translation
-    from lrscale.rules import check, integer
 
-    values = vars(options) | {"size": options.batch_size, "to_size": options.to_batch_size}
-    source = {name: default if values[name] is None else values[name] for name, default in BATCH.items()}
-    assumed = [text.format(BATCH[name]) for name, text in ASSUMED.items() if values[name] is None]
-    target = {name: source[name] if values[f"to_{name}"] is None else values[f"to_{name}"] for name in BATCH}
-    if options.library:
-        per, habit = HABITS[options.library]
-        if per == "global":  # a mean is over all replicas and a sum adds them up, as in one process
-            for batch in (source, target):
-                check("ranks", integer(1), batch["ranks"])
-                batch["ranks"] = 1
-        source["divided"] = True if options.divided is None else options.divided
-        target["divided"] = source["divided"] if options.to_divided is None else options.to_divided
-        for batch in (source, target):
-            batch["size"] *= max(batch["accumulation"], 1) * (max(batch["ranks"], 1) if per == "device" else 1)
-        assumed.append(habit)
+    if options.lr is None:
+        raise Refusal("`lr` is missing. Give the lr that was tuned, as in --lr 0.1; --lr 1 gives the factor.")
+    _choose("from", options.library, HABITS)
+    _choose("optimizer", options.optimizer.lower(), RESPONSES)
+    _choose("model", options.model, MODELS)
+    source, target, assumed = _batches(vars(options))
     if options.model is None and target["size"] != source["size"]:
         assumed.append("a network")
-    knobs = {name: values[name] for name in KNOB_HELP if values[name] is not None}
+    knobs = {name: value for name in KNOB_HELP if (value := getattr(options, name)) is not None}
     if options.betas is not None:
         knobs |= {"beta1": options.betas[0], "beta2": options.betas[1]}
+    before, after = Batch(**source), Batch(**target)
+    must_change = {"eps": after.c != before.c, "weight_decay": after.size != before.size and options.decoupled is None}
+    for name, value in default_knobs(options.optimizer.lower(), options.library).items():
+        if must_change[name] and name not in knobs:
+            knobs[name] = value
+            assumed.append(f"{name} = {value:g} (the default)")
     print_translation(
         options.optimizer,
         options.lr,
-        Batch(**source),
-        Batch(**target),
+        before,
+        after,
         knobs,
         options.decoupled,
         options.format,
         options.b_crit,
         assumed,
         options.model or "network",
+        counts_tokens=options.tokens is not None,
     )
 
 
-COMMAND = Command(8, "translate a tuned lr and its knobs to another reduction or batch size", _add, _run)
+def _choose(option: str, value: str | None, known: Iterable[str]) -> None:
+    """Raises Refusal unless a value is one of the known names, or None; it says which option the user may mean."""
+    if value is None or value in known:
+        return
+    near = get_close_matches(value, known, 1, 0.5)
+    meant = MEANT_VALUES.get(value.lower()) or (f"--{option} {near[0]}" if near else "")
+    meant = meant.replace("--reduction", f"--{option}") if option == "to-reduction" else meant
+    way_out = f"Did you mean {meant}?" if meant else "See lrscale translate --help."
+    raise Refusal(f"`{option}` must be one of {', '.join(known)}, got {shown(value)}. {way_out}")
+
+
+def _batches(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Returns the batch before and after, as arguments of `Batch`, and what was assumed, in words."""
+    from lrscale.law.translation import KINDS
+
+    library = values["library"]
+    counted = {"size": values["batch_size"], "to_size": values["to_batch_size"]}
+    has_tokens = [values["tokens"], values["to_tokens"]] != [None, None]
+    if has_tokens:
+        if set(counted.values()) != {None} or values["tokens"] is None:
+            raise Refusal(
+                "`tokens` must be given instead of batch_size, before and after. Take --tokens 524288 --to-tokens 2097152, or "
+                "--batch-size in sequences, with --terms tokens a sequence under sum."
+            )
+        counted = {"size": values["tokens"], "to_size": values["to_tokens"]}
+    values = values | counted
+    for name in ("reduction", "to_reduction"):
+        _choose(name.replace("_", "-"), values[name], KINDS)
+    source = {name: default if values[name] is None else values[name] for name, default in BATCH.items()}
+    assumed = [text.format(BATCH[name]) for name, text in ASSUMED.items() if values[name] is None]
+    target = {name: source[name] if values[f"to_{name}"] is None else values[f"to_{name}"] for name in BATCH}
+    if has_tokens:
+        assumed.append("B counts tokens")
+    if library:
+        habit = HABITS[library]
+        if habit.adds_up_sums:  # a mean is over all ranks and a sum adds them up, as in one process
+            for batch in (source, target):
+                check("ranks", integer(1), batch["ranks"])
+                batch["ranks"] = 1
+        source["divided"] = habit.divides if values["divided"] is None else values["divided"]
+        target["divided"] = source["divided"] if values["to_divided"] is None else values["to_divided"]
+        for batch in (source, target):
+            if not has_tokens:  # tokens are those of the whole update
+                batch["size"] *= max(batch["accumulation"], 1) * (max(batch["ranks"], 1) if habit.is_per_rank else 1)
+        assumed.append(habit.about)
+    return source, target, assumed
+
+
+COMMAND = Command(8, "translate a tuned lr and its knobs to another reduction or batch size", _add, _run, hints=MEANT)

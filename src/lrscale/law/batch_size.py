@@ -92,20 +92,26 @@ def recommend(
             "exact", tuple(exact), "nothing: B does not change, so this is algebra.", "Nothing would change it."
         )
     turn = 1.0 if b_crit is None else (before + b_crit) / (after + b_crit)
+    beta = next((knob.before for knob in exact if knob.name == "momentum"), 0.0)
     if response.p == 1:
         factor, rule = k * turn, "linear" if b_crit is None else "turn-over"
-        assumption = "gradient noise limits lr: both batch sizes are far below the turn-over."
-        otherwise = "Far above it the best lr under mean is constant: give --b-crit if you know the turn-over."
+        assumption = "gradient noise limits lr: both batch sizes are far below the turn-over B_c."
+        otherwise = "Far above it the best lr under mean is constant: give --b-crit if you know B_c."
     else:
         factor, rule = math.sqrt(k * turn), "square root" if b_crit is None else "square root with turn-over"
         assumption = "gradient noise dominates the size of a gradient at both batch sizes."
-        otherwise = "Where it does not, the best lr under mean grows less: give --b-crit if you know the turn-over."
+        otherwise = "Where it does not, the best lr under mean grows less: give --b-crit if you know the turn-over B_c."
     if optimizer == "adagrad":  # its root of summed squares over the same examples is k times smaller, its steps k times fewer
         factor, rule, otherwise = 1.0, "constant lr", "Where it does not, measure it with lrscale run -m."
     elif b_crit is not None:
         power = "" if response.p == 1 else "the square root of "
         assumption = f"the best lr under mean grows as {power}B / (B + {b_crit:g})."
         otherwise = "Another turn-over batch size would change it."
+    if beta and response.p == 1:  # studies momentum_edge and momentum
+        shift = (1 + beta) / (1 - beta)
+        otherwise += (
+            f" Heavy-ball momentum {beta:g} moves B_c: x {shift:.3g} where stability limits lr, down where few epochs do."
+        )
     size = math.sqrt(k) if response.p == 0 and optimizer != "adagrad" else 1.0  # how much smaller noise makes a gradient
     timescale = k / factor, "lr x weight decay x steps stays"
     by_size = size / factor, "goes with lr and the size of a gradient, so pull x steps stays"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrscale.law.homogeneity import RESPONSES
 from lrscale.rules import is_number
@@ -12,6 +12,107 @@ LEAST_SQUARES = ("excess_risk", "population_risk", "steps_to_target")
 """The objectives of studies on least squares; the others are of networks."""
 MODELS = ("network", "least_squares")
 """The kinds of models of the studies. Softmax regression counts as a network of one layer."""
+
+
+class RuleEvidence(NamedTuple):
+    """What the outcome of one claim of a study says of a rule from one batch size to another.
+
+    `rule` and `optimizers` are those of which it speaks. `knob` is a hyperparameter without which it says nothing, or empty.
+    `verdict` is the outcome with which `says` is true.
+    """
+
+    study: str
+    claim: str
+    rule: str
+    optimizers: tuple[str, ...]
+    knob: str
+    says: str
+    verdict: str = "holds"
+
+
+_ADAMS = ("adam", "adamw")
+RULE_EVIDENCE = (
+    RuleEvidence(
+        "batch_rules",
+        "the linear rule does for SGD",
+        "linear",
+        ("sgd",),
+        "",
+        "on least squares the linear rule keeps the loss curve of plain SGD at 16 times the batch size",
+    ),
+    RuleEvidence(
+        "momentum_edge",
+        "the mean over runs is stable up to 2 (1 + beta)/(B + B_c), largest error in ln lr",
+        "linear",
+        ("sgd",),
+        "momentum",
+        "stability has its B_c at (1 + momentum)/(1 - momentum) times that of plain SGD",
+    ),
+    RuleEvidence(
+        "momentum",
+        "with momentum 0.9 it falls from B = 16 on (momentum)",
+        "linear",
+        ("sgd",),
+        "momentum",
+        "in few epochs momentum 0.9 leaves the linear rule by B = 16, plain SGD after B = 32",
+    ),
+    RuleEvidence(
+        "batch_rules",
+        "the square root rule does for Adam",
+        "square root",
+        _ADAMS,
+        "",
+        "on least squares the square root rule keeps the loss curve of Adam at 16 times the batch size",
+    ),
+    RuleEvidence(
+        "batch_rules",
+        "for AdamW the square root rule needs its weight decay scaled by sqrt(k)",
+        "square root",
+        ("adamw",),
+        "weight_decay",
+        "AdamW needs its weight decay times sqrt(B'/B) for this",
+    ),
+    RuleEvidence(
+        "batch_rules_chars",
+        "at 4 times the batch the square root rule, with betas, is at most half as far off as the linear rule",
+        "square root",
+        _ADAMS,
+        "",
+        "on a small transformer at a small lr it is, with the betas changed too, nearer than the linear rule at 4 times",
+    ),
+    RuleEvidence(
+        "batch_rules_chars",
+        "at 16 times the batch it is at most half as far off as the linear rule",
+        "square root",
+        _ADAMS,
+        "",
+        "at 16 times, where noise no longer dominates, both are about as far off",
+        "fails",
+    ),
+)
+"""What claims of studies say of the rules. A sentence is shown where its study is published with the outcome."""
+
+
+def find_rule_evidence(
+    reports: Mapping[str, Mapping[str, Any]], optimizer: str, knobs: Mapping[str, float], rule: str
+) -> tuple[RuleEvidence, ...]:
+    """Returns what published studies say of a rule.
+
+    Args:
+      reports: the report.json of each study, by name.
+      optimizer: a name of `homogeneity.RESPONSES`.
+      knobs: the values of its hyperparameters.
+      rule: the rule that is recommended.
+    """
+    outcomes = {(study, claim["name"], claim.get("verdict")) for study, r in reports.items() for claim in r.get("claims", ())}
+    return tuple(
+        e
+        for e in RULE_EVIDENCE
+        if (e.study, e.claim, e.verdict) in outcomes
+        and e.rule == rule
+        and optimizer in e.optimizers
+        and (not e.knob or knobs.get(e.knob))
+    )
 
 
 @dataclass(frozen=True)

@@ -296,6 +296,9 @@ def sign_step_lr(batch_size: int, features: int, noise: float) -> float:
       features: number of features, d.
       noise: standard deviation sigma of the targets' noise.
 
+    Returns:
+      A learning rate, from 0 to below 1: how far each weight moves, in units of its distance from the optimum.
+
     Source:
       The gradient of a batch is taken as Gaussian: within 2 % from B = 16 on. A single example's is a product of Gaussians, and
       lr* is (2/pi) asin(1/sqrt(sigma^2 + d)), a fifth less. Pinned by `test_the_best_sign_step_is_that_of_draws`. Malladi

@@ -24,10 +24,13 @@ KNOBS: dict[str, Rule] = {
     "clip_norm": POSITIVE,
     "clip_value": POSITIVE,
     "eps": NOT_NEGATIVE,
+    "loss_scale": POSITIVE,
     "l1": NOT_NEGATIVE,
     "l2": NOT_NEGATIVE,
 }
 """The hyperparameters that are translated together with the lr, and their rules."""
+KINDS = ("mean", "sum", "sum_over_nominal")
+"""The reductions that a translation knows."""
 SIZE = integer(1)
 
 
@@ -56,7 +59,7 @@ class Batch:
     terms: float = 1
 
     def __post_init__(self) -> None:
-        check("reduction", one_of("mean", "sum", "sum_over_nominal"), self.reduction)
+        check("reduction", one_of(*KINDS), self.reduction)
         check("batch_size", SIZE, self.size, "It is the number of examples in one update.")
         check("accumulation", SIZE, self.accumulation, "1 means no accumulation.")
         check("divided", BOOLEAN, self.divided)
@@ -167,7 +170,7 @@ def translate(
       {'lr': 0.003125, 'weight_decay': 0.0032}
     """
     name = optimizer.lower() if isinstance(optimizer, str) else optimizer
-    check("optimizer", one_of(*RESPONSES), name, "Take a name of torch.optim.")
+    check("optimizer", one_of(*RESPONSES), name)
     check("lr", POSITIVE, lr)
     if b_crit is not None:
         check("b_crit", POSITIVE, b_crit, "It is the batch size at the turn-over.")
@@ -192,18 +195,10 @@ def translate(
         evidence = find_evidence(reports or {}, name, values, model, source.size, target.size, lr_mean, target.c)
     caveats = tuple(_caveats(name, response, values, ratio, source, target))
     if b_crit is not None and values.get("momentum"):
-        caveats += (_of_momentum(values["momentum"]),)
+        caveats += (f"B_c must be one that was measured with momentum {values['momentum']:g}.",)
     answer = recommend(name, response, source.size, target.size, translated, b_crit)
     is_exact = ratio == 1 or not (response.note or _lacks_eps(response, values))
     return Translation(name, p, source, target, ratio, lr_mean, tuple(translated), caveats, rules, evidence, answer, is_exact)
-
-
-def _of_momentum(beta: float) -> str:
-    """Returns the sentence that says for which momentum a turn-over batch size was measured."""
-    return (
-        f"The turn-over batch size must be one measured with momentum {beta:g}. Where the edge of stability limits lr, it is "
-        f"about (1 + momentum)/(1 - momentum) = {(1 + beta) / (1 - beta):.3g} times that without momentum (study momentum_edge)."
-    )
 
 
 def _lacks_eps(response: Response, knobs: Mapping[str, float]) -> bool:
@@ -228,6 +223,8 @@ def _knob(name: str, value: float, response: Response, source: Batch, target: Ba
         if not response.eps:
             return Knob(name, value, value, "not compared with gradients alone")
         return Knob(name, value, value * ratio, "added to a gradient's size: x r")
+    if name == "loss_scale":
+        return Knob(name, value, value / ratio, "loss x scale stays in float16's range: / r")
     if response.decay == "coupled":
         return Knob(name, value, value * ratio, "coupled, added to the gradient: x r")
     if response.p:
@@ -274,6 +271,11 @@ def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: f
         sentences.append(
             "Decay is taken as lr x weight_decay a step, as in torch. Decay that does not go through lr stays at one batch size, "
             "and from one to another it is multiplied by their ratio."
+        )
+    if "loss_scale" in knobs:  # torch.amp.GradScaler.step, DeepSpeed's fp16 optimizers
+        sentences.append(
+            "The loss scale is divided out before the step, so it is no part of c. A dynamic one (GradScaler, DeepSpeed) finds "
+            "its value itself. Clip after scaler.unscale_(optimizer)."
         )
     if source.terms != 1 or target.terms != 1:
         sentences.append("Exact only where every micro-batch has the same number of terms; elsewhere c is an average.")

@@ -20,6 +20,7 @@ from lrscale.probes import PROBES, Probe
 from lrscale.rules import integer
 from lrscale.spec import Choice, Option, Training
 from lrscale.tasks.built_in import BuiltInTask
+from lrscale.tasks.own import Task
 from lrscale.training.engine import train
 from lrscale.training.optimizers import OPTIMIZERS
 from lrscale.training.quantity import Quantity
@@ -30,7 +31,7 @@ CURVES = ("train_loss", "excess_risk", "population_risk")
 """The objectives that have a value after every step."""
 
 
-def measure(training: Training, task: BuiltInTask) -> list[Quantity]:
+def measure(training: Training, task: BuiltInTask | Task) -> list[Quantity]:
     """Trains at B and at `factor` x B, and compares the curves of the objective's mean over seeds, at equal examples.
 
     Each quantity is the largest |ln ratio| of the two curves from the first step of the larger batch on:
@@ -78,7 +79,7 @@ def _options(values: Mapping[str, float]) -> dict[str, Any]:
     return {**rest, "lr": (rest["lr"],), **betas}
 
 
-def _curve(training: Training, task: BuiltInTask) -> tuple[Array, Array]:
+def _curve(training: Training, task: BuiltInTask | Task) -> tuple[Array, Array]:
     """Returns the numbers of examples that were taken, [point], and the objective after them, [seed, point]."""
     curves = train(training, task)
     examples = curves.steps[1:].astype(np.float64) * training.step_examples
@@ -135,5 +136,6 @@ PROBES.declare(
         options={"factor": Option(16, integer(2, 4096), "the larger batch size, as a multiple of the training's")},
         check=_check,
         measure=measure,
+        measure_own=measure,
     ),
 )

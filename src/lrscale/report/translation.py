@@ -13,6 +13,7 @@ from rich.table import Table
 from lrscale.errors import Failure
 from lrscale.files import home
 from lrscale.law.batch_size import Knob
+from lrscale.law.evidence import RuleEvidence, find_rule_evidence
 from lrscale.law.translation import Batch, Translation, translate
 
 
@@ -50,6 +51,7 @@ def print_translation(
     b_crit: float | None = None,
     assumed: Sequence[str] = (),
     model: str = "network",
+    counts_tokens: bool = False,
 ) -> None:
     """Translates a tuned lr and its knobs, and prints the result as text or JSON.
 
@@ -64,16 +66,20 @@ def print_translation(
       b_crit: the turn-over batch size; None where it is not known.
       assumed: what was not given, in words.
       model: `network` or `least_squares`.
+      counts_tokens: whether batch sizes count tokens. Those of the published studies count examples, so none is quoted then.
 
     Raises:
       Refusal: a value breaks its rule.
       Failure: the report of a published study cannot be read.
     """
-    translation = translate(optimizer, lr, source, target, knobs, decoupled, published(), b_crit, model)
+    reports = published()
+    translation = translate(optimizer, lr, source, target, knobs, decoupled, {} if counts_tokens else reports, b_crit, model)
+    studies = find_rule_evidence(reports, optimizer.lower(), knobs, translation.answer.rule)
     if form == "json":
-        print(json.dumps(translation_json(translation) | {"assumed": list(assumed)}, indent=2, allow_nan=False))
+        more = {"assumed": list(assumed), "studies": [study._asdict() for study in studies]}
+        print(json.dumps(translation_json(translation) | more, indent=2, allow_nan=False))
     else:
-        show_translation(translation, Console(highlight=False, markup=False, emoji=False), assumed)
+        show_translation(translation, Console(highlight=False, markup=False, emoji=False), assumed, studies)
 
 
 def translation_json(translation: Translation) -> dict[str, Any]:
@@ -103,7 +109,9 @@ def translation_json(translation: Translation) -> dict[str, Any]:
     }
 
 
-def show_translation(translation: Translation, console: Console, assumed: Sequence[str] = ()) -> None:
+def show_translation(
+    translation: Translation, console: Console, assumed: Sequence[str] = (), studies: Sequence[RuleEvidence] = ()
+) -> None:
     """Prints a translation as text for a terminal of at least 80 columns: the answer first, then why, then alternatives."""
     answer = translation.answer
     console.print(" ".join(f"{knob.name}={_number(knob.after)}" for knob in answer.knobs), soft_wrap=True)
@@ -113,6 +121,8 @@ def show_translation(translation: Translation, console: Console, assumed: Sequen
         console.print("These take the same steps up to the points under 1: the batch size does not change.")
     else:
         console.print(f"By the {answer.rule} rule. It assumes that {answer.assumption} {answer.otherwise}")
+    if studies:
+        console.print(f"Our studies: {'; '.join(f'{study.says} ({study.study})' for study in studies)}.")
     if assumed:
         console.print(f"Assumed: {', '.join(assumed)}.")
     momentum = [knob.after for knob in answer.knobs if knob.name == "momentum"]

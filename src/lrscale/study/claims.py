@@ -13,7 +13,7 @@ from lrscale.errors import Failure, Refusal
 from lrscale.estimate.intervals import Interval
 from lrscale.rules import Rule, check, is_number
 from lrscale.study.families import CellAnswer, Family, Measurement, Ratio
-from lrscale.study.measures import EXPONENTS, MEASURES, PROBE_MEASURES, SCALES
+from lrscale.study.measures import EXPONENTS, MEASURES, PROBE_MEASURES, SCALES, value_and_ends
 from lrscale.study.plan import Plan, has_value
 from lrscale.study.verdict import (
     CANNOT_TELL,
@@ -30,10 +30,11 @@ from lrscale.study.verdict import (
     more_runs,
     why_unsure,
 )
+from lrscale.training.quantity import Quantity
 from lrscale.training.reduction import REDUCTIONS
 
 BOUNDS = ("expected", "at_least", "at_most")
-CLAIM_KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "where", "against")
+CLAIM_KEYS = ("name", "measure", *BOUNDS, "tolerance", "reduction", "range", "quantity", "over", "where", "against")
 AGAINST = ("slope_of", "form_residual")
 """The measures of a probe that use the key `against`."""
 FINITE = Rule("must be a finite number", is_number)
@@ -144,6 +145,8 @@ def _check_selection(field: str, claim: Mapping[str, Any], plan: Plan, probed: b
     """
     if probed and not isinstance(claim.get("quantity"), str):
         raise Refusal(f"`{field}.quantity` must name a quantity of the probe, got {claim.get('quantity')!r:.60}.")
+    if claim.get("over") is not None and not (probed and isinstance(claim["over"], str)):
+        raise Refusal(f"`{field}.over` must name a quantity of the probe, got {claim['over']!r:.60}.")
     axes = [axis for axis in plan.cells[0].scientific if probed or axis not in ("reduction", "batch_size")]
     where = claim.get("where") or {}
     if not isinstance(where, Mapping):
@@ -220,8 +223,29 @@ def _ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
 
 
 def selected(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> list[Measurement]:
-    """Returns the measurements that a claim on a probe is about: those of its quantity, in the cells that it selects."""
-    return [m for m in measurements if m.quantity.name == claim["quantity"] and selects(claim, m.cell.scientific)]
+    """Returns the measurements that a claim on a probe is about: those of its quantity, in the cells that it selects.
+
+    With `over` they are the ratios to another quantity of the same cell, where that one's interval is above 0. The ratio's
+    interval reaches from the lowest to the highest ratio of two ends.
+    """
+    chosen = [m for m in measurements if m.quantity.name == claim["quantity"] and selects(claim, m.cell.scientific)]
+    if claim.get("over") is None:
+        return chosen
+    others = {m.cell.id: value_and_ends(m.quantity) for m in measurements if m.quantity.name == claim["over"]}
+    ratios = []
+    for m in chosen:
+        value, low, high = value_and_ends(m.quantity)
+        other, down, up = others.get(m.cell.id, (0.0, 0.0, 0.0))
+        if down > 0:
+            corners = [end / below for end in (low, high) for below in (down, up)]
+            name = quantity_name(claim)
+            ratios.append(m._replace(quantity=Quantity(name, value / other, min(corners), max(corners))))
+    return ratios
+
+
+def quantity_name(claim: Mapping[str, Any]) -> str:
+    """Returns the name of the quantity that a claim on a probe is about, as in `recommended / linear`."""
+    return " / ".join(filter(None, (str(claim["quantity"]), claim.get("over"))))[:100]
 
 
 def selects(claim: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:

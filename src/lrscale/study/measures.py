@@ -25,6 +25,8 @@ interval where the quantities have; that of a deviation is made like that of `th
     slope_of       slope of log value over log `against`, a numeric axis; each combination of the other axes has an
                    intercept of its own
     form_residual  largest root-mean-square residual of ln value against v_max/(1 + B_c/B), where B is the axis `against`
+
+With the key `over`, they are computed from the ratio of the quantity to another one of the same cell.
 """
 
 import math
@@ -128,25 +130,25 @@ def _point_interval(values: Sequence[float], choose: Callable[[Sequence[float]],
 
 
 def _deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    return _farthest([[value - expected for value in _ends(q)] for q, expected in _with_expected(measurements)])
+    return _farthest([[value - expected for value in value_and_ends(q)] for q, expected in _with_expected(measurements)])
 
 
 def _log_deviation(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
     pairs = _with_expected(measurements)
-    return _farthest([[_log_ratio(value, expected) for value in _ends(q)] for q, expected in pairs])
+    return _farthest([[_log_ratio(value, expected) for value in value_and_ends(q)] for q, expected in pairs])
 
 
 def _least(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    ends = [_ends(q) for _, q in measurements]
+    ends = [value_and_ends(q) for _, q in measurements]
     return Interval(*map(min, zip(*ends, strict=True))) if ends else None
 
 
 def _largest(measurements: Sequence[Measurement], claim: Mapping[str, Any]) -> Interval | None:
-    ends = [_ends(q) for _, q in measurements]
+    ends = [value_and_ends(q) for _, q in measurements]
     return Interval(*map(max, zip(*ends, strict=True))) if ends else None
 
 
-def _ends(quantity: Quantity) -> list[float]:
+def value_and_ends(quantity: Quantity) -> list[float]:
     """Returns the value of a quantity and the ends of its interval, which are the value where it has none."""
     return [quantity.value if end is None else end for end in (quantity.value, quantity.low, quantity.high)]
 

@@ -64,10 +64,13 @@ TITLES = {
     "ln lr ratio": "ln(best lr, mean/(B x sum))",
     "difference": "difference of the weights, all translated",
     "difference clipped by norm": "the same, clipped by norm",
-    "recommended": "difference of the curves, as recommended",
-    "linear": "difference of the curves, linear rule",
-    "square root": "difference of the curves, square root rule",
-    "constant lr": "difference of the curves, constant lr",
+    "recommended": "largest |ln ratio|, as recommended",
+    "linear": "largest |ln ratio|, linear rule",
+    "square root": "largest |ln ratio|, square root rule",
+    "constant lr": "largest |ln ratio|, constant lr",
+    "betas left alone": "largest |ln ratio|, betas left alone",
+    "eps left alone": "largest |ln ratio|, eps left alone",
+    "weight_decay left alone": "|ln ratio|, weight decay left alone",
 }
 """Titles of the axes that show quantities, by quantity. A quantity that is not listed has its name as title."""
 X_TITLES = {
