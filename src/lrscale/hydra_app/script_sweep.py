@@ -23,6 +23,7 @@ from lrscale.hydra_app.script_overrides import asked, folder_overrides, override
 from lrscale.hydra_app.script_plan import fixed_config, script_name, script_plan
 from lrscale.hydra_app.script_settings import Settings, check_settings
 from lrscale.hydra_app.script_task import ScriptTask, launch_scripts
+from lrscale.run.doing import doing
 from lrscale.run.script_jobs import JobLimits, ScriptLauncher
 from lrscale.study.script import own_words, returned, returned_loss
 from lrscale.study.space import Choices, Parameter
@@ -113,8 +114,8 @@ def _study(multirun: _Multirun) -> None:
     """Runs a study of a script."""
     settings, config, loader, arguments, find_folders, launcher = multirun
     plan = script_plan(settings, config, loader, arguments)
-    from lrscale.run.script_study import ScriptSetup, run_script_study
-
+    with doing("importing torch, optuna and mlflow"):
+        from lrscale.run.script_study import ScriptSetup, run_script_study
     keys = {key.lstrip("+"): key for key in asked(loader, settings.params, arguments).swept}
     names = {role: keys[key] for role, key in settings.roles.items() if key in keys}
     setup = ScriptSetup(
@@ -146,8 +147,8 @@ def _plain_sweep(multirun: _Multirun) -> None:
             "`hydra.sweeper.params` must sweep a parameter, got none. Take params: {optim.lr: 'tag(log,interval(1e-4,1))'}."
         )
     first = [override_of(key, _first(value)) for key, value in space.items()]
-    from lrscale.run.sweep import SweepPlan, run_sweep
-
+    with doing("importing optuna and mlflow"):
+        from lrscale.run.sweep import SweepPlan, run_sweep
     plan = SweepPlan(
         name=settings.study_name or script_name(config),
         space=space,

@@ -203,6 +203,12 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
+def opening(uri: str) -> str:
+    """Returns what opening a store does, in words: it makes the database where there is none."""
+    file = sqlite_file(uri)
+    return "making the database" if file is not None and not file.exists() else "opening the database"
+
+
 def make_database(file: Path) -> None:
     """Creates MLflow's database where there is none.
 
