@@ -28,10 +28,11 @@ from lrscale.study.foresight import foresight
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
 from lrscale.system import cores, uninterrupted
-from lrscale.tracking.client import check_place, check_uri, opening, sqlite_file
+from lrscale.tracking.client import check_place, check_uri, opening
 from lrscale.tracking.delivery import Undelivered
 from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path
+from lrscale.tracking.places import sqlite_file
 from lrscale.tracking.store import Store
 from lrscale.tracking.writer import Writer
 from lrscale.training.device import described

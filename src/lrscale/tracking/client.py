@@ -32,7 +32,7 @@ from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.system import move_new, sqlite_url
 from lrscale.tracking.artifacts import FILE_METHODS, Unstored, is_local, missing_driver, place_trouble
 from lrscale.tracking.connections import close_databases, use_file
-from lrscale.tracking.places import TEMPORARY, bring_along, is_writable, refuse_remote, snapshot
+from lrscale.tracking.places import TEMPORARY, bring_along, is_writable, refuse_remote, snapshot, sqlite_file
 from lrscale.tracking.schema import NOTE, UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -196,11 +196,6 @@ def database_trouble(url: str) -> str | None:
         text = reason(error)
         return f"{text}. {next((way for sign, way in DATABASE_WAYS.items() if sign in text), '')}".rstrip()
     return None
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Returns the file of a store in SQLite, as an absolute path; None for any other store."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
 def opening(uri: str) -> str:
