@@ -34,6 +34,7 @@ from lrscale.hydra_app.folder import logging_overrides, paths_from_start
 from lrscale.hydra_app.help import annotated
 from lrscale.hydra_app.hints import MULTIRUN, check_flags, flags_first, hint
 from lrscale.hydra_app.launchers import workers_of
+from lrscale.hydra_app.names import sweep_name
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
@@ -77,6 +78,7 @@ def run_app(arguments: Sequence[str]) -> None:
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
     check_flags(arguments)
+    arguments = [f"sweeps={sweep_name(text[7:])}" if text.startswith("sweeps=") else text for text in arguments]
     trust_nothing()
     trust_typed(arguments)
     multirun = any(flag in MULTIRUN for flag in arguments) or any(argument.startswith("sweeps=") for argument in arguments)
