@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 import math
 import sys
 import threading
@@ -29,6 +30,8 @@ from lrscale.study.script import own_words, returned, returned_loss
 from lrscale.study.space import Choices, Parameter
 from lrscale.system import stoppable
 
+LOUD = ("matplotlib", "PIL", "filelock")
+"""What the report and the stores use: their thousands of details are not those that `hydra.verbose=true` asks a script for."""
 WAY_ON = "The same command goes on where it stopped."
 
 
@@ -47,6 +50,9 @@ def sweep_script(
     Raises:
       SystemExit: with the status 2 for refused, 1 for failed, 130 for stopped.
     """
+    for logger in map(logging.getLogger, LOUD):
+        if logger.level == logging.NOTSET:  # else the user has set it, as by hydra.verbose=matplotlib
+            logger.setLevel(logging.WARNING)
     try:
         with stoppable():
             _sweep(values, config, context, function, arguments)
