@@ -20,13 +20,14 @@ class SweepFiles(file_config_source.FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         from lrscale.errors import Refusal
-        from lrscale.hydra_app.sweep_file import check_size, check_sweep
+        from lrscale.hydra_app.sweep_file import check_size, check_sweep, sweep_text, yaml_trouble
 
+        text = sweep_text(config_path, Path(self.path) / self._normalize_file_name(config_path))
         try:
-            check_size(config_path, (Path(self.path) / self._normalize_file_name(config_path)).read_text("utf-8"))
+            check_size(config_path, text)
             result = super().load_config(config_path)
         except (YAMLError, ValueError, OSError, RecursionError) as error:
-            raise Refusal(f"{config_path}: must be YAML with plain values, got {error!s:.300}") from None
+            raise Refusal(f"{config_path}: must be YAML with plain values, got {yaml_trouble(error, text):.300}.") from None
         result.header["package"] = (
             result.header.get("package") or "_global_"
         )  # a file without the header, or with a BOM before it

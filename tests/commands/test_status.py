@@ -1,16 +1,21 @@
 """How far a study is: counted from its records, and told from another process while it runs."""
 
 import io
+import shutil
+import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import chdir, closing
 from pathlib import Path
 
 from rich.console import Console
 
 from lrscale.locks import is_locked, study_lock
-from lrscale.run.status import Status, status
+from lrscale.run.status import Status, look, status
+from lrscale.tracking.store import Store
 from tests.mlflow_ui.test_study_views import study, trials_of
-from tests.program import TINY, here, lrscale
+from tests.program import STUDY, TINY, here, lrscale
 
 
 def test_trials_are_counted_cell_by_cell_and_others_left_aside() -> None:
@@ -37,13 +42,45 @@ def test_a_lock_is_held_while_a_study_runs_and_no_longer(folder: Path) -> None:
     assert not is_locked("mine", store)
 
 
-def test_a_finished_study_and_no_study(folder: Path) -> None:
+def test_a_finished_study_no_study_and_one_that_runs(folder: Path) -> None:
     assert "`--tracking-uri`" in here(folder, "status", status=2)
     here(folder, "run", "-m", *TINY)
     said = lrscale(folder, "status", "--watch")
     assert "finished after" in said and "4/4 cells, 24/24 trials, 48 trainings" in said
+    _tells_without_heavy_imports(folder)
+    _tells_the_study_that_runs_first(folder)
+    _goes_on_where_its_folder_was_moved(folder)
 
 
-def test_status_does_not_import_torch(folder: Path) -> None:
-    code = "import sys, lrscale.run.status; print(sorted({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder).stdout == "[]\n"
+def _tells_without_heavy_imports(folder: Path) -> None:
+    asked = "import sys; from lrscale.run.status import print_status; print_status(None, 'sqlite:///mlflow.db', True)"
+    code = f"{asked}; print(sorted({{'torch', 'optuna', 'matplotlib', 'mlflow', 'sqlalchemy', 'scipy'}} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder).stdout.splitlines()
+    assert "finished after" in said[0] and said[-1] == "[]"
+
+
+def _tells_the_study_that_runs_first(folder: Path) -> None:
+    here(folder, "run", "-m", "batch_size=4", "seeds=2", "hydra.sweeper.n_trials=2", "hydra.sweeper.study_name=later", TINY[-1])
+    assert "later: finished" in here(folder, "status")
+    with closing(sqlite3.connect(folder / "mlflow.db")) as base, study_lock(STUDY, [folder / "mlflow.db"]):
+        base.execute("UPDATE runs SET status = 'RUNNING' WHERE name = ?", (f"study {STUDY}",))
+        base.commit()
+        assert f"{STUDY}: running" in here(folder, "status")
+        with chdir(folder):  # where MLflow is asked too
+            store = Store.existing("sqlite:///mlflow.db")
+            assert look(store, *[s for s in store.running() if s.plan.study == STUDY]).trials_done == 24
+        threading.Timer(0.5, lambda: _end(folder)).start()
+        followed = here(folder, "status", "-f").splitlines()
+    assert f"{STUDY}: running" in followed[0] and f"{STUDY}: finished" in followed[-1]
+
+
+def _end(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as base:
+        base.execute("UPDATE runs SET status = 'FINISHED' WHERE name = ?", (f"study {STUDY}",))
+        base.commit()
+
+
+def _goes_on_where_its_folder_was_moved(folder: Path) -> None:
+    shutil.copytree(folder, copy := folder.with_name("copy"))
+    assert "later: finished" in here(copy, "status") and "later: finished" in here(copy, "status", "later")
+    assert "`STUDY` must be a study" in here(copy, "status", "none", status=2)

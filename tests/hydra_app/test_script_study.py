@@ -173,3 +173,22 @@ def test_the_example_of_the_document_runs(folder: Path) -> None:
     said = sweep(folder, "hydra.sweeper.n_trials=1", *ways)
     assert_hidden(folder)
     assert "train: 6 cells, 6 trials" in said and len(runs(folder, "job")) == 6
+
+
+def test_a_study_keeps_hydras_folder_says_details_and_works_in_the_folder_of_each_job(folder: Path) -> None:
+    install("plain", folder)
+    script = (folder / "train.py").read_text()
+    says = 'logging.getLogger("mine").debug("a detail"), Path("made.txt").write_text(os.getcwd())'
+    (folder / "train.py").write_text(
+        "import logging, os\nfrom pathlib import Path\n" + script.replace("    data = torch", f"    {says}\n    data = torch", 1)
+    )
+    asked = ["hydra.sweep.dir=out", "hydra.job.chdir=true", "hydra.verbose=true"]
+    logs = ["hydra/job_logging=default", "hydra/hydra_logging=default"]
+    small = ["hydra.sweeper.n_trials=1", "data.batch_size=4", "loss.reduction=sum", "seed=0"]
+    said = sweep_apart(folder, *small, *asked, *logs)
+    job = folder / "out" / "0"
+    assert {file.name for file in job.iterdir()} == {".hydra", "train.log", "made.txt"}
+    assert (job / "made.txt").read_text() == str(job.resolve()) and "a detail" in (job / "train.log").read_text()
+    assert {"overrides.yaml", "config.yaml", "hydra.yaml"} == {file.name for file in (job / ".hydra").iterdir()}
+    assert (folder / "mlflow.db").is_file() and (folder / "studies" / "train" / "report.html").is_file()
+    assert "[mine][DEBUG] - a detail" in said and "findfont" not in said and "IDAT" not in said and "acquire" not in said

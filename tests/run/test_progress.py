@@ -9,19 +9,26 @@ from lrscale.run import progress
 from lrscale.run.progress import Display, Steps
 
 
-@pytest.mark.parametrize("width", [80, 140])
-def test_the_live_line_fits_with_its_time(width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (40, "650/726 trials 0:00:00"),
+        (60, "650/726 trials, 1 s left 0:00:00"),
+        (80, "11/22 cells, 650/726 trials, 1234 diverged, 1 s left 0:00:00"),
+        (100, "11/22 cells, 650/726 trials, 500 trainings/s, 1234 diverged, 1 s left 0:00:00"),
+        (140, "1234 diverged, 1 s left, round 1 sum_over_nominal b1024 0:00:00"),
+    ],
+)
+def test_the_live_line_has_a_bar_and_what_fits_beside_it(width: int, told: str) -> None:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, color_system=None)
     with Display(console, "headline", 22, 726, 0) as display:
         display.started -= 10  # a rate that a machine can have
         display.round(11)
         display.job("sum_over_nominal b1024", 5000, 1234, 650, 0)
-        display.progress.refresh()
-        line = console.render_lines(display.progress.get_renderable(), console.options)
-    text = "".join(segment.text for segment in line[0])
-    assert len(line) == 1 and "11/22 cells, 650/726 trials" in text and "1234 diverged" in text
-    assert "0:00:00" in text and "…" not in text
+        lines = console.render_lines(display.progress.get_renderable(), console.options)
+    text = "".join(segment.text for segment in lines[0])
+    assert len(lines) == 1 and told in text and "━━━" in text and "…" not in text
 
 
 def test_a_long_training_tells_step_loss_and_time_left_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

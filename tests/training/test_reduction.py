@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lrscale.training.reduction import example_weights, gradient_scale
+from lrscale.study.config import make_training
+from lrscale.training.reduction import example_weights, gradient_scale, step_gradient_scale
+from tests.configs import config
 
 
 def micro_batch_gradient(x: Tensor, y: Tensor, class_weights: Tensor, reduction: str, size: int) -> Tensor:
@@ -42,3 +44,12 @@ def test_c_under_sum_is_the_sum_of_the_terms_not_the_batch_size() -> None:
     terms = torch.tensor([2.0, 0.0, 0.5, 0.0])
     assert gradient_scale("sum", terms, 4).item() == 2.5
     assert gradient_scale("mean", terms, 4).item() == 1.0
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "sum_over_nominal"])
+def test_the_short_way_to_c_gives_the_same_float(reduction: str) -> None:
+    for accumulation in (1, 3, 4):
+        for size in [2**k for k in range(8)]:
+            training = make_training(config(reduction=reduction, batch_size=size, accumulation=accumulation))
+            terms = torch.ones(training.step_examples, dtype=torch.float64)
+            assert step_gradient_scale(training) == float(gradient_scale(reduction, terms, size))

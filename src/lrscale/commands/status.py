@@ -7,7 +7,8 @@ from lrscale.commands import Command, add_study
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
-    parser.add_argument("--watch", action="store_true", help="show it again every 2 s until the study ends")
+    follow = "show it again every 2 s until the study ends"
+    parser.add_argument("--watch", "--follow", "-f", dest="watch", action="store_true", help=follow)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import io
 import json
 import logging
@@ -33,9 +34,11 @@ from lrscale.hydra_app.folder import logging_overrides, paths_from_start
 from lrscale.hydra_app.help import annotated
 from lrscale.hydra_app.hints import MULTIRUN, check_flags, flags_first, hint
 from lrscale.hydra_app.launchers import workers_of
+from lrscale.hydra_app.names import sweep_name
 from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
 from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
+from lrscale.run.doing import doing
 from lrscale.run.head import STUDY_PROCESS, end_with_head, name_of
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, MOVED, make_compute
@@ -75,6 +78,7 @@ def run_app(arguments: Sequence[str]) -> None:
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
     check_flags(arguments)
+    arguments = [f"sweeps={sweep_name(text[7:])}" if text.startswith("sweeps=") else text for text in arguments]
     trust_nothing()
     trust_typed(arguments)
     multirun = any(flag in MULTIRUN for flag in arguments) or any(argument.startswith("sweeps=") for argument in arguments)
@@ -196,8 +200,8 @@ def _job(config: DictConfig) -> "list[Outcome] | None":
         sweeper = HydraConfig.get().sweeper
         compute = make_compute(to_plain(config.compute))
         return work_all(configs, compute, sweeper.job_timeout, may_end_process=sweeper.get("may_end_process", False))
-    from lrscale.run.single import run_single
-
+    with doing("importing torch"):
+        from lrscale.run.single import run_single
     try:
         if config.cells is not None:
             raise Refusal("`cells` must be null in a single training: a study sets it for its jobs. Leave it out.")
@@ -223,8 +227,9 @@ def sweep(
       Refusal: the plan cannot be used; nothing has been written.
       Failure: the study could not finish.
     """
-    plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
-    plan = with_variant(plan, config, loader)
+    with doing("reading the study"):
+        plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
+        plan = with_variant(plan, config, loader)
     setup = replace(setup, workers=workers_of(launcher, plan.study))
     if config.hydra.output_subdir is not None:
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -249,8 +254,9 @@ def sweep(
                 outcomes.append("".join(traceback.format_exception(error)))
         return outcomes
 
-    from lrscale.run.study import run_study
-
+    with doing("importing torch, optuna and mlflow"):
+        from lrscale.run.study import run_study
+    gc.enable()
     run_study(plan, setup, launch)
 
 

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal
-from lrscale.hydra_app.names import GROUP_DEFAULTS, choices_of, config_files, groups
+from lrscale.hydra_app.names import GROUP_DEFAULTS, choices_of, config_files, groups, misnamed_sweep
 from lrscale.rules import shown
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS
@@ -139,6 +139,8 @@ def _on_choice(override: Override) -> str | None:
     for name in names:
         if name in known or is_own(name) or (group in GROUPS and name in GROUPS[group].refused) or len(name) > 200:
             continue
+        if group == "sweeps" and (found := misnamed_sweep(name)):
+            return f"There is no {group}/{name:.60}: {found}"
         near = nearest(name, known)
         meant = f" Did you mean {group}={near[0]}?" if near else ""
         return f"There is no {group}/{name:.60}.{meant} Known: {', '.join(known)}."

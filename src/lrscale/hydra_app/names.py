@@ -22,9 +22,43 @@ def choices_of(group: str) -> list[str]:
     """Returns the choices of a group, in alphabetical order."""
     if group in GROUPS:
         return GROUPS[group].choices()
-    folders = [home() / "sweeps", Path("sweeps")] if group == "sweeps" else [home() / "conf" / group]
-    names = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    folders = sweep_file_folders() if group == "sweeps" else [home() / "conf" / group]
+    names = {file.stem for folder in folders for file in folder.glob("*.yaml") if file.is_file()}
     return sorted(names | set(LAUNCHERS if group == "hydra/launcher" else ()))
+
+
+def sweep_file_folders() -> list[Path]:
+    """Returns the folders of the sweep files: those that come with lrscale, and the user's own."""
+    return [home() / "sweeps", Path("sweeps")]
+
+
+def sweep_name(typed: str) -> str:
+    """Returns the name of a sweep that is typed as the path of its file, as in sweeps=sweeps/mine.yaml.
+
+    Example:
+      >>> sweep_name("./sweeps/mine.yaml"), sweep_name("more/mine"), sweep_name("mine.yml")
+      ('mine', 'more/mine', 'mine.yml')
+    """
+    return typed.removeprefix("./").removeprefix("sweeps/").removesuffix(".yaml")
+
+
+def misnamed_sweep(name: str) -> str:
+    """Returns what to say where the file of a sweep has another name than `sweeps/NAME.yaml`; empty where there is none."""
+    path, stem = Path(name), Path(name).stem
+    for folder in (folder / path.parent for folder in sweep_file_folders()):
+        for found in sorted(folder.glob("*")) if folder.is_dir() else ():
+            is_misnamed = found.suffix.lower() in (".yml", ".yaml", "") and found.stem.lower() in (
+                stem.lower(),
+                path.name.lower(),
+            )
+            if is_misnamed and found.is_dir():
+                inner = sorted(str(file.relative_to(folder).with_suffix("")) for file in found.glob("*.yaml"))
+                return f"{found} is a folder" + (
+                    f". Take sweeps={' or sweeps='.join(inner[:3])}." if inner else ", and no sweep file."
+                )
+            if is_misnamed and found.is_file() and found.name != f"{stem}.yaml":
+                return f"{found} must be named {stem}.yaml: rename it."
+    return ""
 
 
 def config_files() -> Iterator[tuple[str, Path]]:

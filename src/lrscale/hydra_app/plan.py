@@ -15,7 +15,7 @@ from lrscale.hydra_app.hints import nearest_keys
 from lrscale.rules import BOOLEAN, PROPORTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.spec import is_own
-from lrscale.study.config import KEYS, identity, make_compute, tunable
+from lrscale.study.config import GROUPS, KEYS, identity, make_compute, tunable
 from lrscale.study.counts import MOST_CELLS, check_count
 from lrscale.study.own_code import TRIALS_TOGETHER, own_facts
 from lrscale.study.plan import Cell, Plan, TunedInterval, cell_label, has_value, with_values
@@ -60,7 +60,15 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     if unknown:
         meant = f" Did you mean {' or '.join(near)}?" if (near := nearest_keys(unknown[0])) else ""
         raise Refusal(f"`{unknown[0]}` is not known.{meant} Known: {', '.join(TOP_LEVEL)}.")
-    return {str(key): to_plain(config[key]) for key in config if key in KEYS}
+    return {str(key): _completed(str(key), to_plain(config[key])) for key in config if key in KEYS}
+
+
+def _completed(group: str, values: Any) -> Any:
+    """Returns the values of a group; those that a config of the user's own leaves out are the defaults of its `name`."""
+    name = values.get("name") if group in GROUPS and isinstance(values, Mapping) else None
+    if not isinstance(name, str) or not (name in GROUPS[group].names() or is_own(name)):
+        return values
+    return {**GROUPS[group].config(name)[group], **values}
 
 
 def to_plain(value: Any) -> Any:

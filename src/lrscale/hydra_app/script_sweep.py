@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 import math
 import sys
 import threading
@@ -23,11 +24,14 @@ from lrscale.hydra_app.script_overrides import asked, folder_overrides, override
 from lrscale.hydra_app.script_plan import fixed_config, script_name, script_plan
 from lrscale.hydra_app.script_settings import Settings, check_settings
 from lrscale.hydra_app.script_task import ScriptTask, launch_scripts
+from lrscale.run.doing import doing
 from lrscale.run.script_jobs import JobLimits, ScriptLauncher
 from lrscale.study.script import own_words, returned, returned_loss
 from lrscale.study.space import Choices, Parameter
 from lrscale.system import stoppable
 
+LOUD = ("matplotlib", "PIL", "filelock")
+"""What the report and the stores use: their thousands of details are not those that `hydra.verbose=true` asks a script for."""
 WAY_ON = "The same command goes on where it stopped."
 
 
@@ -46,6 +50,9 @@ def sweep_script(
     Raises:
       SystemExit: with the status 2 for refused, 1 for failed, 130 for stopped.
     """
+    for logger in map(logging.getLogger, LOUD):
+        if logger.level == logging.NOTSET:  # else the user has set it, as by hydra.verbose=matplotlib
+            logger.setLevel(logging.WARNING)
     try:
         with stoppable():
             _sweep(values, config, context, function, arguments)
@@ -113,8 +120,8 @@ def _study(multirun: _Multirun) -> None:
     """Runs a study of a script."""
     settings, config, loader, arguments, find_folders, launcher = multirun
     plan = script_plan(settings, config, loader, arguments)
-    from lrscale.run.script_study import ScriptSetup, run_script_study
-
+    with doing("importing torch, optuna and mlflow"):
+        from lrscale.run.script_study import ScriptSetup, run_script_study
     keys = {key.lstrip("+"): key for key in asked(loader, settings.params, arguments).swept}
     names = {role: keys[key] for role, key in settings.roles.items() if key in keys}
     setup = ScriptSetup(
@@ -146,8 +153,8 @@ def _plain_sweep(multirun: _Multirun) -> None:
             "`hydra.sweeper.params` must sweep a parameter, got none. Take params: {optim.lr: 'tag(log,interval(1e-4,1))'}."
         )
     first = [override_of(key, _first(value)) for key, value in space.items()]
-    from lrscale.run.sweep import SweepPlan, run_sweep
-
+    with doing("importing optuna and mlflow"):
+        from lrscale.run.sweep import SweepPlan, run_sweep
     plan = SweepPlan(
         name=settings.study_name or script_name(config),
         space=space,

@@ -3,9 +3,11 @@
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lrscale.errors import Refusal
+from lrscale.files import home
 from lrscale.study.config import KEYS, MOVED
 
 CHOSEN_BY_NAME = ("task", "optimizer", "schedule", "budget", "probe")
@@ -18,6 +20,46 @@ DOTTED_KEY = re.compile(r"\w+(\.\w+)*")
 MOST_VALUES = 20_000
 """The largest number of values and keys in a sweep file."""
 WAY_OUT = "A sweep file can hold values only. Put other settings on the command line."
+
+
+def sweep_text(path: str, file: Path) -> str:
+    """Returns the text of a sweep file.
+
+    Args:
+      path: the name of the file, as it is typed.
+      file: the file.
+
+    Raises:
+      Refusal: the file cannot be read, is not in UTF-8, or holds nothing.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise Refusal(f"{path}: must be a file that can be read, got {file}: {error.strerror}.") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text, line = "\0", content[: error.start].count(b"\n") + 1
+        kind = f"bytes of another encoding in line {line}"
+    if "\0" in text:
+        kind = "NUL bytes, as UTF-16 has them" if b"\0" in content else kind
+        raise Refusal(f"{path}: must be a text in UTF-8, got {kind}. Save it as UTF-8.")
+    if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
+        raise Refusal(
+            f"{path}: must say what to sweep, got an empty file. Begin with a copy of {home() / 'sweeps/quickstart.yaml'}."
+        )
+    return text
+
+
+def yaml_trouble(error: Exception, text: str) -> str:
+    """Returns what is wrong in a sweep file, and in which line, in one line of text."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    if "\t" in line[: mark.column + 1]:
+        return f"a tab in line {mark.line + 1}: indent with spaces"
+    return f"{getattr(error, 'problem', None) or 'a mistake'} in line {mark.line + 1}"
 
 
 def check_size(path: str, text: str) -> None:
@@ -57,12 +99,19 @@ def check_sweep(path: str, content: Any, package: str | None) -> None:
     Raises:
       Refusal: the file has a key or a value that a sweep file must not have.
     """
-    if package not in ("_global_", None) or not isinstance(content, Mapping):
-        _refuse(path, "must be a mapping with the header `# @package _global_`", package)
+    if package not in ("_global_", None):
+        _refuse(path, "must have the header `# @package _global_`", package)
+    if not isinstance(content, Mapping):
+        _refuse(path, "must be a mapping, as `batch_size: 8` is", content)
     _check_values(path, "", content)
     _check_known(path, "", content, (*KEYS, *SECTIONS))
     if "seeds" in content:  # a study has `params.seeds: 8` from conf/, which would win without a word
         _refuse(path, "`seeds` must stand in `hydra.sweeper.params`", content["seeds"])
+    for key in CHOSEN_BY_NAME:
+        if isinstance(content.get(key), str):
+            _refuse(path, f"`{key}` is chosen in `defaults`, as in `- override /{key}: {content[key]}`", content[key])
+    for key in (*CHOSEN_BY_NAME, "study", "compute"):
+        _mapping(path, key, content.get(key))
     for line in _list(path, "defaults", content.get("defaults")):
         _check_default(path, line)
     hydra = _mapping(path, "hydra", content.get("hydra"))

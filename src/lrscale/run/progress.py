@@ -5,13 +5,18 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column
+from rich.text import Text
 
 _LOG = logging.getLogger(__name__)
 LINE_SECONDS = 10.0
 """Time between two lines of progress of a single training in a pipe, in seconds."""
-WIDE = 110
-"""The smallest width of a terminal, in columns, that has room for a bar and for the label of the cell trained last."""
+BAR = 20
+"""The longest bar, in columns; on a narrow terminal it takes an eighth of the width."""
+BESIDE = 12
+"""The columns that a spinner, the time since the start, and the gaps between columns take."""
 
 
 class Steps:
@@ -83,16 +88,10 @@ class Display:
         self.console, self.name, self.cells, self.trials = console, name, cells, trials
         self.cells_done = self.rounds = self.trainings = self.diverged = self.failed = 0
         self.trials_done, self.started, self.stored = trials_done, time.monotonic(), trials_done
-        self.wide = console.width >= WIDE
-        columns = [
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            *([BarColumn()] if self.wide else []),
-            TextColumn("{task.fields[counts]}", markup=False),
-            TimeElapsedColumn(),
-        ]
+        self.label = "starting"
+        columns = [SpinnerColumn(), _Bar(console), _Line(self), TimeElapsedColumn()]
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.progress.add_task("", total=trials, completed=trials_done, counts="")
+        self.task = self.progress.add_task("", total=trials, completed=trials_done)
 
     def __enter__(self) -> "Display":
         stored = f", {self.trials_done} of them in the store already" if self.trials_done else ""
@@ -100,7 +99,6 @@ class Display:
         self.console.print(line := f"{self.name}: {cells}{self.trials} trials{stored}")
         _LOG.info(line)
         self.progress.start()
-        self._show("starting")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -128,24 +126,71 @@ class Display:
         self.diverged += diverged
         self.failed += failed
         self.trials_done += new_trials
+        self.label = f"round {max(self.rounds, 1)} {label}"
         _LOG.info("%s: %d new trials; %s", label, new_trials, self.counts())
-        self._show(label)
+        self.progress.update(self.task, completed=self.trials_done)
 
     def counts(self) -> str:
         """Returns the counts in words, as in `4/10 cells, 96/160 trials, 850 trainings/s, 3 diverged`."""
-        rate = self.trainings / max(time.monotonic() - self.started, 1e-9)
-        parts = [f"{self.cells_done}/{self.cells} cells"] if self.cells else []
-        parts += [f"{self.trials_done}/{self.trials} trials"]
-        if self.trainings:
-            speed = f"{rate:.0f} trainings/s" if rate >= 1 else f"{60 * rate:.2g} trainings/min"
-            parts += [speed] if self.wide or not self.console.is_terminal else []
-            parts += [f"{self.diverged} diverged"]
-        left = time_left(time.monotonic() - self.started, self.trials_done - self.stored, self.trials - self.stored)
-        return ", ".join(parts + ([f"{self.failed} crashed"] if self.failed else [])) + left
+        return ", ".join(part for _, part in self._parts())
 
-    def _show(self, label: str) -> None:
-        description = f"round {max(self.rounds, 1)}" + (f" {label}" if self.wide else "")
-        self.progress.update(self.task, completed=self.trials_done, description=description, counts=self.counts())
+    def line(self, width: int) -> str:
+        """Returns the most important counts that fit into a width, and what was trained last where there is room."""
+        parts = [*self._parts(), (len(_IMPORTANT), self.label)]
+        kept: set[int] = set()
+        for rank, _ in sorted(parts):
+            if len(", ".join(part for r, part in parts if r in kept | {rank})) <= width:
+                kept.add(rank)
+        return ", ".join(part for rank, part in parts if rank in kept)
+
+    def _parts(self) -> list[tuple[int, str]]:
+        """Returns each count in words, with its place in `_IMPORTANT`."""
+        seconds = time.monotonic() - self.started
+        rate = self.trainings / max(seconds, 1e-9)
+        words = {
+            "cells": f"{self.cells_done}/{self.cells} cells" if self.cells else "",
+            "trials": f"{self.trials_done}/{self.trials} trials",
+            "speed": (f"{rate:.0f} trainings/s" if rate >= 1 else f"{60 * rate:.2g} trainings/min") if self.trainings else "",
+            "diverged": f"{self.diverged} diverged" if self.trainings else "",
+            "crashed": f"{self.failed} crashed" if self.failed else "",
+            "left": time_left(seconds, self.trials_done - self.stored, self.trials - self.stored).removeprefix(", "),
+        }
+        return [(_IMPORTANT.index(name), text) for name, text in words.items() if text]
 
     def _print_counts(self) -> None:
         self.console.print(f"round {self.rounds}: {self.counts()}", highlight=False)
+
+
+_IMPORTANT = ("trials", "left", "crashed", "cells", "diverged", "speed")
+"""The counts of a display, the most important first: a narrow terminal shows those that fit."""
+
+
+class _Bar(BarColumn):
+    """A bar whose length goes with the width of the terminal, also after that has changed."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def render(self, task: Task) -> ProgressBar:
+        """Draws the bar of a task."""
+        self.bar_width = _bar(self.console.width)
+        return super().render(task)
+
+
+class _Line(ProgressColumn):
+    """The counts of a display, as many as the width of the terminal holds."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+        self.display = display
+
+    def render(self, task: Task) -> Text:
+        """Writes the counts."""
+        width = self.display.console.width
+        return Text(self.display.line(width - _bar(width) - BESIDE))
+
+
+def _bar(width: int) -> int:
+    """Returns the length of the bar on a terminal of some width."""
+    return min(BAR, width // 8)

@@ -1,6 +1,7 @@
 """Carries out a single training: records it as one MLflow run, and prints the loss after each epoch, as the book (d2l) does."""
 
 import contextlib
+import gc
 import logging
 import math
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from rich.console import Console
 from lrscale.errors import Refusal, masked
 from lrscale.files import from_start
 from lrscale.provenance import made_by
+from lrscale.run.doing import doing
 from lrscale.run.job import work
 from lrscale.run.progress import Steps
 from lrscale.spec import Compute, Training
@@ -38,10 +40,12 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
       Refusal: the config or the store cannot be used; nothing has been written.
       Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
-    from lrscale.tracking.client import check_uri
-    from lrscale.tracking.singles import record_single
-    from lrscale.tracking.store import Store
-
+    with doing("importing mlflow"):
+        from lrscale.tracking.client import check_uri, opening
+        from lrscale.tracking.singles import record_single
+        from lrscale.tracking.store import Store
+    gc.freeze()  # the objects loaded by now stay alive: they are not searched for garbage
+    gc.enable()
     config = with_values(config, own_facts(config, device=compute.device))
     compute = compute._replace(device=chosen(compute.device, [config]))
     training = make_training(config)
@@ -62,7 +66,8 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
     with contextlib.chdir(from_start(".")):
         check_uri(tracking["uri"])
         _LOG.debug("opening the store %s", masked(tracking["uri"]))
-        store = Store(tracking["uri"])
+        with doing(opening(tracking["uri"])):
+            store = Store(tracking["uri"])
         experiment = store.experiment(tracking["experiment"])
     _LOG.debug("training %s", name)
     with Steps(Console(stderr=True, highlight=False, markup=False, emoji=False), "training") as steps:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -14,9 +15,12 @@ from lrscale.locks import is_locked
 from lrscale.run.progress import duration
 from lrscale.study.records import StudyRecord, TrialRecord
 from lrscale.study.settings import sort_trials
-from lrscale.tracking.lease import Claim, holder_in
+from lrscale.tracking.quick_reader import NotHere, QuickReader
 from lrscale.tracking.schema import EXECUTED
-from lrscale.tracking.store import Store
+
+if TYPE_CHECKING:  # they import MLflow, which takes seconds
+    from lrscale.tracking.lease import Claim
+    from lrscale.tracking.reader import Reader
 
 LOOK_SECONDS = 2.0
 """Time between two readings of the store, in seconds, while a study is watched."""
@@ -66,17 +70,24 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
     """Prints the progress of a study.
 
     Args:
-      study: the name of the study; None for the latest.
+      study: the name of the study; None for the one that runs now, and where none runs, for the latest.
       uri: the URI of the MLflow store.
       watch: whether to repeat this every LOOK_SECONDS until the study ends.
 
     Raises:
       Refusal: the store does not exist, or does not hold the study.
     """
-    store = Store.existing(uri)
-    record = store.study(study)
+    try:
+        store: QuickReader | Any = QuickReader.existing(uri)
+        record = _find(store, study)
+        current = look(store, record)
+    except NotHere:
+        from lrscale.tracking.reader import Reader
+
+        store = Reader.existing(uri)
+        record = _find(store, study)
+        current = look(store, record)
     console = Console(highlight=False, markup=False, emoji=False)
-    current = look(store, record)
     if not watch or current.ended:
         console.print("\n".join(current.lines(record.plan.study)))
         return
@@ -93,10 +104,26 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
             current = look(store, record)
 
 
-def look(store: Store, record: StudyRecord) -> Status:
+def _find(store: "QuickReader | Reader", name: str | None) -> StudyRecord:
+    """Returns the record of the study with a name; where none is given, of the one that runs now, or else of the latest."""
+    running = store.running() if name is None else []
+    now = (study for study in running if _state(store, study, _claim(store, study)) == "running")
+    return next(now, None) or store.study(name)
+
+
+def _claim(store: "QuickReader | Reader", study: StudyRecord) -> "Claim | None":
+    """Returns the claim of the process that runs a study; None where none is known to, or where lock files tell it."""
+    if isinstance(store, QuickReader) or store.file is not None:
+        return None
+    from lrscale.tracking.lease import holder_in
+
+    return holder_in(store.experiment_tags(study.experiment_id))
+
+
+def look(store: "QuickReader | Reader", record: StudyRecord) -> Status:
     """Reads a study's status from the store, as it is now."""
     study = store.study_of(record.run_id)
-    claim = None if store.file is not None else holder_in(store.experiment_tags(study.experiment_id))
+    claim = _claim(store, study)
     state = _state(store, study, claim)
     shown = status(study, store.trials(study.experiment_id), state, *_times(store, study, state))
     if claim is None or shown.ended:
@@ -130,7 +157,7 @@ def status(study: StudyRecord, trials: Sequence[TrialRecord], state: str, second
     )
 
 
-def _state(store: Store, record: StudyRecord, claim: Claim | None) -> str:
+def _state(store: "QuickReader | Reader", record: StudyRecord, claim: "Claim | None") -> str:
     """Returns the state of a study. `interrupted` means: MLflow has it as running, but no process holds its lock file or lease.
 
     A lease whose process was killed on another machine cannot be told from one that is held; its last sign of life is shown.
@@ -141,7 +168,7 @@ def _state(store: Store, record: StudyRecord, claim: Claim | None) -> str:
     return "running" if is_running else "interrupted"
 
 
-def _times(store: Store, record: StudyRecord, state: str) -> tuple[float, float | None]:
+def _times(store: "QuickReader | Reader", record: StudyRecord, state: str) -> tuple[float, float | None]:
     """Returns the seconds of all executions, and the seconds since the last trial was recorded, as in `Status`."""
     last_recorded = store.last_trial(record.experiment_id)
     idle = None if last_recorded is None else max(time.time() - last_recorded, 0.0)

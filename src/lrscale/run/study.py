@@ -12,6 +12,7 @@ from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write
 from lrscale.locks import study_lock
 from lrscale.provenance import made_by
+from lrscale.run.doing import doing
 from lrscale.run.job import Launch
 from lrscale.run.progress import Display
 from lrscale.run.rounds import Rounds, ShareSlots
@@ -27,10 +28,11 @@ from lrscale.study.foresight import foresight
 from lrscale.study.plan import Plan
 from lrscale.study.records import StudyRecord
 from lrscale.system import cores, uninterrupted
-from lrscale.tracking.client import check_place, check_uri, sqlite_file
+from lrscale.tracking.client import check_place, check_uri, opening
 from lrscale.tracking.delivery import Undelivered
 from lrscale.tracking.lease import Lease, study_lease
 from lrscale.tracking.outbox import outbox_path
+from lrscale.tracking.places import sqlite_file
 from lrscale.tracking.store import Store
 from lrscale.tracking.writer import Writer
 from lrscale.training.device import described
@@ -115,9 +117,12 @@ def _carry_out(
     watch: Stopwatch,
 ) -> None:
     """Opens the stores, runs the rounds and reports; writes to the study's run how the study ended."""
-    from lrscale.run.reporting import write_answer, write_report  # imports scipy and matplotlib: only after all checks
-
-    with watch.phase("opening stores"):  # a signal may stop this at once: a database is created in one move, or not at all
+    with doing("importing scipy and matplotlib"):  # only after all checks
+        from lrscale.run.reporting import write_answer, write_report
+    with (
+        doing(opening(setup.uri)),
+        watch.phase("opening stores"),
+    ):  # a signal may stop this at once: a database is created in one move, or not at all
         store = Store(setup.uri)
         store.check = lease.check
         storage = open_storage(setup.storage)

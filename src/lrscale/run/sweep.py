@@ -21,9 +21,10 @@ from lrscale.search.sweep import Sweep, SweepTrial
 from lrscale.study.script import Returned
 from lrscale.study.space import Space, space_in_words
 from lrscale.system import uninterrupted
-from lrscale.tracking.client import check_place, check_uri, sqlite_file
+from lrscale.tracking.client import check_place, check_uri
 from lrscale.tracking.job_runs import sweep_run
 from lrscale.tracking.lease import study_lease
+from lrscale.tracking.places import sqlite_file
 from lrscale.tracking.store import Store
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+from lrscale.study.claim_foresight import foresight_of_claims
 from lrscale.study.plan import Plan
 from lrscale.study.twins import LR_KEY
 
@@ -10,9 +11,15 @@ GP_DRAWS = 10
 
 
 def foresight(plan: Plan) -> list[str]:
-    """Returns a line for each thing that a plan cannot answer; none for a probe, or where no lr is tuned."""
+    """Returns a line for each thing that a plan cannot answer, in the words of the one who asks."""
+    lines = [*_of_tuning(plan), *foresight_of_claims(plan)]
+    return [f"note: {plan.in_own_words(line)}" for line in lines]
+
+
+def _of_tuning(plan: Plan) -> list[str]:
+    """Returns a line for each thing that the tuned lrs cannot answer; none for a probe, or where no lr is tuned."""
     interval = plan.intervals.get(LR_KEY)
-    if interval is None or plan.is_probed or plan.cells[0].training.is_script:
+    if interval is None or plan.is_probed:
         return []
     lines = []
     octaves = math.log2(interval.high / interval.low) if interval.log else 0.0
@@ -29,4 +36,4 @@ def foresight(plan: Plan) -> list[str]:
     draws = plan.sampler.get("n_startup_trials", GP_DRAWS)
     if plan.sampler.get("name") == "gp" and plan.n_trials <= draws:
         lines.append(f"gp draws its first {draws} trials at random: take hydra.sweeper.n_trials={2 * draws} or more.")
-    return [f"note: {line}" for line in lines]
+    return lines

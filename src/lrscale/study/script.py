@@ -172,6 +172,7 @@ def own_words(config: Mapping[str, Any], text: str) -> str:
         (r"optimizer\.lr\b", roles["lr"]),
         (r"(?<![./\w])sampler=(\w)", r"hydra/sweeper/sampler=\1"),
         (r"\b([Tt]ake) seeds=(\d+)", rf"\1 {seed}=range(\2)"),
+        (r"\btake batch_size=", f"take {roles.get('batch_size', 'roles.batch_size')}="),
         (r"\bor seeds=\[([\d,]+)\]", rf"or {seed}=\1"),
         (r"\braise seeds to (\d+)", rf"take {seed}=range(\1)"),
         (r"\bor seeds\b", f"or the number of values of {seed}"),

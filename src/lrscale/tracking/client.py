@@ -32,7 +32,7 @@ from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.system import move_new, sqlite_url
 from lrscale.tracking.artifacts import FILE_METHODS, Unstored, is_local, missing_driver, place_trouble
 from lrscale.tracking.connections import close_databases, use_file
-from lrscale.tracking.places import TEMPORARY, bring_along, is_writable, refuse_remote, snapshot
+from lrscale.tracking.places import TEMPORARY, bring_along, is_writable, refuse_remote, snapshot, sqlite_file
 from lrscale.tracking.schema import NOTE, UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -198,9 +198,10 @@ def database_trouble(url: str) -> str | None:
     return None
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """Returns the file of a store in SQLite, as an absolute path; None for any other store."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+def opening(uri: str) -> str:
+    """Returns what opening a store does, in words: it makes the database where there is none."""
+    file = sqlite_file(uri)
+    return "making the database" if file is not None and not file.exists() else "opening the database"
 
 
 def make_database(file: Path) -> None:

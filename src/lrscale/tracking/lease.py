@@ -22,7 +22,8 @@ from typing import ParamSpec, TypeVar
 from lrscale.errors import Failure, Refusal, printable
 from lrscale.provenance import who
 from lrscale.system import birth, this_machine, uninterrupted
-from lrscale.tracking.client import Client, answers, sqlite_file
+from lrscale.tracking.client import Client, answers
+from lrscale.tracking.places import sqlite_file
 from lrscale.tracking.schema import LEASE
 from lrscale.tracking.store import Store
 

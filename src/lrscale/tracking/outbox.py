@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from lrscale.errors import Failure, Refusal, masked_url
 from lrscale.files import reason, safe_name
 from lrscale.system import uninterrupted
-from lrscale.tracking.client import sqlite_file
+from lrscale.tracking.places import sqlite_file
 
 Entry = Mapping[str, Any]
 Deliver = Callable[[Entry, bool], object]

@@ -33,6 +33,11 @@ OURS = {
 """Which rows of these tables belong to records of this program."""
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """Returns the file of a store in SQLite, as an absolute path; None for any other store."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
 def artifact_folder(folder: Path, experiment: str) -> str:
     """Returns the URI of the folder for the artifacts of an experiment, whose database lies in `folder`."""
     return (folder / ARTIFACTS / safe_name(experiment)).as_uri()

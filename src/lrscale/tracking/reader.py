@@ -3,42 +3,29 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from mlflow.entities import Experiment, Run, ViewType
 
-from lrscale.errors import Failure, Refusal, printable_all
-from lrscale.files import reason
-from lrscale.study.document import OlderRecord, compute_of, read_document, without_compute
+from lrscale.errors import Failure, Refusal
+from lrscale.study.document import compute_of, without_compute
 from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
 from lrscale.study.settings import round_of
-from lrscale.tracking.client import check_uri, open_client, sqlite_file
+from lrscale.tracking.client import check_uri, open_client
+from lrscale.tracking.places import sqlite_file
+from lrscale.tracking.read_tags import naming_the_run, study_of_run, trial_of
 from lrscale.tracking.schema import (
-    ASKED_UNDER,
     AUDITS,
-    CELL,
-    CHECKSUM,
     COMPUTE,
     CONFIG,
-    DIVERGED,
     EXECUTED,
     KIND,
     MADE_BY,
-    NUMBER,
-    OBJECTIVES,
-    PARAMS,
     PARENT,
-    QUANTITIES,
-    ROUND,
-    SECONDS,
     STUDY_FILE,
     SWEEP_DIR,
-    checksum,
 )
-from lrscale.training.quantity import Quantity
 
 PAGE = 1000
 """The number of runs that are read in one call."""
@@ -88,8 +75,8 @@ class Reader:
         """
         trials = []
         for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"):
-            with _naming_the_run(self.uri, run.info.run_id):
-                trials.append(_trial(run))
+            with naming_the_run(self.uri, run.info.run_id):
+                trials.append(trial_of(run.info.run_id, run.data.tags))
         return trials
 
     def last_trial(self, experiment: str) -> float | None:
@@ -120,6 +107,13 @@ class Reader:
             )
         run = runs[0]
         return self.study_of(run.info.run_id)
+
+    def running(self) -> list[StudyRecord]:
+        """Returns the records of the studies that the store has as running, the one that was started last first."""
+        experiments = [e.experiment_id for e in self._experiments()]
+        query = f"tags.`{KIND}` = 'study' and attributes.status = 'RUNNING'"
+        runs = self.client.search_runs(experiments, query, order_by=[f"tags.`{EXECUTED}` DESC"]) if experiments else []
+        return [self.study_of(run.info.run_id) for run in runs]
 
     def audits(self) -> str:
         """Returns the id of the experiment that holds the audits of training steps.
@@ -162,7 +156,9 @@ class Reader:
 
     def study_of(self, run_id: str) -> StudyRecord:
         """Returns the record of a study, by the id of its MLflow run; raises Refusal where the record is damaged."""
-        return self._study_record(self.client.get_run(run_id), self.load_json(run_id, STUDY_FILE))
+        run = self.client.get_run(run_id)
+        document = self.load_json(run_id, STUDY_FILE)
+        return study_of_run(self.uri, document, run_id, run.info.experiment_id, run.info.status, run.data.tags)
 
     def kind(self, run_id: str) -> str:
         """Returns what a run records: `study`, `trial`, or `single` for a single training.
@@ -181,8 +177,8 @@ class Reader:
     def work(self, run_id: str) -> WorkRecord:
         """Returns the record of a single training, or of a trial and the other trials of its round."""
         run = self.client.get_run(run_id)
-        with _naming_the_run(self.uri, run_id):
-            tags, trial = run.data.tags, _trial(run)
+        with naming_the_run(self.uri, run_id):
+            tags, trial = run.data.tags, trial_of(run_id, run.data.tags)
         config = json.loads(tags[CONFIG])
         if tags[KIND] == "single":
             compute = compute_of(json.loads(tags[COMPUTE]) if COMPUTE in tags else config)
@@ -221,7 +217,7 @@ class Reader:
 
         with tempfile.TemporaryDirectory() as folder:
             text = Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
-            with _naming_the_run(self.uri, run_id):
+            with naming_the_run(self.uri, run_id):
                 return json.loads(text)
 
     def files(self, run_id: str, folder: str) -> list[str]:
@@ -253,46 +249,3 @@ class Reader:
             token = page.token
             if not token:
                 return
-
-    def _study_record(self, run: Run, document: object) -> StudyRecord:
-        with _naming_the_run(self.uri, run.info.run_id):
-            study = read_document(printable_all(document), run.info.run_id, run.info.experiment_id, run.info.status)
-            return replace(study, seconds=float(run.data.tags.get(SECONDS, 0)))
-
-
-@contextmanager
-def _naming_the_run(uri: str, run_id: str) -> Iterator[None]:
-    """Adds the id of the run to an error that is raised while its record is read.
-
-    Raises:
-      Refusal: the record is damaged, or another version wrote it.
-    """
-    try:
-        yield
-    except OlderRecord:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        text = reason(error) if isinstance(error, Refusal) else f"{type(error).__name__} {reason(error)}"
-        raise Refusal(
-            f"run {run_id} in {uri} is damaged, or a newer lrscale wrote it: {text.rstrip('.')}. "
-            "Put back an intact copy, or delete it."
-        ) from None
-
-
-def _trial(run: Run) -> TrialRecord:
-    """Returns the record of a trial or a single training from the tags of its run."""
-    tags = run.data.tags
-    if tags.get(CHECKSUM, checksum(tags)) != checksum(tags):
-        raise ValueError("what was measured was changed after it was recorded")
-    params = {str(name): float(value) for name, value in json.loads(tags[PARAMS]).items()}
-    return TrialRecord(
-        run_id=run.info.run_id,
-        cell=tags.get(CELL, ""),
-        number=int(tags.get(NUMBER, 0)),
-        params=params,
-        together=int(tags[ROUND]) if ROUND in tags else None,
-        objectives=tuple(float(objective) for objective in json.loads(tags[OBJECTIVES])),
-        diverged=tuple(bool(d) for d in json.loads(tags[DIVERGED])),
-        quantities=tuple(Quantity(**fields) for fields in json.loads(tags.get(QUANTITIES, "[]"))),
-        settings=dict(json.loads(tags.get(ASKED_UNDER, "{}"))),
-    )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from lrscale.errors import MASK, Failure, Refusal, masked_url, without_login
 from lrscale.locks import study_lock
-from lrscale.tracking.client import deliver, sqlite_file
+from lrscale.tracking.client import deliver
 from lrscale.tracking.lease import study_lease
 from lrscale.tracking.outbox import Entry, Outbox, deliver_all
+from lrscale.tracking.places import sqlite_file
 from lrscale.tracking.servers import trouble
 from lrscale.tracking.store import Store
 
