@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from lrscale.report.text import claim_row, quantity_rows, show
+from lrscale.report.tables import claim_row, quantity_rows
+from lrscale.report.text import show
 from lrscale.study.answer import Answer, answer_of
 from lrscale.study.families import Measurement
 from lrscale.study.statements import laws

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lrscale.report.draw import MAIN_FIGURES
-from lrscale.report.text import (
+from lrscale.report.tables import (
     CLAIM_COLUMNS,
     QUANTITY_COLUMNS,
     SLOPE_COLUMNS,
     cell_table,
     claim_remarks,
     claim_row,
-    column_groups,
     quantity_rows,
     slope_rows,
 )
+from lrscale.report.text import column_groups
 from lrscale.spec import is_own
 from lrscale.study.answer import Answer
 from lrscale.study.config import GROUPS
