@@ -11,6 +11,8 @@ collect_ignore = ["run/digits_notebook.py"]  # tests/run/test_notebook.py runs i
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 torch.set_num_threads(1)
+# a small study waits for the disk 100 times, and only a power cut could tell; processes that tests start do wait
+os.fsync = lambda _: None
 # how fast a machine draws examples says nothing of the program
 hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("any machine")

@@ -27,9 +27,11 @@ class StudySweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        self.config, self.hydra_context = config, hydra_context
+        from lrscale.hydra_app.loader import context_of_multirun
+
+        self.config, self.hydra_context = config, context_of_multirun(hydra_context)
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+            hydra_context=self.hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -49,7 +51,9 @@ class ScriptSweeper(Sweeper):
         self.task_function: TaskFunction | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
+        from lrscale.hydra_app.loader import context_of_multirun
+
+        self.config, self.hydra_context, self.task_function = config, context_of_multirun(hydra_context), task_function
 
     def sweep(self, arguments: list[str]) -> Any:
         from lrscale.hydra_app.script_sweep import sweep_script

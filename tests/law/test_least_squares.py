@@ -95,6 +95,16 @@ def test_the_closed_form_of_fixed_epochs_is_the_minimum_of_the_recursion(batch_s
     assert abs(math.log(exact / closed)) < 0.02
 
 
+@pytest.mark.parametrize("momentum", [theory.NO_MOMENTUM, theory.Momentum(0.9), theory.Momentum(0.5, nesterov=True)])
+def test_many_lrs_at_once_have_the_excess_of_each(momentum: theory.Momentum) -> None:
+    problem = np.array([2.0, 0.3]), True, 4, 500, np.ones(3), 0.1, momentum
+    spectrum, bias, batch_size, steps, start, noise, _ = problem
+    lrs = np.geomspace(1e-4, 100, 60)  # beyond the edge too, where it overflows
+    each = [theory.expected_excess(spectrum, bias, batch_size, lr, steps, start, noise, momentum) for lr in lrs]
+    assert not np.isfinite(each).all()
+    assert_allclose(theory._excesses(lrs, *problem), each, rtol=1e-9)
+
+
 def test_expected_excess_is_infinite_where_it_overflows() -> None:
     assert theory.expected_excess(np.ones(2), False, 1, 5.0, 10_000, np.ones(2), 0.0) == math.inf
 

@@ -112,15 +112,25 @@ def expected_excess(
       The excess risk; inf where it overflows.
     """
     a, v, group = _map(spectrum, bias, batch_size, lr, momentum)
-    affine = np.eye(len(v) + 1)
-    affine[:-1, :-1], affine[:-1, -1] = a, noise**2 * v
-    lam = np.zeros(int(group.max()) + 1)
-    lam[group] = eigenvalues(spectrum, bias)
-    begin = np.append(np.bincount(group, start, minlength=len(v)), 1.0)
+    lam, begin = _ends(spectrum, bias, group, start, len(v))
     with np.errstate(all="ignore"):
-        moments = np.linalg.matrix_power(affine, steps) @ begin
+        moments = np.linalg.matrix_power(_affine(a, v, noise), steps) @ begin
         value = float(lam @ moments[: len(lam)] / 2)  # the later moments, of the velocity, are no part of the risk
     return value if math.isfinite(value) else math.inf
+
+
+def _affine(a: Array, v: Array, noise: float) -> Array:
+    """Returns one step as a matrix, which maps the moments and a 1, [moment + 1, moment + 1]."""
+    affine = np.eye(len(v) + 1)
+    affine[:-1, :-1], affine[:-1, -1] = a, noise**2 * v
+    return affine
+
+
+def _ends(spectrum: Array, bias: bool, group: NDArray[np.intp], start: Array, count: int) -> tuple[Array, Array]:
+    """Returns the eigenvalue of each group of weights, [group], and the moments at the start with a 1, [count + 1]."""
+    lam = np.zeros(int(group.max()) + 1)
+    lam[group] = eigenvalues(spectrum, bias)
+    return lam, np.append(np.bincount(group, start, minlength=count), 1.0)
 
 
 def best_lr_after_steps(
@@ -145,13 +155,27 @@ def best_lr_after_steps(
 
     def loss(log_lr: float) -> float:
         excess = expected_excess(spectrum, bias, batch_size, math.exp(log_lr), steps, start, noise, momentum)
-        return math.log(max(excess, 1e-300))
+        return math.log(max(excess, TINY))
 
     grid = np.log(edge) + np.linspace(math.log(1e-6), 0, 200)
-    values = [min(loss(point), 1e3) for point in grid]
-    best = int(np.argmin(values))
+    excesses = _excesses(np.exp(grid), spectrum, bias, batch_size, steps, start, noise, momentum)
+    best = int(np.argmin(np.maximum(excesses, TINY)))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     return float(math.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def _excesses(
+    lrs: Array, spectrum: Array, bias: bool, batch_size: int, steps: int, start: Array, noise: float, momentum: Momentum
+) -> Array:
+    """Returns `expected_excess` of many lrs at once, [lr], up to rounding: a step's map is a polynomial of degree 2 in the lr."""
+    maps = [_map(spectrum, bias, batch_size, lr, momentum) for lr in (-1.0, 0.0, 1.0)]
+    down, none, up = (_affine(a, v, noise) for a, v, _ in maps)
+    lam, begin = _ends(spectrum, bias, maps[0][2], start, len(maps[0][1]))
+    lr = lrs[:, None, None]
+    with np.errstate(all="ignore"):
+        power = np.linalg.matrix_power(none + lr * (up - down) / 2 + lr**2 * ((up + down) / 2 - none), steps)
+        values = (power @ begin)[:, : len(lam)] @ lam / 2
+    return np.where(np.isfinite(values), values, math.inf)
 
 
 def fastest_lr(spectrum: Array, bias: bool, batch_size: int) -> float:
