@@ -11,7 +11,6 @@ from rich.console import Console
 from lrscale.errors import Refusal, masked
 from lrscale.files import from_start
 from lrscale.provenance import made_by
-from lrscale.run.job import work
 from lrscale.run.progress import Steps
 from lrscale.spec import Compute, Training
 from lrscale.study.config import make_training
@@ -38,10 +37,6 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
       Refusal: the config or the store cannot be used; nothing has been written.
       Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
-    from lrscale.tracking.client import check_uri
-    from lrscale.tracking.singles import record_single
-    from lrscale.tracking.store import Store
-
     config = with_values(config, own_facts(config, device=compute.device))
     compute = compute._replace(device=chosen(compute.device, [config]))
     training = make_training(config)
@@ -51,6 +46,12 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
             "To try several: lrscale run -m optimizer.lr=a,b."
         )
     check_files(training)
+
+    from lrscale.run.job import work  # torch and MLflow take seconds to import: what is refused above needs neither
+    from lrscale.tracking.client import check_uri
+    from lrscale.tracking.singles import record_single
+    from lrscale.tracking.store import Store
+
     console = Console(highlight=False, markup=False, emoji=False)
 
     def say(line: str) -> None:

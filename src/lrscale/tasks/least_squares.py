@@ -137,6 +137,6 @@ TASKS.declare(
         make=_make,
         examples=lambda options: int(options["examples"]),
         population=_linear_population,
-        size=lambda o: ((o["examples"] + VALID_EXAMPLES) * (o["features"] + 1), o["features"] + o["bias"]),
+        size=lambda o: ((o["examples"] + VALID_EXAMPLES) * (o["features"] + 1), o["features"] + o["bias"], 3),
     ),
 )
