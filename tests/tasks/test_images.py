@@ -37,9 +37,9 @@ def test_digits_are_split_into_1437_and_360() -> None:
     assert float(data.x.max()) == 1.0 and set(data.y.tolist()) == set(range(10))
 
 
-@pytest.mark.parametrize("name", ["digits", "digits_mlp", "fashion_mnist_mlp", "linear"])
+@pytest.mark.parametrize("name", ["d2l", "digits", "digits_mlp", "fashion_mnist_mlp", "linear"])
 def test_the_declared_size_is_that_of_the_task_which_is_made(name: str) -> None:
-    made = make(task=name, **({} if name.startswith("digits") else {"task__examples": 20}))
+    made = make(task=name, **({} if name.startswith("d") else {"task__examples": 20}))
     task = make_task(made)
     data = sum(tensor.numel() for tensor in task.data)
     weights = sum(tensor.numel() for tensor in task.model.initial(torch.Generator()))

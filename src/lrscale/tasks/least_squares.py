@@ -116,6 +116,7 @@ TASKS.declare(
         presets=_PRESETS,
         make=_make,
         examples=lambda options: D2L_EXAMPLES,
+        size=lambda options: ((D2L_EXAMPLES + VALID_EXAMPLES) * 4, 3, 3),
         population=_d2l_population,
     ),
 )
