@@ -101,8 +101,9 @@ def run_app(arguments: Sequence[str]) -> None:
         raise Refusal(hint(arguments, multirun) or _message(error)) from None
     finally:
         sys.argv = original_argv
+        of_mlflow = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}  # set once, on its import
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update({**of_mlflow, **environment})
 
 
 def book_lr(arguments: Sequence[str]) -> list[str]:
