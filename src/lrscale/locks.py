@@ -21,6 +21,9 @@ from lrscale.system import birth, this_machine
 
 _T = TypeVar("_T")
 
+_held: set[Path] = set()
+"""The lock files of the studies that this process runs."""
+
 
 def file_lock(path: Path, seconds: float = 0.0) -> FileLock:
     """Takes a lock and returns it; `release` gives it back.
@@ -52,13 +55,22 @@ def file_lock(path: Path, seconds: float = 0.0) -> FileLock:
 def is_locked(study: str, store: Path) -> bool:
     """Returns whether a process on this machine runs a study. `store` is the file of a store of this study."""
     lock = store.resolve().parent / "studies" / f"{safe_name(study)}.lock"
-    if not lock.is_file():
-        return False
+    return lock.is_file() and is_locked_file(lock)
+
+
+def run_by_others(store: Path) -> str | None:
+    """Returns the name of the lock file of a study that another process runs beside a store; None where there is none."""
+    locks = sorted(set((store.resolve().parent / "studies").glob("*.lock")) - _held)
+    return next((lock.stem for lock in locks if is_locked_file(lock)), None)
+
+
+def is_locked_file(lock: Path) -> bool:
+    """Returns whether a process has a lock file."""
     try:
         file_lock(lock).release()
-        return False
     except Timeout:
         return True
+    return False
 
 
 @contextmanager
@@ -78,6 +90,8 @@ def study_lock(study: str, stores: Iterable[Path]) -> Iterator[None]:
             lock = folder / f"{safe_name(study)}.lock"
             try:
                 stack.callback(file_lock(lock).release)
+                _held.add(lock)
+                stack.callback(_held.discard, lock)
             except Timeout:
                 raise Refusal(
                     f"`hydra.sweeper.study_name` must be of a study that no other process runs, got {study}: {lock} is locked. "

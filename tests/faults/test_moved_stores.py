@@ -4,11 +4,13 @@ import json
 import shutil
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from lrscale.errors import Refusal
 from lrscale.system import this_machine
 from lrscale.tracking.client import make_database
 from lrscale.tracking.store import Store
@@ -51,6 +53,36 @@ def test_a_moved_folder_is_read(store: Path, tmp_path: Path) -> None:
     before = here(store, "report", "--format", "json")
     moved = Path(shutil.move(store, tmp_path / "moved"))
     assert here(moved, "report", "--format", "json") == before
+
+
+def test_a_store_under_two_paths_is_read_and_never_rewritten(store: Path, tmp_path: Path) -> None:
+    text = here(store, "report")
+    before = places(store)
+    second = tmp_path / "mounted"
+    second.mkdir()
+    subprocess.run(["mount", "--bind", str(store), str(second)], check=True)
+    try:
+        assert here(second, "report") == text and places(store) == before
+    finally:
+        subprocess.run(["umount", "--lazy", str(second)], check=True)
+
+
+def test_places_are_not_rewritten_while_a_study_runs_under_another_path(store: Path, tmp_path: Path) -> None:
+    text = here(store, "report", "--format", "json")
+    moved = Path(shutil.move(store, tmp_path / "seen by the container"))
+    before, database = places(moved), f"sqlite:///{moved}/mlflow.db"
+    lock = moved / "studies" / "other.lock"
+    code = "import sys; from pathlib import Path; from lrscale.locks import file_lock; held = file_lock(Path(sys.argv[1])); "
+    command = [sys.executable, "-c", code + "print(1, flush=True); input()", str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None and other.stdout is not None and other.stdout.readline() == "1\n"
+        assert here(moved, "report", "--format", "json") == text
+        with pytest.raises(Refusal, match=r"reached by one path while a study runs.* runs other there"):
+            Store(database)
+        assert places(moved) == before
+        other.stdin.close()
+    Store(database)
+    assert places(moved) != before
 
 
 def test_a_database_that_came_alone_says_what_belongs_to_it(store: Path) -> None:

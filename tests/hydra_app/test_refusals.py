@@ -1,5 +1,7 @@
 """Whoever types a wrong thing gets one line and exit status 2, and nothing has been written."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,8 @@ BAD: list[tuple[list[str], str]] = [
     ([*STUDY, "batch_size=range(1,101)", "hydra.sweeper.n_trials=100000"], "`hydra.sweeper.n_trials` x cells must be at most"),
     ([*STUDY, "seeds=1000000000"], "`seeds`"),
     ([*STUDY, "task=linear", "task.examples=1000000", "task.features=10000", "data_seeds=own", "seeds=256"], "GiB. Lower"),
+    (["run", "task=fashion_mnist_mlp", "task.hidden=10000", "batch_size=60000", "seeds=256"], "60000 examples in a step x 30030"),
+    ([*STUDY, "seeds=256", "hydra.sweeper.n_trials=100000"], "points x 100000 trials x 256 seeds, which need"),
     ([*STUDY, "tracking=null"], "Config group"),
     ([*STUDY, "tracking.uri=3"], "`tracking.uri`"),
     ([*STUDY, "study.ranges={small:[3,1]}"], "`study.ranges.small`"),
@@ -123,6 +127,14 @@ def test_a_wrong_thing_is_refused(arguments: list[str], says: str, folder: Path,
     assert err.startswith("lrscale: ") and err.count("\n") == 1
     assert out == ""
     assert list(folder.iterdir()) == []
+
+
+def test_a_single_training_is_refused_before_torch_and_mlflow_are_imported(folder: Path) -> None:
+    code = (
+        "import sys; from lrscale.commands.cli import main; print(main(['run', 'seeds=0']), {'torch', 'mlflow'} & {*sys.modules})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert ended.stdout == "2 set()\n" and "`seeds`" in ended.stderr
 
 
 def test_aliases_that_stand_for_a_billion_values_are_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from lrscale.errors import Refusal
 from lrscale.tasks.images import FASHION_FILES
-from lrscale.tasks.registry import check_files, make_task
+from lrscale.tasks.registry import TASKS, check_files, make_task
 from tests.configs import make
 
 
@@ -35,6 +35,15 @@ def test_digits_are_split_into_1437_and_360() -> None:
     data = make_task(made).data
     assert len(data.x) == 1437 and len(data.x_valid) == 360
     assert float(data.x.max()) == 1.0 and set(data.y.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize("name", ["d2l", "digits", "digits_mlp", "fashion_mnist_mlp", "linear"])
+def test_the_declared_size_is_that_of_the_task_which_is_made(name: str) -> None:
+    made = make(task=name, **({} if name.startswith("d") else {"task__examples": 20}))
+    task = make_task(made)
+    data = sum(tensor.numel() for tensor in task.data)
+    weights = sum(tensor.numel() for tensor in task.model.initial(torch.Generator()))
+    assert TASKS[made.task.name].size(made.task.options) == (data, weights, task.model.width)
 
 
 def test_fashion_mnist_has_its_60000_images() -> None:

@@ -105,8 +105,9 @@ def run_app(arguments: Sequence[str]) -> None:
         raise Refusal(hint(arguments, multirun) or _message(error)) from None
     finally:
         sys.argv = original_argv
+        of_mlflow = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}  # set once, on its import
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update({**of_mlflow, **environment})
 
 
 def book_lr(arguments: Sequence[str]) -> list[str]:
@@ -200,8 +201,8 @@ def _job(config: DictConfig) -> "list[Outcome] | None":
         sweeper = HydraConfig.get().sweeper
         compute = make_compute(to_plain(config.compute))
         return work_all(configs, compute, sweeper.job_timeout, may_end_process=sweeper.get("may_end_process", False))
-    with doing("importing torch"):
-        from lrscale.run.single import run_single
+    from lrscale.run.single import run_single
+
     try:
         if config.cells is not None:
             raise Refusal("`cells` must be null in a single training: a study sets it for its jobs. Leave it out.")

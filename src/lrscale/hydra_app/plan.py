@@ -106,7 +106,7 @@ def make_plan(
     axes, intervals, fixed = axes_of(config, loader, settings.get("params") or {}, arguments)
     check_count(axes, settings["n_trials"] if intervals else 1)
     compute = make_compute(to_plain(config.compute))
-    cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals, compute.device)
+    cells = _cells(config, loader, axes, [*fixed, *_middle(intervals)], intervals, compute.device, settings["n_trials"])
     compute = compute._replace(device=chosen(compute.device, [cell.config for cell in cells]))
     if not axes and not intervals and not settings.get("study_name") and config.hydra.runtime.choices.get("sweeps") is None:
         raise Refusal(
@@ -249,6 +249,7 @@ def _cells(
     fixed: list[str],
     intervals: Mapping[str, TunedInterval],
     device: str,
+    trials: int,
 ) -> tuple[Cell, ...]:
     """Returns the checked cell of each combination of the axes.
 
@@ -262,6 +263,7 @@ def _cells(
       fixed: the overrides that all cells share, with a value for each tuned hyperparameter.
       intervals: the tuned intervals.
       device: the device that is asked for.
+      trials: how many trials a cell may have where something is tuned.
 
     Raises:
       Refusal: a cell cannot be used; the message lists all such cells.
@@ -285,7 +287,7 @@ def _cells(
         untuned = tuple(text for text in overrides if text.partition("=")[0] not in intervals)
         cell = Cell(identity(cell_config, intervals), label, scientific, cell_config, untuned, own_values)
         try:
-            check_files(cell.training)
+            check_files(cell.training, trials if intervals else 1)
         except Refusal as error:
             refused.setdefault(str(error), []).append(label)
             continue

@@ -13,7 +13,6 @@ from lrscale.errors import Refusal, masked
 from lrscale.files import from_start
 from lrscale.provenance import made_by
 from lrscale.run.doing import doing
-from lrscale.run.job import work
 from lrscale.run.progress import Steps
 from lrscale.spec import Compute, Training
 from lrscale.study.config import make_training
@@ -40,12 +39,6 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
       Refusal: the config or the store cannot be used; nothing has been written.
       Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
-    with doing("importing mlflow"):
-        from lrscale.tracking.client import check_uri, opening
-        from lrscale.tracking.singles import record_single
-        from lrscale.tracking.store import Store
-    gc.freeze()  # the objects loaded by now stay alive: they are not searched for garbage
-    gc.enable()
     config = with_values(config, own_facts(config, device=compute.device))
     compute = compute._replace(device=chosen(compute.device, [config]))
     training = make_training(config)
@@ -55,6 +48,15 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
             "To try several: lrscale run -m optimizer.lr=a,b."
         )
     check_files(training)
+
+    with doing("importing torch and mlflow"):  # it takes seconds, and what is refused above needs neither
+        from lrscale.run.job import work
+        from lrscale.tracking.client import check_uri, opening
+        from lrscale.tracking.singles import record_single
+        from lrscale.tracking.store import Store
+    gc.freeze()  # the objects loaded by now stay alive: they are not searched for garbage
+    gc.enable()
+
     console = Console(highlight=False, markup=False, emoji=False)
 
     def say(line: str) -> None:

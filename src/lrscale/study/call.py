@@ -129,7 +129,7 @@ def called_plan(
         scientific = {key: of_cell[key] for key in swept}
         made = with_own_facts({**base, **of_cell}, device)
         cell = Cell(identity(made, [LR_KEY]), cell_label(scientific), scientific, made)
-        check_files(cell.training)
+        check_files(cell.training, n_trials)
         cells.append(cell)
     task = str(config["task"]["name"]).rpartition(":")[2]
     return Plan(

@@ -111,6 +111,14 @@ def _read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
 
 
+def _size(images: int, pixels: int, options: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Returns how large a task of some images is, as `TaskKind.size` does."""
+    hidden = options["hidden"] if options["model"] == "mlp" else 0
+    layers = [(pixels, hidden), (hidden, IMAGE_CLASSES)] if hidden else [(pixels, IMAGE_CLASSES)]
+    weights = sum((inputs + 1) * outputs for inputs, outputs in layers)
+    return images * (pixels + 1), weights, 3 * (IMAGE_CLASSES + hidden)  # `width` of `classifier`
+
+
 _PRESETS = {"objective": "valid_loss", "dtype": "float32"}
 MODEL = Option("softmax", one_of("softmax", "mlp"), "softmax: softmax regression; mlp: one hidden ReLU layer")
 """The option of both tasks that chooses the model."""
@@ -125,6 +133,7 @@ TASKS.declare(
         make=_make_digits,
         examples=lambda options: DIGITS_EXAMPLES,
         classes=True,
+        size=lambda options: _size(DIGITS_EXAMPLES + 360, 64, options),
     ),
 )
 TASKS.declare(
@@ -147,5 +156,6 @@ TASKS.declare(
         examples=lambda options: int(options["examples"]),
         classes=True,
         check_files=check_fashion_mnist,
+        size=lambda options: _size(options["examples"] + 10_000, 784, options),
     ),
 )

@@ -116,6 +116,7 @@ TASKS.declare(
         presets=_PRESETS,
         make=_make,
         examples=lambda options: D2L_EXAMPLES,
+        size=lambda options: ((D2L_EXAMPLES + VALID_EXAMPLES) * 4, 3, 3),
         population=_d2l_population,
     ),
 )
@@ -137,6 +138,6 @@ TASKS.declare(
         make=_make,
         examples=lambda options: int(options["examples"]),
         population=_linear_population,
-        size=lambda o: ((o["examples"] + VALID_EXAMPLES) * (o["features"] + 1), o["features"] + o["bias"]),
+        size=lambda o: ((o["examples"] + VALID_EXAMPLES) * (o["features"] + 1), o["features"] + o["bias"], 3),
     ),
 )

@@ -23,8 +23,8 @@ class TaskKind(Declaration):
     examples for the task's options. `classes` says whether the targets are classes. `population` returns, for the options
     of a least-squares task, the distribution that its data are drawn from; it is None for other tasks. `check_files`
     raises Refusal where a file that the options name is missing. `only_matrices` says whether all parameters of the model are
-    matrices, as Muon needs. `size` returns how many numbers the data of one draw have, and how many weights a run has; 0 where
-    it is not known before the task is made.
+    matrices, as Muon needs. `size` returns how many numbers the data of one draw have, how many weights a run has, and how many
+    numbers a run keeps for each example of a step (`width` of the model); 0 where that is not known before the task is made.
     """
 
     make: Callable[[Training], BuiltInTask | Task]
@@ -33,7 +33,7 @@ class TaskKind(Declaration):
     population: Callable[[Mapping[str, Any]], Population] | None = None
     check_files: Callable[[Mapping[str, Any]], None] = lambda options: None
     only_matrices: bool = False
-    size: Callable[[Mapping[str, Any]], tuple[int, int]] = lambda options: (0, 0)
+    size: Callable[[Mapping[str, Any]], tuple[int, int, int]] = lambda options: (0, 0, 0)
 
     @property
     def is_least_squares(self) -> bool:
@@ -47,6 +47,8 @@ COPIES = 4
 """How many numbers a run keeps at least for each weight: the weight, its gradient, its update and one for the sum."""
 BIG = ("examples", "features", "hidden")
 """The options of tasks that make data or models big."""
+MOST_EPOCH_ENDS, POINT_BYTES = 102, 5 * 8
+"""How many points curves have at most besides `points`, and the bytes of a point: the engine records five numbers of 8 bytes."""
 TASKS: Registry[TaskKind] = Registry("task")
 """The declared tasks, by name."""
 
@@ -75,19 +77,29 @@ def population(training: Training) -> Population | None:
     return None if make_population is None else make_population(training.task.options)
 
 
-def check_files(training: Training) -> None:
+def check_files(training: Training, trials: int = 1) -> None:
     """Raises Refusal where a file that the training's task reads is missing, or data and runs do not fit in the memory.
 
-    Makes neither data nor model.
+    Makes neither data nor model. Runs are trained in chunks of at least one trial with all its seeds; curves are kept of all.
+
+    Args:
+      training: the description of the runs.
+      trials: how many trials its cell may have.
     """
     kind, options = TASKS[training.task.name], training.task.options
     kind.check_files(options)
-    numbers, weights = kind.size(options)
+    numbers, weights, width = kind.size(options)
     draws = 1 if training.data_seeds == "shared" else len(training.seeds)
-    needed = NUMBER_BYTES[training.dtype] * (numbers * draws + COPIES * weights * len(training.seeds))
+    seeds, step = len(training.seeds), training.step_examples
+    bytes_each = 0 if training.is_script else NUMBER_BYTES[training.dtype]
+    points = 0 if training.is_script else min(training.points + MOST_EPOCH_ENDS, training.steps + 1)
+    curves = POINT_BYTES * points * trials * seeds
+    needed = bytes_each * (numbers * draws + (COPIES * weights + step * width) * seeds) + curves
     if needed > (there := memory_bytes()):
+        big = [*(f"task.{key}={options[key]}" for key in BIG if key in options), "batch_size", "n_trials"]
         raise Refusal(
-            f"`task` {training.task.name} must fit in this machine's memory of {there / 2**30:.0f} GiB, got {numbers} numbers of "
-            f"data x {draws} draws and {weights} weights x {len(training.seeds)} seeds, which need {needed / 2**30:.0f} GiB. "
-            f"Lower {', '.join(f'task.{key}={options[key]}' for key in BIG if key in options)} or seeds."
+            f"`task` {training.task.name} must fit in this machine's memory of {there / 2**30:.0f} GiB, got "
+            f"{numbers} numbers of data x {draws} draws, {weights} weights x {seeds} seeds, {step} examples in a step x "
+            f"{width} numbers x {seeds} seeds, and curves of {points} points x {trials} trials x {seeds} seeds, "
+            f"which need {needed / 2**30:.0f} GiB. Lower {', '.join(big)} or seeds."
         )

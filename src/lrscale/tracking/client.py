@@ -28,12 +28,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lrscale.errors import Failure, Refusal
 from lrscale.files import can_write, reason
-from lrscale.locks import first_start, remove_leftovers, temporary_name
+from lrscale.locks import first_start, remove_leftovers, run_by_others, temporary_name
 from lrscale.rules import DATABASE_WAYS, database_url, shown
 from lrscale.system import move_new, sqlite_url
 from lrscale.tracking.artifacts import FILE_METHODS, Unstored, is_local, missing_driver, place_trouble
 from lrscale.tracking.connections import close_databases, use_file
-from lrscale.tracking.places import TEMPORARY, bring_along, is_writable, refuse_remote, snapshot, sqlite_file
+from lrscale.tracking.places import TEMPORARY, bring_along, has_moved, is_writable, refuse_remote, snapshot, sqlite_file
 from lrscale.tracking.schema import NOTE, UID
 from lrscale.tracking.servers import lacks_experiment, spare_loopback, trouble, why
 
@@ -145,6 +145,9 @@ def check_place(uri: str, experiment: str) -> None:
 def open_client(uri: str, to_read: bool = False) -> Client:
     """Opens a store; creates an SQLite database where there is none.
 
+    Where its folder was moved, the places of its artifacts are written anew; but not while another process runs a study there
+    under another path, as on the host of a container: its files would go astray. A reader then takes a temporary copy.
+
     Args:
       uri: the URI of the store.
       to_read: whether a database that cannot be written is opened too: as a temporary copy.
@@ -170,6 +173,14 @@ def open_client(uri: str, to_read: bool = False) -> Client:
         client = first_start(lambda: MlflowClient(address))  # creates the tables of a database that has none
         client.search_experiments(max_results=1)
         if file is not None:
+            if has_moved(file, folder) and (study := run_by_others(file)) is not None:
+                if not to_read:
+                    raise Refusal(
+                        f"`tracking.uri` must be reached by one path while a study runs, got {uri}: another process runs {study} "
+                        "there under another path. Wait until it ends, or run both where they see one path."
+                    )
+                file = snapshot(file)
+                address = sqlite_url(file)
             bring_along(file, folder)
             refuse_remote(file, uri)
     except (*ERRORS, CommandError) as error:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -50,7 +50,10 @@ UNUSUAL = "NOT ({0} LIKE 'file:///%' AND {0} NOT LIKE 'file:////%')"
 def bring_along(database: Path, folder: Path) -> None:
     """Makes a database name the artifacts that lie beside it, where its folder was moved or copied.
 
-    MLflow keeps the absolute place of each artifact. In a copy that is a place in the original, which would be written to.
+    MLflow keeps the absolute place of each artifact, and its server and `mlflow ui` read no other: a relative one would be taken
+    from the folder in which they were started. In a copy the place is in the original, which would be written to. So the places
+    are written anew, where the former folder is not the same one under another path, such as of a bind mount. Two systems that
+    see one store under paths of their own, as a container and its host, write them in turn; see `open_client` for when.
 
     Args:
       database: the file of the database.
@@ -58,7 +61,7 @@ def bring_along(database: Path, folder: Path) -> None:
     """
     with closing(sqlite3.connect(database)) as connection:
         for old in _former_folders(connection, folder):
-            for start, new in ((old, folder.as_uri()), (unquote(urlsplit(old).path), str(folder))):
+            for start, new in ((old, folder.as_uri()), (_path(old), str(folder))):
                 for table, column in PLACES.items():
                     connection.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
@@ -74,7 +77,25 @@ def _former_folders(connection: sqlite3.Connection, folder: Path) -> set[str]:
         old = str(place).removesuffix(f"/{ARTIFACTS}/{safe_name(str(name))}")
         if old != place and old.startswith("file:///") and len(old) > len("file:///"):
             former.add(old)
-    return former - {folder.as_uri()}
+    return {old for old in former if not _is_same(_path(old), folder)}
+
+
+def _path(uri: str) -> str:
+    """Returns the path of a file URI."""
+    return unquote(urlsplit(uri).path)
+
+
+def _is_same(path: str, folder: Path) -> bool:
+    """Returns whether a path leads to a folder, here and now."""
+    with suppress(OSError, ValueError):
+        return os.path.samefile(path, folder)
+    return path == str(folder)
+
+
+def has_moved(database: Path, folder: Path) -> bool:
+    """Returns whether `bring_along` would change a database."""
+    with closing(sqlite3.connect(database)) as connection:
+        return bool(_former_folders(connection, folder))
 
 
 def refuse_remote(database: Path, uri: str, whole: bool = False) -> None:
