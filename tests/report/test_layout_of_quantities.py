@@ -52,6 +52,16 @@ def test_few_quantities_have_panels_for_a_named_axis_and_each_measurement_is_in_
     assert drawn(found) == ["fraction of training done"] * 2
 
 
+def test_small_fractions_are_not_crowded_beside_0() -> None:
+    fractions = [0, 0.01, 0.03, 0.1, 0.3, 1]
+    found = measured("b", {"probe.fraction": fractions})
+    (axes,) = quantities(answer_of(make_record(m.cell for m in found), (), tuple(found))).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"{fraction:g}" for fraction in fractions]
+    left, right = axes.transData.transform([(0, 1), (1, 1)])[:, 0]
+    places = axes.transData.transform([(fraction, 1) for fraction in fractions])[:, 0]
+    assert min(b - a for a, b in itertools.pairwise(places)) > (right - left) / 10
+
+
 def test_many_named_lines_are_rows() -> None:
     assert drawn(measured("p", {"probe.optimizer": list("abcdefghijklmno"), "probe.size": [1, 2, 3]})) == ["p"]
     assert drawn(measured("difference", {"probe.optimizer": ["a", "b"], "batch_size": [10, 16]}, 0.0)) == ["difference"]

@@ -222,15 +222,22 @@ def _x_values(panel: Panel, line: Line) -> list[float]:
 def _set_x_ticks(axes: Axes, xs: Sequence[float]) -> None:
     """Sets a log scale with ticks at values of the axis, if these are positive and spread over at least a factor of two.
 
+    If one value is 0 and the others spread over more than a factor of 20, the scale is symmetric logarithmic, which shows 0 too.
+
     Args:
       axes: the axes of a panel.
       xs: the values of the x axis, sorted.
     """
+    positive = [x for x in xs if x > 0]
     if xs[0] > 0 and xs[-1] >= 2 * xs[0]:
         axes.set_xscale("log")
-        ticks = xs[:: math.ceil(len(xs) / 6)]
-        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
+    elif xs[0] == 0 and positive and xs[-1] > 20 * positive[0]:
+        axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+    else:
+        return
+    ticks = xs[:: math.ceil(len(xs) / 6)]
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _set_scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> None:
