@@ -1,9 +1,10 @@
 """The CNN of cnn.py without batch norm and dropout: each example then has a loss of its own, and so a gradient of its own."""
 
-import lrscale
 from cnn import images
 from torch import nn
 from torch.nn import functional as F
+
+import lrscale
 
 
 def plain_cnn(width: int = 4, examples: int = 512) -> lrscale.Task:
@@ -19,4 +20,4 @@ def plain_cnn(width: int = 4, examples: int = 512) -> lrscale.Task:
             nn.Linear(2 * width * 49, 10),
         )
 
-    return lrscale.Task(net, F.cross_entropy, images("train", examples), images("t10k", 200), wrong=lrscale.top1)
+    return lrscale.Task(net, F.cross_entropy, images("train", examples), images("t10k", 50), wrong=lrscale.top1)
