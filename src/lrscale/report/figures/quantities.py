@@ -27,6 +27,8 @@ LABEL_SIZE = 9.5
 """The size of the titles of axes, in points."""
 LEAST_WIDTH, LEGEND_COLUMNS = 6.4, 5
 """Width of a narrow figure in inches, and the largest number of columns of the legend, which is below the panels."""
+LEGEND_MARK, LEGEND_LETTER = 0.6, 0.085
+"""Width of the mark of an entry of the legend, and of a letter, in inches."""
 ROUNDING_ERROR = 1e-16
 """The size of a rounding error: the axis of values that are all 0 shows so much."""
 INK = "#444"
@@ -175,7 +177,9 @@ def _add_legend(figure: Figure, handles: list[Line2D], measurements: Sequence[Me
     if any(m.quantity.expected is not None for m in measurements):
         marker, ls = (None, "-") if theory == "-" else ("|", "")
         handles.append(Line2D([], [], color=INK, label="expected", ls=ls, marker=marker, lw=1.3, ms=12, mew=2))
-    figure.legend(handles=handles, loc="outside lower center", ncol=min(LEGEND_COLUMNS, len(handles)))
+    entry = LEGEND_MARK + LEGEND_LETTER * max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(LEGEND_COLUMNS, len(handles), int(figure.get_figwidth() / entry)))
+    figure.legend(handles=handles, loc="outside lower center", ncol=columns)
 
 
 def _draw_lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Sequence[tuple[Any, ...]]) -> None:
