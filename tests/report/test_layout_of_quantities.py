@@ -58,6 +58,26 @@ def test_few_quantities_have_panels_for_a_named_axis_and_each_measurement_is_in_
     assert drawn(found) == ["fraction of training done"] * 2
 
 
+def test_small_fractions_are_not_crowded_beside_0() -> None:
+    fractions = [0, 0.01, 0.03, 0.1, 0.3, 1]
+    found = measured("b", {"probe.fraction": fractions})
+    (axes,) = quantities(answer_of(make_record(m.cell for m in found), (), tuple(found))).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"{fraction:g}" for fraction in fractions]
+    left, right = axes.transData.transform([(0, 1), (1, 1)])[:, 0]
+    places = axes.transData.transform([(fraction, 1) for fraction in fractions])[:, 0]
+    assert min(b - a for a, b in itertools.pairwise(places)) > (right - left) / 10
+
+
+def test_a_legend_of_long_entries_is_not_cut_off() -> None:
+    axes = {"task.hidden": [16, 256], "optimizer.lr": [0.94, 1.43], "batch_size": [128, 512], "probe.fraction": [0, 0.1, 1]}
+    found = [m for name in ("a", "b", "c") for m in measured(name, axes)]
+    figure = quantities(answer_of(make_record(m.cell for m in found), (), tuple(found)))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert box.x0 >= whole.x0 and box.x1 <= whole.x1
+
+
 def test_many_named_lines_are_rows() -> None:
     assert drawn(measured("p", {"probe.optimizer": list("abcdefghijklmno"), "probe.size": [1, 2, 3]})) == ["p"]
     assert drawn(measured("d", {"probe.optimizer": ["a", "b"], "batch_size": [10, 16]}, 0.0)) == ["d"]

@@ -25,17 +25,19 @@ def measure(training: Training, task: BuiltInTask | Task) -> list[Quantity]:
     """Measures the largest curvature and the noise scale after a `fraction` of training, over the whole training data.
 
     - `lam_max`: the largest eigenvalue of the Hessian of the mean loss. It is the mean over seeds in the log.
-    - `lr_lam_max`: lr under mean x `lam_max`, for SGD only. Gradient descent without momentum is stable below 2.
+    - `lr_lam_max`: lr under mean x `lam_max`, for SGD only. On a quadratic loss a step of gradient descent without momentum
+      multiplies the error along the steepest direction by 1 - lr lam_max, so it is stable below 2.
     - `b_simple`: tr(Sigma)/|G|^2, where G is the gradient of the mean loss and Sigma the covariance of the examples'
       gradients: what `noise_scale` estimates from batches that are drawn from the training data. Both are added up over
-      seeds before they are divided.
+      seeds before they are divided. In the form lr_sum* = eta_max/(B + B_c) it predicts B_c where noise has no preferred
+      direction: a batch of B examples has the squared gradient |G|^2 (1 + B_simple/B).
 
     In a task of the user's own the loss is the one in eval mode: dropout does nothing, and batch norm uses its averages.
     Intervals are over seeds. A quantity that is not finite in some seed is left out.
 
     Source:
       Cohen et al. 2021, arXiv 2103.00065 (2/lr as the edge of stability of networks); McCandlish et al. 2018,
-      arXiv 1812.06162 (B_simple); `tests/probes/test_curvature.py`.
+      arXiv 1812.06162 (B_simple, and the form in section 2.2); `tests/probes/test_curvature.py`.
     """
     assert training.probe is not None
     options = training.probe.options

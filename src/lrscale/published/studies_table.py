@@ -29,10 +29,11 @@ THEMES: dict[str, tuple[str, ...]] = {
     "The ratio of sum to mean": ("adam", "eps", "digits", "fashion_mnist"),
     "How the best lr goes with B": (
         *("epochs", "momentum", "batch_rules", "schedules"),
-        *("fixed_steps", "steps_to_target", "regimes", "turn_over"),
+        *("fixed_steps", "steps_to_target", "regimes"),
+        *("turn_over", "turn_over_momentum", "cnn_turn_over"),
     ),
     "Models of one's own": ("cnn", "chars", "batch_rules_chars"),
-    "Stability and noise": ("stability", "momentum_edge", "noise_scale", "curvature"),
+    "Stability and noise": ("stability", "momentum_edge", "noise_scale", "curvature", "curvature_edge", "cnn_curvature"),
     "Exact algebra": ("translate", "homogeneity", "gradient_scale", "last_batch"),
 }
 """The headings, and the studies below each."""

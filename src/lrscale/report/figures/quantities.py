@@ -27,6 +27,8 @@ LABEL_SIZE = 9.5
 """The size of the titles of axes, in points."""
 LEAST_WIDTH, LEGEND_COLUMNS = 6.4, 5
 """Width of a narrow figure in inches, and the largest number of columns of the legend, which is below the panels."""
+LEGEND_MARK, LEGEND_LETTER = 0.6, 0.085
+"""Width of the mark of an entry of the legend, and of a letter, in inches."""
 ROUNDING_ERROR = 1e-16
 """The size of a rounding error: the axis of values that are all 0 shows so much."""
 INK = "#444"
@@ -185,7 +187,9 @@ def _add_legend(figure: Figure, handles: list[Line2D], measurements: Sequence[Me
     if any(m.quantity.expected is not None for m in measurements):
         marker, ls = (None, "-") if theory == "-" else ("|", "")
         handles.append(Line2D([], [], color=INK, label="expected", ls=ls, marker=marker, lw=1.3, ms=12, mew=2))
-    figure.legend(handles=handles, loc="outside lower center", ncol=min(LEGEND_COLUMNS, len(handles)))
+    entry = LEGEND_MARK + LEGEND_LETTER * max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(LEGEND_COLUMNS, len(handles), int(figure.get_figwidth() / entry)))
+    figure.legend(handles=handles, loc="outside lower center", ncol=columns)
 
 
 def _draw_lines(axes: Axes, panel: Panel, paint: Mapping[Any, str], marks: Sequence[tuple[Any, ...]]) -> None:
@@ -232,15 +236,22 @@ def _x_values(panel: Panel, line: Line) -> list[float]:
 def _set_x_ticks(axes: Axes, xs: Sequence[float]) -> None:
     """Sets a log scale with ticks at values of the axis, if these are positive and spread over at least a factor of two.
 
+    If one value is 0 and the others spread over more than a factor of 20, the scale is symmetric logarithmic, which shows 0 too.
+
     Args:
       axes: the axes of a panel.
       xs: the values of the x axis, sorted.
     """
+    positive = [x for x in xs if x > 0]
     if xs[0] > 0 and xs[-1] >= 2 * xs[0]:
         axes.set_xscale("log")
-        ticks = xs[:: math.ceil(len(xs) / 6)]
-        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
+    elif xs[0] == 0 and positive and xs[-1] > 20 * positive[0]:
+        axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+    else:
+        return
+    ticks = xs[:: math.ceil(len(xs) / 6)]
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _set_scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> None:
