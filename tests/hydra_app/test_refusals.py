@@ -149,9 +149,11 @@ def test_aliases_that_stand_for_a_billion_values_are_refused_at_once(folder: Pat
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["report", "--format", "xml"], ["demo", "--fast"]])
 def test_an_unknown_command_or_flag_is_a_usage_error(arguments: list[str], folder: Path) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
+    try:
+        ended = main(arguments)
+    except SystemExit as stopped:  # argparse's own
+        ended = stopped.code
+    assert ended == 2
     assert list(folder.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lrscale.errors import Failure, Refusal
-from lrscale.run import job, single
+from lrscale.run import job
 from lrscale.tracking.outbox import Courier, Entry, Outbox
 from lrscale.tracking.store import Store
 from tests.program import STUDY, TINY, _empty_store, at_work, here
@@ -74,7 +74,8 @@ def test_a_single_training_is_kept_for_a_server_that_died_under_it(
 ) -> None:
     training = ["run", "optimizer.lr=0.03", "tracking=server", f"tracking.uri={server.uri}"]
     with monkeypatch.context() as patch:
-        patch.setattr(single, "work", lambda *given: [server.kill(), *job.work(*given)][1:])
+        work = job.work
+        patch.setattr(job, "work", lambda *given: [server.kill(), *work(*given)][1:])
         said = here(folder, *training, status=1, empty=False)
     *_, objective, last = said.splitlines()
     assert objective.startswith("excess_risk") and last.startswith("lrscale: the training is complete")
