@@ -8,10 +8,13 @@ import sys
 import threading
 from contextlib import chdir, closing
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
 from lrscale.locks import is_locked, study_lock
+from lrscale.run import status as progress
 from lrscale.run.status import Status, look, status
 from lrscale.tracking.store import Store
 from tests.mlflow_ui.test_study_views import study, trials_of
@@ -72,6 +75,19 @@ def _tells_the_study_that_runs_first(folder: Path) -> None:
         threading.Timer(0.5, lambda: _end(folder)).start()
         followed = here(folder, "status", "-f").splitlines()
     assert f"{STUDY}: running" in followed[0] and f"{STUDY}: finished" in followed[-1]
+
+
+def test_a_watched_study_that_is_started_again_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = ["interrupted", "interrupted", "running", "interrupted", "finished"]
+    found = iter(Status(state, 0, 1, 0, 1, 0, 0, 1.0, None) for state in states)
+    store = SimpleNamespace(study=lambda name: SimpleNamespace(plan=SimpleNamespace(study="s")), running=list)
+    monkeypatch.setattr(progress.QuickReader, "existing", lambda uri: store)
+    monkeypatch.setattr(progress, "look", lambda *given: next(found))
+    monkeypatch.setattr(progress, "LOOK_SECONDS", 0.0)
+    assert [line.split()[1] for line in here(folder, "status", "s", "--watch").splitlines()] == states
+    found = iter([Status("interrupted", 0, 1, 0, 1, 0, 0, 1.0, None)] * 2)
+    monkeypatch.setattr(progress, "RESTART_SECONDS", -1.0)
+    assert "interrupted" in here(folder, "status", "s", "--watch")
 
 
 def _end(folder: Path) -> None:

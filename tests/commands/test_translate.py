@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from lrscale.commands.cli import main
 from lrscale.law.habits import HABITS, KNOB_DEFAULTS
-from lrscale.law.homogeneity import RESPONSES
+from lrscale.law.homogeneity import HAS_BETAS, HAS_MOMENTUM, HAS_NO_EPS, RESPONSES
 from tests.program import here
 
 
@@ -132,17 +132,27 @@ def test_what_from_says_is_what_a_loop_with_those_habits_does(library: str, fold
     [
         (["--b-crit", "0"], "b_crit"),
         (["--b-crit", "nan"], "b_crit"),
-        (["--betas", "0.9", "1"], "beta2"),
-        (["--betas", "-0.1", "0.9"], "beta1"),
+        (["--optimizer", "adam", "--betas", "0.9", "1"], "beta2"),
+        (["--optimizer", "adam", "--betas", "-0.1", "0.9"], "beta1"),
         (["--model", "forest"], "model"),
         (["--from", "hf", "--ranks", "0"], "ranks"),
         (["--from", "keras", "--to-accumulation", "0"], "accumulation"),
+        (["--optimizer", "adamw", "--momentum", "0.9"], "--momentum"),
+        (["--optimizer", "lion", "--eps", "1e-8"], "--eps"),
+        (["--betas", "0.9", "0.99"], "--betas"),
     ],
 )
 def test_new_options_are_refused_in_one_line(arguments: list[str], field: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["translate", "--lr", "0.1", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"lrscale: `{field}` ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [n for n, o in vars(torch.optim).items() if inspect.isclass(o) and n.lower() in RESPONSES])
+def test_the_options_of_an_optimizer_are_those_of_torch(name: str) -> None:
+    parameters = inspect.signature(getattr(torch.optim, name)).parameters
+    has = {"momentum": HAS_MOMENTUM, "betas": HAS_BETAS, "eps": [known for known in RESPONSES if known not in HAS_NO_EPS]}
+    assert {option for option, names in has.items() if name.lower() in names} == set(has) & set(parameters)
 
 
 @pytest.mark.parametrize("name", [n for n, o in vars(torch.optim).items() if inspect.isclass(o) and n.lower() in RESPONSES])

@@ -71,6 +71,8 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "nokey=1"], "Could not override 'nokey': there is no such key."),
     ([*STUDY, "memory_mb=512"], "`memory_mb` is called compute.memory_mb now"),
     ([*STUDY, "compute.threads=1,2"], "`compute.threads` must have one value"),
+    (["run", "-m", "bs=8,64"], "`bs` is not known, got bs=8,64. Did you mean batch_size?"),
+    (["run", "-m", "lr=tag(log,interval(1e-3,1))"], "Did you mean optimizer.lr?"),
     (["run", "optimizer.lr=0.1,0.2"], "multirun"),
     (["run", "optimizer.lr"], "optimizer.lr"),
     (["run", "optimizer.lr='"], "optimizer.lr"),

@@ -229,7 +229,7 @@ def test_a_turn_over_must_be_that_of_the_momentum() -> None:
     batches = Batch("mean", 32), Batch("mean", 256)
     of_momentum = translate("sgd", 0.1, *batches, {"momentum": 0.9}, b_crit=100)
     assert "B_c must be one that was measured with momentum 0.9." in of_momentum.caveats
-    assert "momentum 0.9 moves B_c: x 19 where" in of_momentum.answer.otherwise
+    assert "moves B_c" not in of_momentum.answer.otherwise
     plain_sgd, not_known = translate("sgd", 0.1, *batches, b_crit=100), translate("sgd", 0.1, *batches, {"momentum": 0.5})
     assert not [c for c in (*plain_sgd.caveats, *not_known.caveats) if "B_c must" in c]
     assert "moves" not in plain_sgd.answer.otherwise and "momentum 0.5 moves B_c: x 3 where" in not_known.answer.otherwise

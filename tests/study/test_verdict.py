@@ -194,11 +194,12 @@ def test_a_claim_on_sum_and_mean_is_told_by_their_ratio_alone() -> None:
     assert (verdict.verdict, verdict.reason) == ("cannot tell", "no cell has the reduction sum")
 
 
-def test_a_law_with_short_steps_does_not_say_what_theory_does_not() -> None:
-    found = family(Interval(-0.9, -0.92, -0.88))
+@pytest.mark.parametrize("slope", [Interval(-0.9, -0.92, -0.88), Interval(-0.986, -0.997, -0.973)])
+def test_a_law_with_short_steps_does_not_say_what_theory_does_not(slope: Interval) -> None:
+    found = family(slope)
     found = replace(found, ratios=(found.ratios[0]._replace(is_uneven=True),))
     [said] = laws(answer_of(make_record([c.cell for c in found.cells]), (found,), ()))
-    assert "theory says c^-1 where all steps are full" in said and "not as theory says" not in said
+    assert "theory says c^-1 where all steps are full" in said and "as theory says" not in said
 
 
 def test_a_claim_that_selects_by_what_does_not_vary_is_not_dropped() -> None:

@@ -108,9 +108,9 @@ def _status(arguments: list[str]) -> int:
         print(f"lrscale: {printable(text)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        is_run = arguments[:1] == ["run"]
-        way_out = "The same command goes on where it stopped." if is_run else "The same command starts again from the beginning."
-        print(f"lrscale: stopped. {way_out}", file=sys.stderr)
+        is_study = arguments[:1] == ["run"] and not {"-m", "--multirun"}.isdisjoint(arguments)
+        way_out = "goes on where it stopped" if is_study else "starts again from the beginning"
+        print(f"lrscale: stopped. The same command {way_out}.", file=sys.stderr)
         return 130
 
 

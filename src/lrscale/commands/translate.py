@@ -171,6 +171,7 @@ def _run(options: argparse.Namespace) -> None:
     knobs = {name: value for name in KNOB_HELP if (value := getattr(options, name)) is not None}
     if options.betas is not None:
         knobs |= {"beta1": options.betas[0], "beta2": options.betas[1]}
+    _check_options(options.optimizer.lower(), knobs)
     before, after = Batch(**source), Batch(**target)
     must_change = {"eps": after.c != before.c, "weight_decay": after.size != before.size and options.decoupled is None}
     for name, value in default_knobs(options.optimizer.lower(), options.library).items():
@@ -190,6 +191,20 @@ def _run(options: argparse.Namespace) -> None:
         options.model or "network",
         counts_tokens=options.tokens is not None,
     )
+
+
+def _check_options(optimizer: str, knobs: Iterable[str]) -> None:
+    """Raises Refusal where an optimizer does not have an option that was given."""
+    from lrscale.law.homogeneity import HAS_BETAS, HAS_MOMENTUM, HAS_NO_EPS, RESPONSES
+
+    known = {"momentum": HAS_MOMENTUM, "beta1": HAS_BETAS, "eps": [name for name in RESPONSES if name not in HAS_NO_EPS]}
+    for knob, having in known.items():
+        if knob in knobs and optimizer not in having:
+            option = "betas" if knob == "beta1" else knob
+            raise Refusal(
+                f"`--{option}` is no option of the optimizer {optimizer}. It is one of {', '.join(having)}. "
+                "Leave it out, or take another --optimizer."
+            )
 
 
 def _choose(option: str, value: str | None, known: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal, masked_url
-from lrscale.hydra_app.hints import nearest_keys
+from lrscale.hydra_app.hints import known_keys, nearest_keys
 from lrscale.rules import BOOLEAN, PROPORTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.spec import is_own
@@ -191,14 +191,16 @@ def axes_of(
     tuned: dict[str, Override] = {}
     fixed: list[str] = []
     for key, override in overrides.items():
+        if override.is_sweep_override() and key.partition(".")[0] not in KEYS:
+            if key not in known_keys() and (meant := nearest_keys(key)):
+                raise Refusal(f"`{key}` is not known, got {override.input_line}. Did you mean {meant[0]}?")
+            raise Refusal(
+                f"`{key}` must have one value, got {override.input_line}. "
+                f"Only keys of a training can be swept: {', '.join(KEYS)}."
+            )
         if not override.is_sweep_override():
             fixed.append(f"{key}={override.get_value_element_as_str()}")
         elif override.is_discrete_sweep():
-            if key.partition(".")[0] not in KEYS:
-                raise Refusal(
-                    f"`{key}` must have one value, got {override.input_line}. "
-                    f"Only keys of a training can be swept: {', '.join(KEYS)}."
-                )
             axes[key] = [str(value) for value in itertools.islice(override.sweep_string_iterator(), MOST_CELLS + 1)]
             check_count(axes)
             if not axes[key] or len(set(axes[key])) < len(axes[key]):

@@ -73,7 +73,8 @@ def recommend(
 
     With k = B'/B and lr_mean' = f lr_mean, a run over the same examples takes 1/k as many steps. Decay that is multiplied
     by lr is scaled by k/f, so lr x wd x steps stays. Coupled decay under p = 0 is divided by a gradient's size, which
-    noise makes sqrt(k) times smaller, so it is scaled by sqrt(k)/f.
+    noise makes sqrt(k) times smaller, so it is scaled by sqrt(k)/f. With a turn-over B_c, k becomes k (B + B_c)/(B' + B_c) in
+    both roots.
 
     Args:
       optimizer: a name of `homogeneity.RESPONSES`.
@@ -107,12 +108,13 @@ def recommend(
         power = "" if response.p == 1 else "the square root of "
         assumption = f"the best lr under mean grows as {power}B / (B + {b_crit:g})."
         otherwise = "Another turn-over batch size would change it."
-    if beta and response.p == 1:  # studies momentum_edge and momentum
+    if beta and response.p == 1 and b_crit is None:  # studies momentum_edge and momentum
         shift = (1 + beta) / (1 - beta)
         otherwise += (
             f" Heavy-ball momentum {beta:g} moves B_c: x {shift:.3g} where stability limits lr, down where few epochs do."
         )
-    size = math.sqrt(k) if response.p == 0 and optimizer != "adagrad" else 1.0  # how much smaller noise makes a gradient
+    # how much smaller noise makes a gradient of B' examples: its square goes with 1 + B_c/B
+    size = math.sqrt(k * turn) if response.p == 0 and optimizer != "adagrad" else 1.0
     timescale = k / factor, "lr x weight decay x steps stays"
     by_size = size / factor, "goes with lr and the size of a gradient, so pull x steps stays"
     penalty = by_size if response.p == 0 else (k / factor, "lr x penalty x steps stays")
@@ -124,9 +126,7 @@ def recommend(
     }
     if response.eps:
         companions["eps"] = (
-            (1 / k, "as the size of summed squares")
-            if optimizer == "adagrad"
-            else (1 / math.sqrt(k), "noise makes a gradient sqrt(B'/B) times smaller")
+            (1 / k, "as the size of summed squares") if optimizer == "adagrad" else (1 / size, "noise makes a gradient smaller")
         )
     knobs = []
     for knob in exact:

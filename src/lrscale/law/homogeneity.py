@@ -54,6 +54,14 @@ above eps.
 """
 
 
+HAS_MOMENTUM = ("sgd", "rmsprop", "muon", "lars")
+"""The optimizers that have an option `momentum`."""
+HAS_BETAS = ("adam", "adamw", "nadam", "adamax", "sparseadam", "radam", "lion", "lamb")
+"""The optimizers that have two options `betas`."""
+HAS_NO_EPS = ("sgd", "asgd", "rprop", "lbfgs", "lion", "signsgd")
+"""The optimizers that have no option `eps`."""
+
+
 def companion_powers(optimizer: str) -> dict[str, float]:
     """Returns, for each option that goes with the lr, the power of r by which it must be multiplied.
 

@@ -117,7 +117,10 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
         _print_verdict(console, name, differing, agreement)
     else:
         ours = compare.numbers(files)
-        _print_verdict(console, name, compare.exact(theirs, ours), f"{len(ours)} numbers compared bit for bit; {agreement}")
+        differing = compare.exact(theirs, ours)
+        _print_verdict(
+            console, name, differing, f"{len(ours) - len(differing)} of {len(ours)} numbers agree bit for bit; {agreement}"
+        )
     report = json.loads(files["report.json"])
     verdicts = [compare.verdict_of(claim) for claim in report["claims"]]
     if verdicts:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # they import MLflow, which takes seconds
     from lrscale.tracking.lease import Claim
     from lrscale.tracking.reader import Reader
 
+RESTART_SECONDS = 20.0
+"""How long a watched study may be interrupted, in seconds: a start that continues it imports its packages first."""
 LOOK_SECONDS = 2.0
 """Time between two readings of the store, in seconds, while a study is watched."""
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
@@ -88,9 +90,10 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
         record = _find(store, study)
         current = look(store, record)
     console = Console(highlight=False, markup=False, emoji=False)
-    if not watch or current.ended:
+    if not watch or (current.ended and current.state != "interrupted"):
         console.print("\n".join(current.lines(record.plan.study)))
         return
+    last = time.monotonic() + RESTART_SECONDS
     live = Live(console=console, auto_refresh=False)
     with live if console.is_terminal else nullcontext():
         while True:
@@ -98,8 +101,10 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
                 live.update("\n".join(current.lines(record.plan.study)), refresh=True)
             else:
                 console.print("; ".join(current.lines(record.plan.study)), soft_wrap=True)
-            if current.ended:
+            if current.ended and (current.state != "interrupted" or time.monotonic() > last):
                 return
+            if not current.ended:
+                last = time.monotonic() + RESTART_SECONDS
             time.sleep(LOOK_SECONDS)
             current = look(store, record)
 

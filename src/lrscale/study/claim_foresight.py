@@ -152,6 +152,8 @@ def finest_spacing(octaves: float, trials: int) -> float:
     Example:
       >>> [round(finest_spacing(12, n) / math.log(2), 3) for n in (6, 8, 16)]
       [2.0, 0.5, 0.125]
+      >>> finest_spacing(12, 100_000) == FINEST
+      True
     """
     count = min(trials, max(1, math.ceil(octaves / 2), trials // 2))
-    return max(FINEST, octaves / count * math.log(2) / float(2 ** (trials - count)))
+    return max(FINEST, octaves / count * math.log(2) * 2.0 ** (count - trials))

@@ -133,7 +133,8 @@ def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
         number = in_digits(ratio.slope)
         return f"{ratio_of}{number}{where}, {c}. Theory expects no number, because the optimizer's p is not known."
     number = in_digits(ratio.slope, Bound(ratio.expected, LAW_TOLERANCE))
-    if judgement.verdict != HOLDS and ratio.is_uneven:
+    is_inside = ratio.slope.low <= ratio.expected <= ratio.slope.high
+    if ratio.is_uneven and not (judgement.verdict == HOLDS and is_inside):
         says = f"theory says c^{ratio.expected:g} where all steps are full, and the last one of an epoch is short here"
         return f"{ratio_of}{number}{where}, {c}: {says}. Take drop_last=true."
     fits = "as" if judgement.verdict == HOLDS else "not as"
