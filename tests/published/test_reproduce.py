@@ -271,3 +271,13 @@ def test_rounds_that_nobody_published_are_refused(place: Path, folder: Path) -> 
         file.write_text(bad)
         assert "must be a file that lrscale publish has written" in said(folder, "reproduce", STUDY, status=2)
         assert not (folder / "studies").exists()
+
+
+def test_a_file_that_comes_with_lrscale_is_found_from_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted: list[Path] = []
+    monkeypatch.setattr("lrscale.published.reproduce.reproduce", lambda study, strict, files, device: trusted.extend(files))
+    here(folder, "reproduce", "cnn", "--trust", "sweeps/cnn.py")
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps" / "cnn.py").write_text("mine")
+    here(folder, "reproduce", "cnn", "--trust", "sweeps/cnn.py", "--trust", "nowhere.py")
+    assert trusted == [ROOT / "sweeps" / "cnn.py", Path("sweeps/cnn.py"), Path("nowhere.py")]

@@ -38,11 +38,18 @@ def _run(options: argparse.Namespace) -> None:
         return
     from lrscale.published.reproduce import reproduce, reproduce_from
 
-    trusted = [Path(file) for file in options.trust]
+    trusted = [_here_or_shipped(Path(file)) for file in options.trust]
     if options.run_id is None:
         reproduce(options.study, options.strict, trusted, options.device)
     else:
         reproduce_from(options.run_id, options.tracking_uri, options.strict, trusted, options.device)
+
+
+def _here_or_shipped(file: Path) -> Path:
+    """Returns the path of a file that the user trusts; where there is none, of one of this name that comes with lrscale."""
+    from lrscale.files import home
+
+    return file if file.exists() or not (home() / file).is_file() else home() / file
 
 
 COMMAND = Command(4, "run a published study again and compare all its numbers", _add, _run, goes_on=True)
