@@ -59,7 +59,8 @@ def yaml_trouble(error: Exception, text: str) -> str:
     line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
     if "\t" in line[: mark.column + 1]:
         return f"a tab in line {mark.line + 1}: indent with spaces"
-    return f"{getattr(error, 'problem', None) or 'a mistake'} in line {mark.line + 1}"
+    problem = getattr(error, "problem", None) or "a mistake"
+    return f"{problem.removeprefix('found ')} in line {mark.line + 1}"
 
 
 def check_size(path: str, text: str) -> None:
