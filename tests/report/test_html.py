@@ -29,7 +29,7 @@ def test_the_page_of_the_largest_study_is_small_and_folds_its_cells() -> None:
     program, *packed = unpacked(page)
     assert "Plotly.newPlot" in program and packed == [other["svg"].decode()] * 12
     assert page.index("best lr against batch size 6") < page.index('id="lrscale-figure"') < page.index("loss against examples 1")
-    assert tables(page)["Cells"] == (96, False) and tables(page)["Claims"] == (14, True)
+    assert tables(page)["Cells"] == (96, False) and tables(page)["Claims"] == (10, True)
 
 
 def test_many_cells_of_a_probe_are_summed_up_on_a_screen() -> None:
