@@ -85,6 +85,18 @@ def test_a_watched_study_that_is_started_again_is_waited_for(folder: Path, monke
     monkeypatch.setattr(progress, "look", lambda *given: next(found))
     monkeypatch.setattr(progress, "LOOK_SECONDS", 0.0)
     assert [line.split()[1] for line in here(folder, "status", "s", "--watch").splitlines()] == states
+    known = Status("running", 0, 1, 0, 1, 0, 0, 1.0, None), Status("finished", 0, 1, 1, 1, 1, 0, 1.0, None)
+    looks = iter([known[0], progress.NotHere(), known[1]])
+    monkeypatch.setattr(progress, "_reader", lambda uri: store)
+
+    def looking(*given: object) -> Status:
+        if isinstance(seen := next(looks), Exception):
+            raise seen
+        return seen
+
+    monkeypatch.setattr(progress, "look", looking)
+    assert [line.split()[1] for line in here(folder, "status", "s", "--watch").splitlines()] == ["running", "finished"]
+    monkeypatch.setattr(progress, "look", lambda *given: next(found))
     found = iter([Status("interrupted", 0, 1, 0, 1, 0, 0, 1.0, None)] * 2)
     monkeypatch.setattr(progress, "RESTART_SECONDS", -1.0)
     assert "interrupted" in here(folder, "status", "s", "--watch")

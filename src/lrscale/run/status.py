@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -80,13 +80,11 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
       Refusal: the store does not exist, or does not hold the study.
     """
     try:
-        store: QuickReader | Any = QuickReader.existing(uri)
+        store: QuickReader | Reader = QuickReader.existing(uri)
         record = _find(store, study)
         current = look(store, record)
     except NotHere:
-        from lrscale.tracking.reader import Reader
-
-        store = Reader.existing(uri)
+        store = _reader(uri)
         record = _find(store, study)
         current = look(store, record)
     console = Console(highlight=False, markup=False, emoji=False)
@@ -106,7 +104,18 @@ def print_status(study: str | None, uri: str, watch: bool) -> None:
             if not current.ended:
                 last = time.monotonic() + RESTART_SECONDS
             time.sleep(LOOK_SECONDS)
-            current = look(store, record)
+            try:
+                current = look(store, record)
+            except NotHere:  # it can no longer read the database by itself
+                store = _reader(uri)
+                current = look(store, record)
+
+
+def _reader(uri: str) -> "Reader":
+    """Opens a store with MLflow, which reads every store or says what is wrong with it."""
+    from lrscale.tracking.reader import Reader
+
+    return Reader.existing(uri)
 
 
 def _find(store: "QuickReader | Reader", name: str | None) -> StudyRecord:

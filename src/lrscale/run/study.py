@@ -119,10 +119,8 @@ def _carry_out(
     """Opens the stores, runs the rounds and reports; writes to the study's run how the study ended."""
     with doing("importing scipy and matplotlib"):  # only after all checks
         from lrscale.run.reporting import write_answer, write_report
-    with (
-        doing(opening(setup.uri)),
-        watch.phase("opening stores"),
-    ):  # a signal may stop this at once: a database is created in one move, or not at all
+    # a signal may stop this at once: a database is created in one move, or not at all
+    with doing(opening(setup.uri)), watch.phase("opening stores"):
         store = Store(setup.uri)
         store.check = lease.check
         storage = open_storage(setup.storage)
