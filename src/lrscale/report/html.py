@@ -73,6 +73,7 @@ def as_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]]) -> str:
         "report.html",
         answer,
         figures,
+        packs=True,
         quoted_name=shlex.quote(answer.plan.study),
         made_by=answer.study.made_by,
         interactive=_packed(program(answer).encode()) if answer.families else "",
@@ -111,11 +112,23 @@ def as_notebook_html(answer: Answer, figures: Mapping[str, Mapping[str, bytes]])
       answer: the answer of a study.
       figures: the figures to show, as for `as_html`.
     """
-    return _rendered("notebook.html", answer, figures)
+    return _rendered(
+        "notebook.html",
+        answer,
+        figures,
+        parts=_parts(*cell_table(answer)),
+        claim_columns=CLAIM_COLUMNS,
+        claims=[claim_row(verdict) for verdict in answer.verdicts],
+    )
 
 
-def _rendered(template: str, answer: Answer, figures: Mapping[str, Mapping[str, bytes]], **values: Any) -> str:
-    """Returns a template of this folder, filled with an answer, its figures and further values."""
+def _rendered(
+    template: str, answer: Answer, figures: Mapping[str, Mapping[str, bytes]], packs: bool = False, **values: Any
+) -> str:
+    """Returns a template of this folder, filled with an answer, its figures and further values.
+
+    `packs` says whether figures that are not main ones are packed too, which takes time.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -130,22 +143,18 @@ def _rendered(template: str, answer: Answer, figures: Mapping[str, Mapping[str, 
         {
             "name": name.replace("_", " "),
             "text": next(text for start, text in FIGURE_TEXTS.items() if name.startswith(start)),
+            "packed": _packed(figures[name]["svg"]) if packs and not name.startswith(MAIN_FIGURES) else "",
             "data": base64.b64encode(figures[name]["svg"]).decode(),
-            "packed": "" if name.startswith(MAIN_FIGURES) else _packed(figures[name]["svg"]),
             "has_interactive": name.startswith("objective_against_lr"),
         }
         for name in names
     ]
-    columns, rows = cell_table(answer)
     return environment.get_template(template).render(
         study=answer.plan,
         laws=laws(answer),
         remarks=remarks(answer),
         coverage=coverage(answer.cells),
-        parts=_parts(columns, rows),
-        cells=len(rows),
-        claim_columns=CLAIM_COLUMNS,
-        claims=[claim_row(verdict) for verdict in answer.verdicts],
+        cells=len(answer.plan.cells),
         claim_remarks=claim_remarks(answer.verdicts),
         figures=images,
         runs=sum(len(t.objectives) for cell in answer.cells for t in cell.trials),
