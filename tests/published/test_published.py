@@ -156,7 +156,7 @@ def test_a_row_quotes_the_first_claim_and_the_time(study: str) -> None:
     assert verdicts and quotes(measured, [value for v in verdicts for value in (v["measured"], *(v["ci"] or ()))])
     exact = {
         "exact": verdicts[0]["measured"] == 0,
-        "c sum to rounding": verdicts[0]["measured"] < 1e-13,
+        "gradient scale c of sum to rounding": verdicts[0]["measured"] < 1e-13,
         "exact, the same runs": are_exact(study, verdicts),
     }
     assert NUMBER.search(measured) or exact[measured]

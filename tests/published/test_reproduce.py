@@ -13,7 +13,7 @@ from rich.console import Console
 from lrscale.errors import Refusal
 from lrscale.provenance import NUMBERS
 from lrscale.published import compare
-from lrscale.published.files import TABLE, tables
+from lrscale.published.files import TABLE, read, tables
 from lrscale.published.side_by_side import show_answers
 from lrscale.spec import Compute
 from lrscale.study.document import compute_of, read_document
@@ -105,12 +105,24 @@ def test_each_claim_stands_as_published_beside_here(capsys: pytest.CaptureFixtur
     reports[1]["law"] = ["another law"]
     failing = next(claim for claim in reports[0]["claims"] if claim["verdict"] == "fails")
     reports[1]["claims"][0] |= {"name": "a claim of here"}
-    show_answers(*map(json.dumps, reports), Console())
+    show_answers(*map(json.dumps, reports), read("eps").study.plan, Console())
     text = capsys.readouterr().out
     assert "law, here: another law" in text and f"law, published: {reports[0]['law'][0][:20]}" in text
     row = next(line for line in text.splitlines() if line.startswith(failing["name"]))
     assert row.count(f"{failing['measured']:.2f}") == 2 or "none" in row
     assert text.count("fails") == 2 and "a claim of here" in text and "none" in text
+
+
+def test_a_probes_claims_say_in_words_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    plan, report = read("homogeneity").study.plan, (RESULTS / "homogeneity" / "report.json").read_text()
+    show_answers(report, report.replace("p_first within", "p of the first update within"), plan, Console(width=200))
+    text = capsys.readouterr().out
+    assert f"law: {plan.law}" in text and "law, here" not in text and "p_first" not in text
+    assert text.count("(p of the first update)") == 1 and "(largest p of the 50th update)" in text
+
+
+def test_a_misspelt_study_is_answered_with_the_near_one(folder: Path) -> None:
+    assert "Did you mean momentum_edge? There: " in said(folder, "reproduce", "momentum_edg", status=2)
 
 
 def test_a_changed_number_is_named(folder: Path, place: Path) -> None:

@@ -77,8 +77,11 @@ def write(results: Path, files: PublishedFiles) -> None:
         (one("theory", verdict("c (a)", 0.0, True), verdict("c (b)", 0.3, True)), "lr* within 35 %, 2 cases"),
         (one("b_c", verdict("c", 15.0, True, [10, 25])), "B<sub>c</sub> 15.00<br>[10.00, 25.00]"),
         (one("deviation", verdict("c", 0.0, True), quantity="difference"), "exact"),
-        (one("deviation", verdict("c", 5.4e-6, True), quantity="p_first"), "p first within 5.4×10<sup>-6</sup>"),
-        (one("coverage", verdict("c", 0.9375, True), quantity="b_simple"), "94 % of intervals hold B<sub>simple</sub>"),
+        (one("deviation", verdict("c", 5.4e-6, True), quantity="p_first"), "p of the first update within 5.4×10<sup>-6</sup>"),
+        (
+            one("coverage", verdict("c", 0.9375, True), quantity="b_simple"),
+            "94 % of intervals hold noise scale B<sub>simple</sub>",
+        ),
         (one("slope", verdict("c", None, False)), "-"),
         (study([], []), "-"),
     ],

@@ -44,7 +44,7 @@ def test_a_quantity_is_not_set_beside_what_is_expected_of_other_cells() -> None:
 
 
 def test_a_rounding_error_is_called_so_and_the_count_comes_first() -> None:
-    assert laws(probe(3e-16)) == ["1 of 1 claims hold, over 70 cells. It is two: to rounding."]
+    assert laws(probe(3e-16)) == ["1 of 1 claims hold, over 70 cells. It is two: to rounding (q)."]
     assert quantity_rows(probe(3e-16).measurements)[0][-1] == "rounding"
     assert claim_row(probe(3e-16).verdicts[0])[2] == "rounding" and claim_row(probe(0.01).verdicts[0])[2] == "0.00995"
     assert "within 1 %" in laws(probe(0.01))[0]

@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +183,10 @@ def read(name: str) -> Published:
     Raises:
       Refusal: no study of that name is published, or one of its files is not as `lrscale publish` writes it.
     """
-    if name not in names():
-        raise Refusal(
-            f"`STUDY` must be published in {RESULTS}, got {name!r:.100}. There: {', '.join(names()) or 'none'}. "
-            "Publish one with lrscale publish, or take --from RUN_ID."
-        )
+    if name not in (known := names()):
+        near = get_close_matches(name, known, 1)
+        way_out = f"Did you mean {near[0]}? " if near else "Publish one with lrscale publish, or take --from RUN_ID. "
+        raise Refusal(f"`STUDY` must be published in {RESULTS}, got {name!r:.100}. {way_out}There: {', '.join(known) or 'none'}.")
     folder = next(folder / name for folder in folders() if (folder / name / "record.json").is_file())
     try:
         record = json.loads((folder / "record.json").read_text("utf-8"))

@@ -40,6 +40,8 @@ from lrscale.training.results import Result
 
 SHOWN = 20
 """The largest number of differences that are printed."""
+IN_WORDS = {"numbers": "lrscale's numbers version", "libc": "C library"}
+"""What entries of `made_by` are called, where their names do not say it."""
 
 
 def reproduce(study: str, strict: bool = False, trusted: Sequence[Path] = (), device: str | None = None) -> None:
@@ -110,7 +112,7 @@ def _reproduce(name: str, published: Published, strict: bool, trusted: Sequence[
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files = _conduct(plan, setup, rounds)
-    show_answers(published.files["report.json"], files["report.json"], console)
+    show_answers(published.files["report.json"], files["report.json"], plan, console)
     count, differing = compare.within(published.files["report.json"], files["report.json"])
     agreement = f"{count - len(differing)} of {count} intervals and claims agree"
     if rounds_differently:
@@ -194,7 +196,7 @@ def _print_promise(console: Console, maker: Mapping[str, str], compute: Compute,
     """
     ours, device, recorded = made_by(), described(compute.device, compute.tf32), maker.get("device", "cpu")
     reasons = [
-        f"{name} {ours[name]} here, {maker.get(name, 'unknown')} there"
+        f"{IN_WORDS.get(name, name)} {ours[name]} here, {maker.get(name, 'unknown')} there"
         for name in NUMBERS_DEPEND_ON
         if ours[name] != maker.get(name)
     ]
@@ -206,7 +208,8 @@ def _print_promise(console: Console, maker: Mapping[str, str], compute: Compute,
         promise = "numbers to rounding, intervals that overlap, claims that agree; not every bit"
         console.print(f"promise  {promise}: {'; '.join(reasons)}")
     else:
-        console.print(f"promise  every number bit for bit: {', '.join(f'{name} {ours[name]}' for name in NUMBERS_DEPEND_ON)}")
+        same = ", ".join(f"{IN_WORDS.get(name, name)} {ours[name]}" for name in NUMBERS_DEPEND_ON)
+        console.print(f"promise  every number bit for bit, with the versions of the record: {same}")
     return bool(reasons)
 
 

@@ -13,6 +13,9 @@ from lrscale.errors import Refusal, printable
 from lrscale.published.compare import verdict_of
 from lrscale.published.studies_table import all_published, bound_of, measured_words, reproducing
 from lrscale.run.progress import duration
+from lrscale.study.claims import quantity_name
+from lrscale.study.meanings import what_is_measured
+from lrscale.study.plan import Plan
 from lrscale.study.verdict import CANNOT_TELL, FAILS
 
 STYLES = {FAILS: "bold red", CANNOT_TELL: "bold"}
@@ -62,28 +65,36 @@ def _rows(report: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str, str]
         yield printable(str(claim["name"])), (printable(texts[0]), printable(texts[1]), printable(texts[2]))
 
 
-def show_answers(published: str, here: str, console: Console) -> None:
+def show_answers(published: str, here: str, plan: Plan, console: Console) -> None:
     """Prints the law and each claim as published, beside those of the reproduction.
+
+    The law of a probe is the one that the study states, since its report has a sentence for each claim, and the table shows them.
 
     Args:
       published: the published report, as JSON text.
       here: the report of the reproduction, as JSON text.
+      plan: what the study asks.
       console: where this is printed.
     """
-    laws = {side: " ".join(map(str, json.loads(report).get("law") or ["none"])) for side, report in _sides(published, here)}
     console.print()
-    if laws["published"] == laws["here"]:
-        console.print(f"law, published and here: {printable(laws['here'])}")
+    if not plan.intervals:
+        console.print(f"law: {printable(plan.law or 'none stated')}")
     else:
-        for side, law in laws.items():
-            console.print(f"law, {side}: {printable(law)}")
+        laws = {side: " ".join(map(str, json.loads(text).get("law") or ["none"])) for side, text in _sides(published, here)}
+        if laws["published"] == laws["here"]:
+            console.print(f"law, published and here: {printable(laws['here'])}")
+        else:
+            for side, law in laws.items():
+                console.print(f"law, {side}: {printable(law)}")
     theirs, ours = answer_rows(published), answer_rows(here)
+    measured = {claim["name"]: what_is_measured(claim, quantity_name(claim)) for claim in plan.claims if "quantity" in claim}
     table = Table("claim", "expected", "published", "here", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in dict.fromkeys([*theirs, *ours]):
         sides = [rows.get(name, (NONE, NONE, NONE)) for rows in (theirs, ours)]
         expected = next(row[0] for row in reversed(sides) if row[0] != NONE)
         texts = [row[2] if row[1] == NONE else f"{row[1]}\n{row[2]}" for row in sides]
-        table.add_row(name, expected, *texts, style=STYLES.get(sides[1][2]) if console.is_terminal else None)
+        claim = f"{name}\n({printable(measured[name])})" if name in measured else name
+        table.add_row(claim, expected, *texts, style=STYLES.get(sides[1][2]) if console.is_terminal else None)
     console.print()
     if table.row_count:
         console.print(table)

@@ -13,6 +13,7 @@ from lrscale.published.compare import verdict_of
 from lrscale.published.markdown import in_code, in_markdown
 from lrscale.spec import is_own
 from lrscale.study.claims import quantity_name
+from lrscale.study.meanings import meaning
 from lrscale.study.statements import SAME_RUNS, measured_in_words
 from lrscale.study.verdict import CANNOT_TELL, FAILS, HOLDS, Bound
 
@@ -53,7 +54,7 @@ NUMBER_NAMES: dict[str, str] = {
     "form_residual": "rms residual",
     "trade_off_residual": "rms residual",
 }
-"""What a number is called, by the claim's measure. For a probe it is the quantity's name."""
+"""What a number is called, by the claim's measure. For a probe it is the quantity in plain words."""
 
 _TOO_LATE = (
     "10 % of 20 epochs is probably too late. In the study curvature, lr lam_max is largest at 1 % to 3 % of training, where "
@@ -194,7 +195,7 @@ def _number(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> 
         return "exact"
     if least == most == ", ".join(SAME_RUNS):
         return f"{least}, {len(verdicts)} cases" if len(verdicts) > 1 else least
-    name = NUMBER_NAMES.get(measure) or _quantity_in_words(quantity_name(claim))
+    name = NUMBER_NAMES.get(measure) or meaning(quantity_name(claim))
     if measure == "coverage":
         return f"{most} hold {name}"
     if len(verdicts) == 1:
@@ -209,11 +210,6 @@ def measured_words(measure: str, claim: Mapping[str, Any]) -> str:
     return measured_in_words(
         measure, None if value is None else Interval(value, *(claim["ci"] or (value, value))), bound_of(claim)
     )
-
-
-def _quantity_in_words(name: str) -> str:
-    """Returns a probe's quantity as it is read: B_simple, or plain words."""
-    return f"B{name[1:]}" if name.startswith("b_") else name.replace("_", " ")
 
 
 def _verdicts_of(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from lrscale.report.json import least_objective
 from lrscale.study.answer import Answer
 from lrscale.study.claims import Verdict
 from lrscale.study.families import CellAnswer, Measurement
+from lrscale.study.meanings import meaning
 from lrscale.study.plan import in_words
 from lrscale.study.statements import SAME_RUNS, TO_ROUNDING, digits, in_few, in_words_of, of_same_runs
 from lrscale.study.verdict import CANNOT_TELL, Bound, Judgement
@@ -91,7 +92,7 @@ def quantity_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
     for (name, _), quantities in sorted(by_name.items(), key=lambda item: order.index(item[0][0])):
         pairs = [(q.value, q.expected) for q in quantities if q.expected is not None]
         expected = _range([e for _, e in pairs])
-        rows.append([name, str(len(quantities)), _range([q.value for q in quantities]), expected, _farthest(pairs)])
+        rows.append([meaning(name), str(len(quantities)), _range([q.value for q in quantities]), expected, _farthest(pairs)])
     return rows
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from lrscale.estimate.best_lr import pooled_slope
 from lrscale.estimate.intervals import Interval
 from lrscale.study.answer import Answer
-from lrscale.study.claims import Verdict, in_count, ratio_judgement, selected
+from lrscale.study.claims import Verdict, in_count, quantity_name, ratio_judgement, selected
 from lrscale.study.families import Family, Ratio
+from lrscale.study.meanings import what_is_measured
 from lrscale.study.plan import Plan
 from lrscale.study.verdict import (
     CANNOT_TELL,
@@ -58,9 +59,9 @@ def _statement(answer: Answer, claim: Mapping[str, Any], verdict: Verdict) -> st
     if verdict.verdict == CANNOT_TELL:
         return f"{verdict.name}: {in_words_of(Judgement(verdict.verdict, verdict.reason, verdict.way_out))}"
     slope = _against_expected(answer, claim) if claim["measure"] == "log_deviation" else ""
-    of = f"{claim['quantity']} " if claim["measure"] == "deviation" else ""
     measured = measured_in_words(verdict.measure, verdict.measured, verdict.bound)
-    return f"{verdict.name}: {of}{measured}{slope}{f' ({FAILS})' if verdict.verdict == FAILS else ''}"
+    what = what_is_measured(claim, quantity_name(claim))
+    return f"{verdict.name}: {measured} ({what}){slope}{f' ({FAILS})' if verdict.verdict == FAILS else ''}"
 
 
 def in_words_of(judgement: Judgement) -> str:

@@ -1,42 +1,21 @@
 """The titles of the axes of a probe's figure."""
 
-TITLES = {
+from lrscale.study.meanings import MEANINGS
+
+TITLES = MEANINGS | {
     "b_simple": "noise scale B_simple (examples)",
     "lam_max": "largest curvature lam_max of the loss",
     "lr_lam_max": "lr x lam_max (2 is the edge)",
-    "one_step_lr": "best lr of one step",
     "mean_square_edge": "largest stable lr, mean over runs",
     "almost_sure_edge": "largest stable lr, a single run",
-    "edge_ratio": "edge of a single run / of the mean",
     "momentum_edge": "largest stable lr, momentum",
-    "p_first": "p of the first update",
-    "p_step_50": "p of the 50th update",
-    "p_first_50": "p of 50 updates together",
-    "c mean": "gradient scale c of mean",
-    "c sum": "gradient scale c of sum",
-    "c sum_over_nominal": "gradient scale c of sum over nominal B",
-    "norm mean": "gradient norm, mean",
-    "norm sum": "gradient norm, sum",
-    "norm sum_over_nominal": "gradient norm, sum over nominal B",
-    "c mean accumulated": "c of mean, micro-batches added",
-    "c sum accumulated": "c of sum, micro-batches added",
-    "c sum_over_nominal accumulated": "c of sum over nominal B, micro-batches added",
-    "apart mean accumulated": "distance from c x mean gradient, mean, added",
-    "apart sum accumulated": "distance from c x mean gradient, sum, added",
-    "ln loss ratio": "ln(final loss, mean / sum)",
-    "nominal difference": "relative difference, sum/B from sum",
-    "ln lr ratio": "ln(best lr, mean/(B x sum))",
-    "difference": "difference of the weights, all translated",
-    "difference clipped by norm": "the same, clipped by norm",
     "recommended": "largest |ln ratio|, as recommended",
     "linear": "largest |ln ratio|, linear rule",
     "square root": "largest |ln ratio|, square root rule",
     "constant lr": "largest |ln ratio|, constant lr",
-    "betas left alone": "largest |ln ratio|, betas left alone",
-    "eps left alone": "largest |ln ratio|, eps left alone",
-    "weight_decay left alone": "|ln ratio|, weight decay left alone",
 }
-"""Titles of the axes that show quantities, by quantity. A quantity that is not listed has its name as title."""
+"""Titles of the axes that show quantities, by quantity. A quantity that is not
+listed has its name as title."""
 X_TITLES = {
     "batch_size": "batch size B (examples per step)",
     "probe.fraction": "fraction of training done",
