@@ -161,22 +161,32 @@ def test_the_defaults_are_those_of_torch(name: str) -> None:
     values = {knob: parameters[knob].default for knob in ("eps", "weight_decay") if knob in parameters}
     if not RESPONSES[name.lower()].eps or not isinstance(values.get("eps"), float):  # Adafactor's depends on the dtype
         values.pop("eps", None)
+    if "betas" in parameters:
+        values |= dict(zip(("beta1", "beta2"), parameters["betas"].default, strict=True))
     assert KNOB_DEFAULTS.get(name.lower(), {}) == {knob: value for knob, value in values.items() if value}
+
+
+WIDER = {"beta1": 0.9**4, "beta2": 0.999**4, "eps": 0.5e-8}
+"""What becomes of the defaults of Adam at four times the batch size."""
 
 
 @pytest.mark.parametrize(
     ("arguments", "knobs"),
     [
         ("--optimizer adamw --to-reduction sum", {"lr": 0.1, "eps": 32e-8}),
-        ("--optimizer adamw --to-reduction sum --to-batch-size 128", {"lr": 0.2, "eps": 64e-8, "weight_decay": 0.02}),
-        ("--optimizer adamw --to-batch-size 128", {"lr": 0.2, "weight_decay": 0.02}),
-        ("--optimizer adamw --weight-decay 0 --to-batch-size 128", {"lr": 0.2, "weight_decay": 0}),
-        ("--optimizer adamw --coupled --to-batch-size 128", {"lr": 0.2}),
-        ("--optimizer adamw --from hf --to-batch-size 128", {"lr": 0.2}),
+        ("--optimizer adamw --to-reduction sum --to-batch-size 128", {"lr": 0.2, **WIDER, "eps": 64e-8, "weight_decay": 0.02}),
+        ("--optimizer adamw --to-batch-size 128", {"lr": 0.2, **WIDER, "weight_decay": 0.02}),
+        ("--optimizer adamw --weight-decay 0 --to-batch-size 128", {"lr": 0.2, **WIDER, "weight_decay": 0}),
+        ("--optimizer adamw --coupled --to-batch-size 128", {"lr": 0.2, **WIDER}),
+        ("--optimizer adamw --from hf --to-batch-size 128", {"lr": 0.2, **WIDER}),
         (
             "--optimizer adamw --from keras --to-batch-size 128 --to-reduction sum",
-            {"lr": 0.2, "eps": 64e-7, "weight_decay": 0.008},
+            {"lr": 0.2, **WIDER, "eps": 64e-7, "weight_decay": 0.008},
         ),
+        ("--optimizer adam --eps 1e-8 --betas 0.9 0.999 --to-batch-size 128", {"lr": 0.2, **WIDER}),
+        ("--optimizer adam --to-batch-size 128", {"lr": 0.2, **WIDER}),
+        ("--optimizer adagrad --to-batch-size 128", {"lr": 0.1, "eps": 0.25e-10}),
+        ("--optimizer lion --to-batch-size 64", {"lr": 0.1 * 2**0.5, "beta1": 0.9**2, "beta2": 0.99**2}),
         ("--optimizer adagrad --to-reduction sum", {"lr": 0.1, "eps": 32e-10}),
         ("--optimizer adam --eps 1e-6 --to-reduction sum", {"lr": 0.1, "eps": 32e-6}),
         ("--optimizer adam --to-accumulation 4 --to-divided", {"lr": 0.1}),
@@ -187,8 +197,10 @@ def test_what_was_not_given_and_must_change_is_set_too(arguments: str, knobs: di
     said = json.loads(here(folder, "translate", "--lr", "0.1", *arguments.split(), "--format", "json"))
     after = {knob["name"]: knob["after"] for knob in said["answer"]["knobs"]}
     assert after == pytest.approx(knobs)
-    named = {name for name in ("eps", "weight_decay") if any(text.startswith(f"{name} = ") for text in said["assumed"])}
-    assert named == {name for name in knobs if name != "lr" and f"--{name.replace('_', '-')}" not in arguments}
+    defaults = next((text for text in said["assumed"] if text.startswith("the default")), "")
+    named = {name for name in ("eps", "beta1", "beta2", "weight_decay") if f"{name} = " in defaults}
+    option = {"beta1": "--betas", "beta2": "--betas", "weight_decay": "--weight-decay"}
+    assert named == {name for name in knobs if name != "lr" and option.get(name, f"--{name}") not in arguments}
 
 
 def test_the_rule_quotes_the_studies_that_tested_it(folder: Path) -> None:

@@ -84,8 +84,9 @@ def test_what_is_measured_is_recorded_and_claims_are_held_against_it(study: Path
     assert [(q["probe.number"], q["value"], q["expected"]) for q in found["quantities"][::2]] == [(1, 2, 2), (2, 4, 4), (4, 8, 8)]
     assert [claim["verdict"] for claim in found["claims"]] == ["holds", "holds", "fails"]
     assert found["law"] == [
-        "2 of 3 claims hold, 1 fails, over 6 cells. It is: twice within 0 [0, 0.1]. It grows as the number: 1. "
-        "It is large: 2.00 [1.90, 2.10] (fails)."
+        "2 of 3 claims hold, 1 fails, over 6 cells. It is: within 0 [0, 0.1] (twice). "
+        "It grows as the number: 1 (exponent of twice). "
+        "It is large: 2.00 [1.90, 2.10] (smallest twice) (fails)."
     ]
     assert found["law"][0] in " ".join(said.split())
     assert "2 [1.9, 2.1]" in said and ">= 3" in said and "fails" in said
@@ -177,7 +178,7 @@ def test_the_answer_says_how_what_was_measured_goes_with_what_is_expected() -> N
     found = tuple(Measurement(probe_cell(f"b{b}", {"b": b}), Quantity("c", v, expected=float(b))) for b, v in pairs)
     claims = [{"name": "c is B", "measure": "log_deviation", "quantity": "c", "at_most": 0.02}]
     [said] = laws(answer_of(make_record([m.cell for m in found], claims=claims), (), found))
-    assert said == "1 of 1 claims hold, over 4 cells. C is B: within 1 %, measured = expected^0.999 [0.982, 1.015]."
+    assert said == "1 of 1 claims hold, over 4 cells. C is B: within 1 % (c), measured = expected^0.999 [0.982, 1.015]."
 
 
 @pytest.mark.parametrize("measure", PROBE_MEASURES)
@@ -197,7 +198,9 @@ def test_an_infinite_deviation_fails_and_is_no_number_of_json() -> None:
     json.dumps(document, allow_nan=False)
     [told] = document["claims"]
     assert (
-        told["verdict"] == "fails" and told["measured"] is None and "x is 2: within inf % (fails)" in document["law"][0].lower()
+        told["verdict"] == "fails"
+        and told["measured"] is None
+        and "x is 2: within inf % (x) (fails)" in document["law"][0].lower()
     )
 
 

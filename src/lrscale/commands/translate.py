@@ -75,6 +75,14 @@ MEANT = {
         ("nesterov", "dampening"), "Leave it out: Nesterov's momentum and dampening change nothing. Their beta: --momentum 0.9."
     ),
     **dict.fromkeys(
+        ("label-smoothing", "dropout"),
+        "Leave it out: it is part of each example's loss, so c and lr stay.",
+    ),
+    **dict.fromkeys(
+        ("ema", "ema-decay", "alpha", "rho", "smoothing"),
+        "Leave it out: a decay of an average goes to the power B'/B, as betas do, so that it remembers the same examples.",
+    ),
+    **dict.fromkeys(
         ("steps", "max-steps", "warmup-steps", "warmup", "num-warmup-steps", "scheduler", "schedule", "epochs"),
         "Leave it out: a schedule keeps its share of the examples, so its steps are divided by B'/B, and lr is its peak.",
     ),
@@ -173,11 +181,14 @@ def _run(options: argparse.Namespace) -> None:
         knobs |= {"beta1": options.betas[0], "beta2": options.betas[1]}
     _check_options(options.optimizer.lower(), knobs)
     before, after = Batch(**source), Batch(**target)
-    must_change = {"eps": after.c != before.c, "weight_decay": after.size != before.size and options.decoupled is None}
-    for name, value in default_knobs(options.optimizer.lower(), options.library).items():
-        if must_change[name] and name not in knobs:
-            knobs[name] = value
-            assumed.append(f"{name} = {value:g} (the default)")
+    grows = after.size != before.size  # what a change of the batch size or of c must change, whether it was given or not
+    must_change = {"eps": grows or after.c != before.c, "weight_decay": grows and options.decoupled is None}
+    defaults = default_knobs(options.optimizer.lower(), options.library)
+    added = {name: value for name, value in defaults.items() if must_change.get(name, grows) and name not in knobs}
+    knobs |= added
+    if added:
+        texts = ", ".join(f"{name} = {value:g}" for name, value in added.items())
+        assumed.append(f"the default{'s' if len(added) > 1 else ''} {texts}")
     print_translation(
         options.optimizer,
         options.lr,
@@ -240,6 +251,8 @@ def _batches(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], li
     target = {name: source[name] if values[f"to_{name}"] is None else values[f"to_{name}"] for name in BATCH}
     if has_tokens:
         assumed.append("B counts tokens")
+    if max(source["accumulation"], target["accumulation"]) > 1 and values["divided"] is values["to_divided"] is library is None:
+        assumed.append("the losses of micro-batches are added and not divided")
     if library:
         habit = HABITS[library]
         if habit.adds_up_sums:  # a mean is over all ranks and a sum adds them up, as in one process

@@ -70,7 +70,7 @@ RULE_EVIDENCE = (
         "square root",
         ("adamw",),
         "weight_decay",
-        "AdamW needs its weight decay times sqrt(B'/B) for this",
+        "there AdamW needs its weight decay times sqrt(B'/B)",
     ),
     RuleEvidence(
         "batch_rules_chars",
@@ -79,6 +79,15 @@ RULE_EVIDENCE = (
         _ADAMS,
         "",
         "on a small transformer at a small lr it is, with the betas changed too, nearer than the linear rule at 4 times",
+    ),
+    RuleEvidence(
+        "batch_rules_chars",
+        "it is at most half as far off as with AdamW's weight decay left alone",
+        "square root",
+        ("adamw",),
+        "weight_decay",
+        "there weight decay does little, and left alone it was a little nearer",
+        "fails",
     ),
     RuleEvidence(
         "batch_rules_chars",

@@ -6,18 +6,24 @@ from typing import NamedTuple
 
 from lrscale.law.homogeneity import RESPONSES
 
+_BETAS = {"beta1": 0.9, "beta2": 0.999}
 KNOB_DEFAULTS: dict[str, dict[str, float]] = {
-    "adam": {"eps": 1e-8},
-    "adamw": {"eps": 1e-8, "weight_decay": 0.01},
-    "nadam": {"eps": 1e-8},
-    "adamax": {"eps": 1e-8},
-    "sparseadam": {"eps": 1e-8},
-    "radam": {"eps": 1e-8},
+    "adam": _BETAS | {"eps": 1e-8},
+    "adamw": {"weight_decay": 0.01} | _BETAS | {"eps": 1e-8},
+    "nadam": _BETAS | {"eps": 1e-8},
+    "adamax": _BETAS | {"eps": 1e-8},
+    "sparseadam": _BETAS | {"eps": 1e-8},
+    "radam": _BETAS | {"eps": 1e-8},
     "rmsprop": {"eps": 1e-8},
     "adagrad": {"eps": 1e-10},
-    "muon": {"eps": 1e-7, "weight_decay": 0.1},
+    "muon": {"weight_decay": 0.1, "eps": 1e-7},
+    "lion": {"beta1": 0.9, "beta2": 0.99},
+    "lamb": _BETAS,
 }
-"""The defaults of torch.optim that must change with a batch's gradient, where they are a number above 0, by optimizer."""
+"""The defaults that must change with a batch's gradient or size, where they are a number above 0, by optimizer.
+
+They are those of torch.optim, and for lion and lamb those of their papers.
+"""
 
 
 class Habit(NamedTuple):
@@ -78,17 +84,16 @@ DeepSpeed's `_scale_loss_by_gas` and `allreduce_bucket`, torch 2.13 `_get_gradie
 
 
 def default_knobs(optimizer: str, library: str | None) -> dict[str, float]:
-    """Returns the values of eps and weight decay that an optimizer has where nobody gives any, if they are above 0.
+    """Returns the values of eps, betas and weight decay that an optimizer has where nobody gives any, if they are above 0.
 
     Args:
       optimizer: a name of `homogeneity.RESPONSES`.
       library: a name of `HABITS`; None for torch alone.
 
     Example:
-      >>> default_knobs("adamw", None), default_knobs("adamw", "keras"), default_knobs("adamw", "hf")
-      ({'eps': 1e-08, 'weight_decay': 0.01}, {'eps': 1e-07, 'weight_decay': 0.004}, {'eps': 1e-08})
+      >>> default_knobs("adamw", "keras"), default_knobs("rmsprop", None)
+      ({'weight_decay': 0.004, 'beta1': 0.9, 'beta2': 0.999, 'eps': 1e-07}, {'eps': 1e-08})
     """
     own = HABITS[library].defaults if library else {}
     values = {name: own.get(name, value) for name, value in KNOB_DEFAULTS.get(optimizer, {}).items()}
-    is_used = {"eps": RESPONSES[optimizer].eps, "weight_decay": True}
-    return {name: value for name, value in values.items() if value and is_used[name]}
+    return {name: value for name, value in values.items() if value and (name != "eps" or RESPONSES[optimizer].eps)}

@@ -260,6 +260,10 @@ def _caveats(name: str, response: Response, knobs: Mapping[str, float], ratio: f
             sentences.append(
                 "Biases and norms that take a plain SGD step have p = 1: from one B to another theirs is the linear rule."
             )
+        if name == "rmsprop":
+            sentences.append(f"alpha is a beta: it goes to the power B'/B too, as in 0.99^{k:g} = {0.99**k:.4g}.")
+        if name == "adafactor":
+            sentences.append("torch takes min(lr, 1/sqrt(step)) as Adafactor's step: lr acts only while it is the smaller one.")
         if k * (1 - min(knobs.get("beta1", 1), knobs.get("beta2", 1))) > 1:
             sentences.append(
                 "B'/B x (1 - beta) is above 1: the average becomes shorter than a step, and the rule was derived for long ones. "
