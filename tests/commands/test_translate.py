@@ -215,7 +215,7 @@ def test_the_rule_quotes_the_studies_that_tested_it(folder: Path) -> None:
     for other in (["--to-reduction", "sum"], [*wider, "--b-crit", "100"], [*wider, "--optimizer", "lion"]):
         assert quoted(*other) == set()
     said = here(folder, "translate", "--lr", "0.1", "--momentum", "0.9", *wider)
-    assert "Heavy-ball momentum 0.9 moves B_c: x 19" in " ".join(said.split()) and "(momentum_edge)" in said
+    assert "heavy-ball momentum 0.9 moves B_c: x 19" in " ".join(said.split()) and "(momentum_edge)" in said
 
 
 def test_batch_sizes_in_tokens_quote_no_study_in_examples(folder: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_schedule_is_shown_wherever_a_study_is(folder: Path) -> None:
     (folder / "sweeps" / "falling.yaml").write_text(SWEEP)
     words = "cosine warmup_fraction=0.25 final=0.0"
     said = here(folder, "run", "-m", "sweeps=falling")
-    assert "No theory: it is known for a constant lr only, got schedule cosine." in " ".join(said.split())
+    assert "No theory: it is known for a constant lr without warm-up only, got schedule cosine." in " ".join(said.split())
     report = json.loads(here(folder, "report", "--format", "json"))
     assert len(report["cells"]) == 4 and not any("theory_lr" in cell and cell["theory_lr"] for cell in report["cells"])
     assert f"schedule {words}, epochs 1; seeds: 2 per trial" in (folder / "studies" / "falling" / "report.html").read_text()

@@ -36,10 +36,16 @@ def test_sgd_follows_the_linear_rule_or_the_turn_over() -> None:
 
 
 def test_eps_follows_the_size_that_the_turn_over_gives_a_gradient() -> None:
-    """A gradient of B examples has the square |G|^2 (1 + B_c/B), so eps and the coupled decay follow its root."""
+    """A gradient of B examples has the square |G|^2 (1 + B_c/B), so eps follows its root, and lr x decay / size x steps stays."""
     size = ((1 + 96 / 128) / (1 + 96 / 32)) ** 0.5
     after = answered("Adam", {"eps": 1e-6, "weight_decay": 0.1}, b_crit=96.0)
-    assert_allclose(list(after.values()), [0.1 / size, 1e-6 * size, 0.1])
+    assert_allclose([after["lr"], after["eps"]], [0.1 / size, 1e-6 * size])
+    assert_allclose(after["lr"] * after["weight_decay"] / size / 4, 0.1 * 0.1)
+    assert (
+        answered("Adagrad", {"weight_decay": 0.1})["weight_decay"]
+        == answered("Adam", {"weight_decay": 0.1})["weight_decay"]
+        == 0.1
+    )
 
 
 def test_adagrad_keeps_its_lr_where_noise_dominates() -> None:

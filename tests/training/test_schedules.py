@@ -148,7 +148,7 @@ def test_sum_at_lr_over_b_is_mean_at_lr_bit_for_bit(optimizer: str) -> None:
 def test_theory_is_withheld_where_the_lr_is_not_constant() -> None:
     assert theory_of(make(task="linear", objective="population_risk", task__noise=0.0), 1).best_lr is not None
     theory = theory_of(make(task="linear", objective="population_risk", task__noise=0.0, schedule="cosine"), 1)
-    assert theory == (None, None, "it is known for a constant lr only, got schedule cosine.")
+    assert theory == (None, None, "it is known for a constant lr without warm-up only, got schedule cosine.")
 
 
 TARGET: dict[str, Any] = {"budget": "target", "objective": "steps_to_target"}

@@ -50,7 +50,7 @@ REGIMES = (
     (
         "square root",
         0.5,
-        "Adam and RMSprop where noise dominates (Malladi et al. 2022); LAMB (You et al. 2019: BERT, B above 32000, warm-up); "
+        "Adam and RMSprop where noise dominates (Malladi et al. 2022); LAMB (You et al. 2019: BERT, B up to 32768, warm-up); "
         "proposed for SGD too (Hoffer et al. 2017)",
     ),
     (
@@ -72,9 +72,9 @@ def recommend(
     """Returns the recommended lr and knobs: the exact translation, then one rule where the batch size changes.
 
     With k = B'/B and lr_mean' = f lr_mean, a run over the same examples takes 1/k as many steps. Decay that is multiplied
-    by lr is scaled by k/f, so lr x wd x steps stays. Coupled decay under p = 0 is divided by a gradient's size, which
-    noise makes sqrt(k) times smaller, so it is scaled by sqrt(k)/f. With a turn-over B_c, k becomes k (B + B_c)/(B' + B_c) in
-    both roots.
+    by lr is scaled by k/f, so lr x wd x steps stays. Coupled decay and penalties under p = 0 are divided by a gradient's size
+    too, which noise makes s = sqrt(k) times smaller, so they are scaled by k/(f s), and eps by 1/s. With a turn-over B_c, k
+    becomes k (B + B_c)/(B' + B_c) in f and s. Adagrad divides by a root of summed squares, for which s = k.
 
     Args:
       optimizer: a name of `homogeneity.RESPONSES`.
@@ -85,7 +85,8 @@ def recommend(
       b_crit: the turn-over batch size; None where it is not known.
 
     Source:
-      Goyal et al. 2017 (linear); McCandlish et al. 2018 (turn-over); Malladi et al. 2022 (square root, betas, eps).
+      Goyal et al. 2017 (linear); McCandlish et al. 2018 (turn-over); Malladi et al. 2022 (square root, betas, eps). Decay: this
+      derivation; for AdamW the study `batch_rules` confirms it, and in `batch_rules_chars` decay does too little to tell.
     """
     k = after / before
     if k == 1:
@@ -111,23 +112,23 @@ def recommend(
     if beta and response.p == 1 and b_crit is None:  # studies momentum_edge and momentum
         shift = (1 + beta) / (1 - beta)
         otherwise += (
-            f" Heavy-ball momentum {beta:g} moves B_c: x {shift:.3g} where stability limits lr, down where few epochs do."
+            f" On least squares heavy-ball momentum {beta:g} moves B_c: x {shift:.3g} where stability limits lr, down where few "
+            "epochs do."
         )
-    # how much smaller noise makes a gradient of B' examples: its square goes with 1 + B_c/B
-    size = math.sqrt(k * turn) if response.p == 0 and optimizer != "adagrad" else 1.0
+    # how much smaller the divisor of a gradient becomes: its size, whose square goes with 1 + B_c/B, or Adagrad's root
+    size = 1.0 if response.p else k if optimizer == "adagrad" else math.sqrt(k * turn)
+    with_gradient = k / (factor * size), "goes with lr over the size of a gradient, so pull x steps stays"
     timescale = k / factor, "lr x weight decay x steps stays"
-    by_size = size / factor, "goes with lr and the size of a gradient, so pull x steps stays"
-    penalty = by_size if response.p == 0 else (k / factor, "lr x penalty x steps stays")
+    penalty = with_gradient if response.p == 0 else (k / factor, "lr x penalty x steps stays")
     companions = {
         "lr": (factor, f"{rule} rule"),
-        "weight_decay": by_size if response.p == 0 and response.decay == "coupled" else timescale,
+        "weight_decay": with_gradient if response.p == 0 and response.decay == "coupled" else timescale,
         "l1": penalty,
         "l2": penalty,
     }
     if response.eps:
-        companions["eps"] = (
-            (1 / k, "as the size of summed squares") if optimizer == "adagrad" else (1 / size, "noise makes a gradient smaller")
-        )
+        of_root = optimizer == "adagrad"
+        companions["eps"] = 1 / size, "as the root of summed squares" if of_root else "noise makes a gradient smaller"
     knobs = []
     for knob in exact:
         if knob.name in ("beta1", "beta2"):

@@ -46,7 +46,7 @@ RULE_EVIDENCE = (
         "linear",
         ("sgd",),
         "momentum",
-        "stability has its B_c at (1 + momentum)/(1 - momentum) times that of plain SGD",
+        "on least squares the edge of stability has its B_c at (1 + momentum)/(1 - momentum) times that of plain SGD",
     ),
     RuleEvidence(
         "momentum",
@@ -54,7 +54,7 @@ RULE_EVIDENCE = (
         "linear",
         ("sgd",),
         "momentum",
-        "in few epochs momentum 0.9 leaves the linear rule by B = 16, plain SGD after B = 32",
+        "in few epochs lr falls below the linear rule from B = 16 to 128 with momentum 0.9, and plain SGD keeps it",
     ),
     RuleEvidence(
         "batch_rules",

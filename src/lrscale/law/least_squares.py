@@ -325,8 +325,8 @@ def sign_step_lr(batch_size: int, features: int, noise: float) -> float:
 
     Source:
       The gradient of a batch is taken as Gaussian: within 2 % from B = 16 on. A single example's is a product of Gaussians, and
-      lr* is (2/pi) asin(1/sqrt(sigma^2 + d)), a fifth less. Pinned by `test_the_best_sign_step_is_that_of_draws`. Malladi
-      et al. 2022, arXiv 2205.10287, derive the rule.
+      lr* is (2/pi) asin(1/sqrt(sigma^2 + d)): where noise dominates, a fifth less. Pinned by
+      `test_the_best_sign_step_is_that_of_draws`. Malladi et al. 2022, arXiv 2205.10287, derive the rule.
 
     Example:
       >>> [round(sign_step_lr(b, 32, 30.0), 4) for b in (1, 4, 16, 64, 256, 1024)]

@@ -72,8 +72,9 @@ def heavy_ball_turn_over(beta: float, kappa: float) -> float:
 
         B_c = (1 + beta)/(1 - beta) (kappa - 1)
 
-    So heavy-ball momentum moves this turn-over to larger batches: 19 times as large for beta = 0.9. The best lr of a training
-    with few epochs turns over earlier with momentum, not later (study `momentum`).
+    So heavy-ball momentum moves this turn-over to larger batches: 19 times as large for beta = 0.9. On least squares the best
+    lr after few epochs turns over earlier with momentum, not later (study `momentum`). That of the two networks of
+    `turn_over_momentum` turns over at 11 and 16 times the B_c of plain SGD in `turn_over`.
 
     Args:
       beta: the momentum, from 0 to below 1; not Nesterov's.

@@ -46,7 +46,7 @@ def theory_of(training: Training, c: float) -> Theory:
     if options["dampening"] != 0 or options["weight_decay"] != 0:
         return Theory(None, None, "it is known without weight decay and dampening only.")
     if training.schedule is not None:
-        return Theory(None, None, f"it is known for a constant lr only, got schedule {training.schedule.name}.")
+        return Theory(None, None, f"it is known for a constant lr without warm-up only, got schedule {training.schedule.name}.")
     spectrum, size = source.spectrum.numpy(), training.step_examples
     momentum = Momentum(options["momentum"], options["nesterov"])
     edge = least_squares.mean_square_edge(spectrum, source.bias, size, momentum) / c
