@@ -96,6 +96,8 @@ def test_what_can_be_reproduced_is_listed(folder: Path, place: Path, monkeypatch
     assert "lrscale reproduce cnn --trust sweeps/cnn.py" in [command for command, _, _ in commands]
     assert f"lrscale reproduce {STUDY}" in [command for command, _, _ in commands]
     assert "  Does the best lr fall as 1/B when gradients are summed?" in lines
+    of_questions = [line for line in lines[1:-1] if line and not line.startswith("lrscale reproduce ")]
+    assert all(line.startswith("  ") and len(line) <= 80 for line in of_questions)
     (place / "record.json").write_text("[")
     assert "must hold the files of published studies" in said(folder, "reproduce", status=2)
 

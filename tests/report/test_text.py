@@ -50,6 +50,12 @@ def test_a_rounding_error_is_called_so_and_the_count_comes_first() -> None:
     assert "within 1 %" in laws(probe(0.01))[0]
 
 
+def test_a_law_that_fails_with_knobs_left_as_given_says_what_theory_needs() -> None:
+    small, large = laws(published_answer("eps"))
+    assert "as theory says (c^0)" in small and "not as theory says" not in large
+    assert large.endswith(": theory says c^0 with optimizer.eps scaled too, not as given.")
+
+
 @pytest.mark.parametrize("study", ["digits", "fashion_mnist", "gradient_scale", "steps_to_target"])
 def test_published_studies_fit_on_a_screen(study: str) -> None:
     answer = published_answer(study)

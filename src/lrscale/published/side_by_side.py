@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,7 +39,8 @@ def list_published() -> None:
     for study in studies.values():
         console.print()
         console.print(f"{shlex.join(reproducing(study))}  ({duration(float(study.record['seconds']))})", soft_wrap=True)
-        console.print(f"  {printable(str(study.record['question'] or 'no question'))}")
+        question = printable(str(study.record["question"] or "no question"))
+        console.print(textwrap.fill(question, console.width, initial_indent="  ", subsequent_indent="  "))
     if any("--trust" in reproducing(study) for study in studies.values()):
         console.print()
         console.print("--trust FILE lets a study run the Python code in a file. Read the file first.")

@@ -41,15 +41,18 @@ def trust_for(configs: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> No
     """
     check_has_file(configs)
     trust_nothing()
-    hashes = {trust(file) for file in files}
+    hashes = {trust(file): file for file in files}
     for config in configs:
         for group in GROUPS:
             values = config.get(group)
             if isinstance(values, Mapping) and is_own(values.get("name")) and values.get("sha256") not in hashes:
                 name, sha256 = str(values["name"]), str(values.get("sha256"))
+                way_out = f"Read the file, and if you trust it take --trust {name.rpartition(':')[0]:.200}."
+                if hashes:
+                    others = ", ".join(f"{file} with {found:.12}" for found, file in hashes.items())
+                    way_out = f"--trust named another file or content: {others}. Take the file as it was recorded."
                 raise Refusal(
-                    f"`{group}` {name:.200} is code of whoever recorded this study, with sha256 {sha256:.12}. Read the file, "
-                    f"and if you trust it take --trust {name.rpartition(':')[0]:.200}."
+                    f"`{group}` {name:.200} is code of whoever recorded this study, with sha256 {sha256:.12}. {way_out}"
                 )
 
 

@@ -13,6 +13,7 @@ from lrscale.study.claims import Verdict, in_count, quantity_name, ratio_judgeme
 from lrscale.study.families import Family, Ratio
 from lrscale.study.meanings import what_is_measured
 from lrscale.study.plan import Plan
+from lrscale.study.twins import knobs_left
 from lrscale.study.verdict import (
     CANNOT_TELL,
     FAILS,
@@ -93,7 +94,7 @@ def _family_laws(plan: Plan, families: Sequence[Family]) -> list[str]:
             judgement = ratio_judgement(plan, family, ratio)
             if judgement.verdict == CANNOT_TELL:
                 untold.setdefault((f"{lr_name(ratio.of)}/{lr_name(ratio.over)}", judgement), []).append(family.name)
-            parts.append(_ratio_law(family, ratio, judgement))
+            parts.append(_ratio_law(plan, family, ratio, judgement))
         if not family.ratios:
             parts.append(_slope_law(family))
         sentences.append(" ".join(filter(None, (*parts, _turn_over_law(family), _trade_off_law(family)))))
@@ -120,7 +121,7 @@ def lr_name(of: str) -> str:
     return f"lr*({of})" if "," in of else f"lr_{of}*"
 
 
-def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
+def _ratio_law(plan: Plan, family: Family, ratio: Ratio, judgement: Judgement) -> str:
     """Returns the law of a ratio of best lrs, and whether its cells are the same runs; empty where the law cannot be told."""
     if ratio.slope is None or judgement.verdict == CANNOT_TELL:
         return ""
@@ -138,6 +139,10 @@ def _ratio_law(family: Family, ratio: Ratio, judgement: Judgement) -> str:
     if ratio.is_uneven and not (judgement.verdict == HOLDS and is_inside):
         says = f"theory says c^{ratio.expected:g} where all steps are full, and the last one of an epoch is short here"
         return f"{ratio_of}{number}{where}, {c}: {says}. Take drop_last=true."
+    if judgement.verdict == FAILS and (left := knobs_left(plan.cells)):
+        return (
+            f"{ratio_of}{number}{where}, {c}: theory says c^{ratio.expected:g} with {', '.join(left)} scaled too, not as given."
+        )
     fits = "as" if judgement.verdict == HOLDS else "not as"
     return f"{ratio_of}{number}{where}, {c}: {fits} theory says (c^{ratio.expected:g})."
 
