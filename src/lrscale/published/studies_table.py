@@ -30,7 +30,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "How the best lr goes with B": (
         *("epochs", "momentum", "batch_rules", "schedules"),
         *("fixed_steps", "steps_to_target", "regimes"),
-        *("turn_over", "turn_over_momentum", "cnn_turn_over"),
+        *("turn_over", "turn_over_momentum", "cnn_turn_over", "cnn_turn_over_momentum"),
     ),
     "Models of one's own": ("cnn", "chars", "batch_rules_chars"),
     "Stability and noise": ("stability", "momentum_edge", "noise_scale", "curvature", "curvature_edge", "cnn_curvature"),
@@ -212,8 +212,8 @@ def measured_words(measure: str, claim: Mapping[str, Any]) -> str:
 
 
 def _quantity_in_words(name: str) -> str:
-    """Returns a probe's quantity as it is read: B_simple, or plain words."""
-    return f"B{name[1:]}" if name.startswith("b_") else name.replace("_", " ")
+    """Returns a probe's quantity as it is read: B_simple, lr lam_max, or plain words."""
+    return f"B{name[1:]}" if name.startswith("b_") else name.replace("_", " ").replace("lam max", "lam_max")
 
 
 def _verdicts_of(claim: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
