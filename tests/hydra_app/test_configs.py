@@ -27,6 +27,7 @@ SMALL_SWEEPS = {
     "curvature_edge": ["task.hidden=4", "optimizer.lr=0.94", "budget.epochs=1", "probe.fraction=0,1"],
     "cnn_curvature": ["task=sweeps/plain_cnn.py:plain_cnn", "task.examples=64", "budget.epochs=1", "probe.fraction=0,1"],
     "cnn_turn_over": ["task=sweeps/plain_cnn.py:plain_cnn", "task.examples=64", "budget.epochs=1"],
+    "cnn_turn_over_momentum": ["task=sweeps/plain_cnn.py:plain_cnn", "task.examples=64", "batch_size=16,64", "budget.epochs=1"],
     "noise_scale": ["task=linear,digits_mlp", "budget.steps=10", "probe.fraction=0,1", "probe.pairs=4", "probe.steps=2"],
     "translate": ["probe.optimizer=sgd,adamw", "budget.epochs=1"],
     "digits": ["optimizer=sgd,adam", "reduction=sum", "batch_size=256,512", "budget.epochs=1"],

@@ -131,13 +131,15 @@ def test_the_prediction_of_the_turn_over_is_what_curvature_measured(
     assert (claim["at_least"], claim["at_most"]) == pytest.approx([factor * expected for factor in factors], rel=2e-3)
 
 
-def test_the_predictions_for_the_cnn_are_what_curvature_measured() -> None:
+@pytest.mark.parametrize(("study", "factors"), [("cnn_turn_over", (1 / 2, 2)), ("cnn_turn_over_momentum", (6, 57))])
+def test_the_predictions_for_the_cnn_are_what_curvature_measured(study: str, factors: tuple[float, float]) -> None:
     rows = list(csv.DictReader((RESULTS / "cnn_curvature" / "quantities.csv").read_text().splitlines()))
     largest = max((row for row in rows if row["name"] == "lr_lam_max"), key=lambda row: float(row["value"]))
-    claims = yaml.safe_load((ROOT / "sweeps" / "cnn_turn_over.yaml").read_text())["study"]["claims"]
-    for fraction, claim in zip((largest["probe.fraction"], "0.1"), claims, strict=False):
+    claims = yaml.safe_load((ROOT / "sweeps" / f"{study}.yaml").read_text())["study"]["claims"]
+    predictions = [claim for claim in claims if claim["measure"] == "b_c"]
+    for fraction, claim in zip((largest["probe.fraction"], "0.1"), predictions, strict=False):
         expected = predicted("cnn_curvature", probe__fraction=fraction)
-        assert (claim["at_least"], claim["at_most"]) == pytest.approx([expected / 2, 2 * expected], rel=5e-3)
+        assert (claim["at_least"], claim["at_most"]) == pytest.approx([factor * expected for factor in factors], rel=5e-3)
 
 
 def are_exact(study: str, verdicts: list[dict[str, Any]]) -> bool:

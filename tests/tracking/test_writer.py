@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -198,14 +199,19 @@ def entry_of(uid: str) -> dict[str, Any]:
 
 
 def test_a_study_that_trains_faster_helps_and_the_outbox_stays_short(folder: Path) -> None:
-    slow, here_too, longest = [], [], 0
+    slow, here_too, longest, begun = [], [], 0, threading.Event()
 
     def deliver(entry: Entry, in_doubt: bool) -> None:
+        begun.set()
         time.sleep(0.05)
         slow.append(entry["uid"])
 
+    def help_out(entry: Entry, in_doubt: bool) -> None:
+        assert begun.wait(60)  # else a quick study could do all of it before the courier's thread has looked once
+        here_too.append(entry["uid"])
+
     outbox = Outbox(folder / "x.outbox")
-    courier = Courier(outbox, "x", "x", deliver, beside=lambda entry, in_doubt: here_too.append(entry["uid"]))
+    courier = Courier(outbox, "x", "x", deliver, beside=help_out)
     for number in range(2 * MOST_KEPT):
         courier.make_room()
         courier.put({"kind": "run", "number": number})

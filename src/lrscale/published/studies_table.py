@@ -31,7 +31,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "How the best lr goes with B": (
         *("epochs", "momentum", "batch_rules", "schedules"),
         *("fixed_steps", "steps_to_target", "regimes"),
-        *("turn_over", "turn_over_momentum", "cnn_turn_over"),
+        *("turn_over", "turn_over_momentum", "cnn_turn_over", "cnn_turn_over_momentum"),
     ),
     "Models of one's own": ("cnn", "chars", "batch_rules_chars"),
     "Stability and noise": ("stability", "momentum_edge", "noise_scale", "curvature", "curvature_edge", "cnn_curvature"),
