@@ -210,6 +210,15 @@ def test_bounds_of_rows_lie_in_their_rows() -> None:
     assert "claim: ≤ 0.5" in [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.parametrize(("bound", "scale"), [(1e-9, "symlog"), (5e-16, "linear")])
+def test_a_bound_far_above_all_values_does_not_press_them_together(bound: float, scale: str) -> None:
+    found = measured("v", {"batch_size": [1, 4, 16, 64]})
+    exact = tuple(m._replace(quantity=Quantity("v", 1e-16 * (i + 1), expected=0.0)) for i, m in enumerate(found))
+    (axes,) = quantities(answer_of(make_record((m.cell for m in exact), claims=[claim(at_most=bound)]), (), exact)).axes
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == scale and low < 0 and high > bound
+
+
 def test_a_knob_left_alone_has_the_title_of_its_probe() -> None:
     said = {study: {_title(m) for m in published_answer(study).measurements} for study in ("batch_rules", "translate")}
     assert all(("ln ratio" in " ".join(said[study])) == (study == "batch_rules") for study in said)

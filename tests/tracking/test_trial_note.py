@@ -78,6 +78,7 @@ def test_a_single_training_says_how_it_ended(tmp_path: Path) -> None:
     assert lines[0] == "mean b8 lr5e0: **diverged**, objective infinite, 1 of 1 seeds diverged"
     assert lines[2].startswith("Its curves, which are means over seeds, end at step 1: after it")
     assert "Exact values: `optimizer.lr=5.0 objective=inf`" in lines and "  lr: 5" in lines
+    assert run.info.end_time > run.info.start_time  # the time of the training, and not 0 ms
 
 
 def test_a_cell_of_a_probe_says_what_was_measured_and_no_objective(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def record_single(
     params: Mapping[str, float],
     result: Result,
     made_by: Mapping[str, str],
+    started: int,
 ) -> str:
     """Writes a training that belongs to no study as one run.
 
@@ -39,6 +40,7 @@ def record_single(
       params: the hyperparameters that the training's name shows, by dotted key.
       result: what the training returned.
       made_by: the versions and the machine.
+      started: the start time in milliseconds.
 
     Returns:
       The id of the run.
@@ -53,7 +55,7 @@ def record_single(
     tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
     tags[NOTE] = single_note(name, config, params, result)
     tags[COMPUTE] = json.dumps(compute._asdict())
-    record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)
+    record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, started)
     record |= {"uid": os.urandom(8).hex(), "uri": masked_url(store.uri), "study": f"training {name}"}
     try:
         return deliver(store.client, record)

@@ -114,9 +114,10 @@ def _as_lines(plan: Layout, fitted: Collection[str], bounds: Mapping[str, Sequen
             _draw_fits(axes, panel, paint)
         xs = {m.cell.id: x for line in panel.lines for m, x in zip(line.measurements, _x_values(panel, line), strict=True)}
         shown = draw_levels(axes, bounds[panel.quantity], xs)
-        set_scale(axes, by_name[panel.quantity], "y")
+        ends = [level.value for level in bounds[panel.quantity]]
+        set_scale(axes, by_name[panel.quantity], "y", ends)
         if panel.part is not None:
-            set_limits(axes, by_name[panel.quantity], [level.value for level in bounds[panel.quantity]])
+            set_limits(axes, by_name[panel.quantity], ends)
         if panel.quantity in LRS and all(q.value > 0 for _, q in by_name[panel.quantity]):
             show_lrs(axes)
         axes.set_ylabel(_title(panel.measurements[0]), fontsize=LABEL_SIZE)
@@ -255,7 +256,7 @@ def _as_rows(measurements: Sequence[Measurement], bounds: Mapping[str, Sequence[
         axes.set_xlabel(_title(of_quantity[0]), fontsize=LABEL_SIZE)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        set_scale(axes, of_quantity, "x")
+        set_scale(axes, of_quantity, "x", [level.value for level in bounds[name]])
     handles = [
         Line2D([], [], color=paint[value], marker="o", ls="", label=words(colour_axis, value))
         for value in colour_values

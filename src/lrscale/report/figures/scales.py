@@ -12,6 +12,8 @@ from lrscale.study.families import Measurement
 
 ROUNDING_ERROR = 1e-16
 """The size of a rounding error: the axis of values that are all 0 shows so much."""
+DWARFING = 100.0
+"""A bound of a claim that is so many times larger than all values makes their axis logarithmic."""
 
 
 def set_x_ticks(axes: Axes, xs: Sequence[float]) -> None:
@@ -36,7 +38,7 @@ def set_x_ticks(axes: Axes, xs: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def set_scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> None:
+def set_scale(axes: Axes, measurements: Sequence[Measurement], which: str, bounds: Sequence[float] = ()) -> None:
     """Sets a log scale where no value is negative and the positive values spread over more than a factor of 20.
 
     If some of these values are 0, the scale is symmetric logarithmic, which shows 0 too; it stays linear if an expected
@@ -46,8 +48,10 @@ def set_scale(axes: Axes, measurements: Sequence[Measurement], which: str) -> No
       axes: the axes of a panel.
       measurements: the measurements whose values are shown.
       which: the axis that shows values, `x` or `y`.
+      bounds: bounds that are shown too; they count only where they are so large that the values would look like 0.
     """
     numbers = [v for _, q in measurements for v in (q.value, q.expected) if v is not None]
+    numbers += [bound for bound in bounds if bound > DWARFING * max(map(abs, numbers)) > 0]
     positive = [v for v in numbers if v > 0]
     set_scale, axis = getattr(axes, f"set_{which}scale"), getattr(axes, f"{which}axis")
     if not positive or min(numbers) < 0 or max(positive) <= 20 * min(positive):
