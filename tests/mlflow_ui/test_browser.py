@@ -78,7 +78,9 @@ def test_the_link_opens_the_summary_with_note_law_and_drawn_curves(browser: Brow
     seen = visit(browser, link, SUMMARY, charts=True, size={"width": 1440, "height": 900})
     page = seen.page
     page.get_by_text("lr_sum∗ = lr_mean∗ x c^-1 exactly", exact=False).first.wait_for()
-    page.get_by_text("The law: best lr against batch size").wait_for()
+    title = page.get_by_text("The law", exact=True)
+    title.wait_for()
+    assert title.evaluate("e => e.scrollWidth <= e.clientWidth")  # it is not cut
     page.wait_for_function(f"{PICTURE}?.naturalWidth > 600")
     left, top, width, square = page.evaluate(f"(r => [r.x, r.y, r.width, r.height])({PICTURE}.getBoundingClientRect())")
     bottom = page.evaluate(f"{PICTURE}.closest('[class*=rc-image]').getBoundingClientRect().y") + square / WIDTH_OVER_HEIGHT
@@ -124,7 +126,7 @@ def test_a_bare_experiment_opens_without_its_runs_and_the_first_word_of_the_note
     page.screenshot(path=str(SHOTS / "bare.png"))
     with page.expect_popup() as opened:
         page.get_by_role("link", name="Summary:").click()
-    opened.value.get_by_text("The law: best lr against batch size").wait_for()
+    opened.value.get_by_text("The law", exact=True).wait_for()
     opened.value.get_by_role("link", name=f"study {NAME}").first.wait_for()
     assert seen.outside == []
     page.context.close()

@@ -1,12 +1,14 @@
 """How a probe's quantities are laid out: the axis below each, and what parts panels, lines, colours and marks."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
 from lrscale.published.files import names
+from lrscale.report.figures.bounds import BOUND_COLOUR
 from lrscale.report.figures.curves import figure_files, power_of_ten
 from lrscale.report.figures.layout import layout
 from lrscale.report.figures.palette import colours, shades
@@ -111,8 +113,7 @@ def test_published_figures_of_probes_have_names_in_words_and_ticks(study: str) -
     figure = quantities(answer)
     check_axes(figure, says_y=False)
     said = {" ".join((axes.get_xlabel() + "\n" + axes.get_ylabel()).split()) for axes in figure.axes}
-    for name in {m.quantity.name for m in answer.measurements}:
-        title = " ".join(_title(name).split())
+    for title in {" ".join(_title(m).split()) for m in answer.measurements}:
         assert " " in title and any(title in text for text in said)
 
 
@@ -138,3 +139,87 @@ def test_an_axis_of_lrs_does_not_make_a_small_difference_look_large() -> None:
     (axes,) = quantities(answer).axes
     low, high = axes.get_ylim()
     assert axes.get_yscale() == "log" and high / low > 3.99
+
+
+CROWD = {"task.hidden": [16, 256], "optimizer.lr": [0.94, 1.43], "batch_size": [128, 512], "probe.fraction": [0, 0.1, 1]}
+"""The axes of a study with eight lines."""
+
+
+def test_a_crowd_of_lines_is_split_in_panels_unless_expected_values_order_it() -> None:
+    found = measured("v", CROWD)
+    plan = layout(found, {})
+    assert [panel.part for panel in plan.panels] == ["hidden = 16", "hidden = 256"] and plan.most_lines == 4
+    assert sorted(id(m) for panel in plan.panels for m in panel.measurements) == sorted(map(id, found))
+    ordered = [m._replace(quantity=replace(m.quantity, expected=m.quantity.value)) for m in found]
+    assert len(layout(ordered, {}).panels) == 1
+    assert len(layout([m for name in "abcd" for m in measured(name, CROWD)], {}).panels) == 4
+
+
+def test_points_that_nothing_orders_are_joined_and_stand_apart() -> None:
+    found = measured("v", {"batch_size": [128, 512], "probe.fraction": [0.1, 0.3, 1]})
+    expected = [m._replace(quantity=replace(m.quantity, expected=1.0)) for m in found]
+    for of_study, joins in ((found, True), (expected, False)):
+        (axes,) = quantities(answer_of(make_record(m.cell for m in of_study), (), tuple(of_study))).axes
+        axes.figure.draw_without_rendering()
+        first, second = (container[0] for container in axes.containers)
+        places = [line.get_transform().transform([(0.3, 2.0)])[0, 0] for line in (first, second)]
+        assert (first.get_linestyle() == "-") == joins == (places[0] < places[1] - 2)
+        low, high = axes.get_ylim()
+        assert all(low < m.quantity.value < high for m in of_study)
+
+
+def claim(**parts: Any) -> dict[str, Any]:
+    return {"name": "bounded", "quantity": "v", "measure": "largest", **parts}
+
+
+@pytest.mark.parametrize(
+    ("claims", "words", "ends"),
+    [
+        ([claim(at_most=9)], "claim: ≤ 9", [(0, 1)]),
+        ([claim(at_least=2)], "claim: largest ≥ 2", [(0, 1)]),
+        ([claim(at_most=9, where={"batch_size": 4}), claim(at_most=9, where={"batch_size": 16})], "claim: ≤ 9", [(4, 16)]),
+        ([claim(expected=2, tolerance=0.5, where={"batch_size": 4})], "claim: 2 ± 0.5", [(4, 4)]),
+        ([claim(measure="least", at_least=1, at_most=3)], "claims: ≥ 1, least ≤ 3", [(0, 1), (0, 1)]),
+        ([claim(measure="slope_of", against="batch_size", at_most=9)], "", []),
+        ([claim(over="w", at_most=9)], "", []),
+    ],
+)
+def test_the_bounds_of_claims_are_lines_over_the_cells_of_which_they_speak(
+    claims: list[dict[str, Any]], words: str, ends: list[tuple[float, float]]
+) -> None:
+    found = measured("v", {"batch_size": [1, 4, 16, 64]})
+    figure = quantities(answer_of(make_record((m.cell for m in found), claims=claims), (), tuple(found)))
+    (axes,) = figure.axes
+    lines = [line for line in axes.lines if line.get_color() == BOUND_COLOUR]
+    assert [tuple(line.get_xdata()) for line in lines] == ends
+    bounds = [float(word) for word in words.replace(",", "").split("±")[0].split() if word.isdigit()]
+    assert [line.get_ydata()[0] for line in lines] == bounds
+    assert [text.get_text() for text in axes.texts if text.get_text()] == [words] * bool(words)
+    (legend,) = figure.legends
+    assert ("bound of a claim" in [text.get_text() for text in legend.get_texts()]) == bool(ends)
+
+
+def test_bounds_of_rows_lie_in_their_rows() -> None:
+    found = measured("v", {"probe.optimizer": ["a", "b", "c"]}, 0.0)
+    exact = [m._replace(quantity=Quantity("v", 1e-9 * i, expected=0.0)) for i, m in enumerate(found)]
+    about = {"measure": "deviation", "expected": 0, "tolerance": 0.5, "where": {"probe.optimizer": ["a", "c"]}}
+    answer = answer_of(make_record((m.cell for m in exact), claims=[claim(**about)]), (), tuple(exact))
+    (axes,) = quantities(answer).axes
+    lines = [(tuple(line.get_xdata()), tuple(line.get_ydata())) for line in axes.lines if line.get_color() == BOUND_COLOUR]
+    assert lines == [((0.5, 0.5), (-0.5, 0.5)), ((0.5, 0.5), (1.5, 2.5))]
+    assert "claim: ≤ 0.5" in [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.parametrize(("bound", "scale"), [(1e-9, "symlog"), (5e-16, "linear")])
+def test_a_bound_far_above_all_values_does_not_press_them_together(bound: float, scale: str) -> None:
+    found = measured("v", {"batch_size": [1, 4, 16, 64]})
+    exact = tuple(m._replace(quantity=Quantity("v", 1e-16 * (i + 1), expected=0.0)) for i, m in enumerate(found))
+    (axes,) = quantities(answer_of(make_record((m.cell for m in exact), claims=[claim(at_most=bound)]), (), exact)).axes
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == scale and low < 0 and high > bound
+
+
+def test_a_knob_left_alone_has_the_title_of_its_probe() -> None:
+    said = {study: {_title(m) for m in published_answer(study).measurements} for study in ("batch_rules", "translate")}
+    assert all(("ln ratio" in " ".join(said[study])) == (study == "batch_rules") for study in said)
+    assert all(any(text.startswith("difference, eps") == (study == "translate") for text in said[study]) for study in said)

@@ -68,3 +68,25 @@ def test_a_diverged_trial_says_so_and_has_no_value_in_place_of_infinity(tmp_path
         assert {"task": "d2l", "optimizer": "sgd", "batch_size": "4"}.items() <= run.data.params.items()
     params = store.client.get_run(store.study(None).run_id).data.params
     assert params.items() >= {"task": "d2l", "optimizer": "sgd", "reduction": "sum, mean", "batch_size": "4"}.items()
+
+
+def test_a_single_training_says_how_it_ended(tmp_path: Path) -> None:
+    here(tmp_path, "run", "optimizer.lr=5", "batch_size=8")
+    store = Store.existing(f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = store.client.search_runs([store.experiment("lrscale")])
+    lines = run.data.tags[NOTE].splitlines()
+    assert lines[0] == "mean b8 lr5e0: **diverged**, objective infinite, 1 of 1 seeds diverged"
+    assert lines[2].startswith("Its curves, which are means over seeds, end at step 1: after it")
+    assert "Exact values: `optimizer.lr=5.0 objective=inf`" in lines and "  lr: 5" in lines
+    assert run.info.end_time > run.info.start_time  # the time of the training, and not 0 ms
+
+
+def test_a_cell_of_a_probe_says_what_was_measured_and_no_objective(tmp_path: Path) -> None:
+    here(tmp_path, "run", "-m", "sweeps=homogeneity", "probe.optimizer=sgd", "probe.size=1")
+    store = Store.existing(f"sqlite:///{tmp_path}/mlflow.db")
+    (trial,) = store.trials(store.study(None).experiment_id)
+    note = store.run_tags(trial.run_id)[NOTE]
+    assert ": p_first 1 (expected 1), p_step_50 1 (expected 1), p_first_50 1 (expected 1)." in note.splitlines()[0]
+    exact = " ".join(f"{quantity.name}={quantity.value!r}" for quantity in trial.quantities)
+    assert f"Exact values: `{exact}`" in note
+    assert not [word for word in ("objective=", "seeds diverged", "[Optuna]") if word in note]

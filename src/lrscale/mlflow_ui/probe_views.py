@@ -79,7 +79,7 @@ def _sections(plan: Layout, pictures: Sequence[str]) -> tuple[Section, ...]:
             keys = _keys(panel)[: 2 if any(m.quantity.expected is not None for m in panel.measurements) else 1]
             charts.setdefault(title, []).append(Chart(tuple(keys), x_key, log=logarithmic(of_quantity)))
     sections = [Section(title, tuple(charts_of_section)) for title, charts_of_section in charts.items()]
-    return (*picture_sections("What was measured in each cell", pictures), *sections)
+    return (*picture_sections("What was measured", pictures), *sections)
 
 
 def _x_axis(panel: Panel) -> tuple[str, str]:

@@ -85,7 +85,7 @@ def _summary(answer: Answer, pictures: Sequence[str]) -> tuple[Section, ...]:
     pairs = [(family, reduction) for family in answer.families for reduction in family.reductions()]
     of_objective = dict.fromkeys(_curve_key(family, reduction) for family, reduction in pairs)
     return (
-        *picture_sections("The law: best lr against batch size", pictures),
+        *picture_sections("The law", pictures),
         Section("Objective against log10 lr, by reduction", tuple(Chart((name,), LOG_LR) for name in of_objective)),
     )
 

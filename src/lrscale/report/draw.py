@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from lrscale.study.answer import Answer
 from lrscale.study.records import Curve
 
-MAIN_FIGURES = ("best_lr", "quantities")
+MAIN_FIGURES = ("best_lr", "steps_against", "quantities")
 """The names of the figures that answer the study's question start with these."""
 
 
@@ -34,7 +34,7 @@ def draw(answer: Answer, loss_curves: Mapping[str, Curve]) -> dict[str, dict[str
         figures = {
             "objective_against_lr": curves.objective_against_lr(answer, family),
             "best_lr_against_batch_size": curves.best_lr_against_batch_size(answer, family),
-            **({"steps_against_batch_size": curves.steps_against_batch_size(family)} if family.trade_off else {}),
+            **({"steps_against_batch_size": curves.steps_against_batch_size(answer, family)} if family.trade_off else {}),
         }
         if any(max(loss_curves[c.cell.id].steps, default=0) > 0 for c in family.cells if c.cell.id in loss_curves):
             figures["loss_against_examples"] = curves.loss_against_examples(answer, family, loss_curves, loss_name(answer))
@@ -44,7 +44,8 @@ def draw(answer: Answer, loss_curves: Mapping[str, Curve]) -> dict[str, dict[str
 
 
 def main_figures(answer: Answer) -> dict[str, bytes]:
-    """Returns the SVG of the figures that answer the study's question, by file name: one figure for each family of cells.
+    """Returns the SVG of the figures that answer the study's question, by file name. Each family of cells has one figure, and
+    one more where it counts steps to a target.
 
     A study that runs a probe has one figure, that of its quantities.
     """

@@ -178,7 +178,8 @@ def _print_table(console: Console, title: str | None, columns: Sequence[str], ro
 def column_groups(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
     """Yields groups of columns, by their indices. Each group fits into the width and starts with the first column.
 
-    A group has at least two columns, if there are as many, even where these do not fit. Headers may wrap between words.
+    A group has at least two columns, if there are as many, even where these do not fit. A column `expected` is in the group
+    of the column before it. Headers may wrap between words.
 
     Args:
       columns: the header of each column.
@@ -188,14 +189,19 @@ def column_groups(columns: Sequence[str], rows: Sequence[Sequence[str]], width: 
     Example:
       >>> list(column_groups(["cell", "a long name", "b"], [["sum b4", "1.25", "0.5"]], 16))
       [[0, 1], [0, 2]]
+      >>> list(column_groups(["cell", "p", "q", "expected"], [["sgd size1", "0.999", "0.999", "1"]], 24))
+      [[0, 1], [0, 2, 3]]
       >>> list(column_groups(["cell"], [], 9))
       [[0]]
     """
     widths = [max(map(len, (*header.split(" "), *(row[i] for row in rows)))) + GAP for i, header in enumerate(columns)]
+    units: list[list[int]] = []
+    for i, header in enumerate(columns[1:], 1):
+        units = [*units[:-1], [*units[-1], i]] if header == "expected" and units else [*units, [i]]
     group = [0]
-    for i in range(1, len(columns)):
-        if len(group) > 1 and sum(widths[k] for k in (*group, i)) - GAP > width:
+    for unit in units:
+        if len(group) > 1 and sum(widths[k] for k in (*group, *unit)) - GAP > width:
             yield group
             group = [0]
-        group.append(i)
+        group += unit
     yield group

@@ -52,6 +52,7 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
     with doing("importing torch and mlflow"):  # it takes seconds, and what is refused above needs neither
         from lrscale.run.job import work
         from lrscale.tracking.client import check_uri, opening
+        from lrscale.tracking.entries import now_ms
         from lrscale.tracking.singles import record_single
         from lrscale.tracking.store import Store
     gc.freeze()  # the objects loaded by now stay alive: they are not searched for garbage
@@ -72,13 +73,14 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
             store = Store(tracking["uri"])
         experiment = store.experiment(tracking["experiment"])
     _LOG.debug("training %s", name)
+    started = now_ms()
     with Steps(Console(stderr=True, highlight=False, markup=False, emoji=False), "training") as steps:
         (result,) = work(config, compute, steps)
     for line in printed_lines(training, result):
         say(line)
     versions = made_by(described(compute.device, compute.tf32))
     with contextlib.chdir(from_start(".")), uninterrupted():
-        run_id = record_single(store, experiment, name, config, compute, {"optimizer.lr": lr}, result, versions)
+        run_id = record_single(store, experiment, name, config, compute, {"optimizer.lr": lr}, result, versions, started)
     say(f"recorded as {name!r} in {masked(tracking['uri'])}, experiment {tracking['experiment']}, run {run_id}")
 
 

@@ -214,7 +214,7 @@ def _ratio_judgement(plan: Plan, family: Family, ratio: Ratio) -> Judgement:
         judgement = judge(ratio.slope, Bound(), _apart("ratio_slope", Bound()), more_runs(family.cells))
         return judgement._replace(verdict=NO_THEORY) if judgement.verdict == HOLDS else judgement
     bounds = [
-        _bound(claim)
+        claim_bound(claim)
         for claim in plan.claims
         if claim["measure"] == "ratio_slope" and claim.get("expected") == theory and selects(claim, family.of)
     ]
@@ -263,7 +263,7 @@ def _verdict(name: str, claim: Mapping[str, Any], found: Interval | Judgement | 
       found: what was measured, or why it was not.
       cells: the cells in which lrs were tuned for it.
     """
-    measure, bound = str(claim["measure"]), _bound(claim)
+    measure, bound = str(claim["measure"]), claim_bound(claim)
     if not isinstance(found, Interval):
         missing = found or (TOO_FEW_CELLS if measure in AGAINST else NOTHING)
         return Verdict(name, measure, bound, None, *missing)
@@ -271,7 +271,7 @@ def _verdict(name: str, claim: Mapping[str, Any], found: Interval | Judgement | 
     return Verdict(name, measure, bound, found, *judge(found, bound, _apart(measure, bound), **more))
 
 
-def _bound(claim: Mapping[str, Any]) -> Bound:
+def claim_bound(claim: Mapping[str, Any]) -> Bound:
     """Returns the bound of a claim."""
     return Bound(*(claim.get(key) for key in Bound._fields))
 

@@ -12,8 +12,9 @@ from lrscale.tracking.datasets import own_data, own_schedule
 from lrscale.tracking.delivery import Undelivered
 from lrscale.tracking.entries import trial_entry
 from lrscale.tracking.outbox import Outbox, outbox_path
-from lrscale.tracking.schema import COMPUTE, KIND, MADE_BY, PARAMS
+from lrscale.tracking.schema import COMPUTE, KIND, MADE_BY, NOTE, PARAMS
 from lrscale.tracking.store import Store
+from lrscale.tracking.trial_note import single_note
 from lrscale.training.results import Result
 
 
@@ -26,6 +27,7 @@ def record_single(
     params: Mapping[str, float],
     result: Result,
     made_by: Mapping[str, str],
+    started: int,
 ) -> str:
     """Writes a training that belongs to no study as one run.
 
@@ -38,6 +40,7 @@ def record_single(
       params: the hyperparameters that the training's name shows, by dotted key.
       result: what the training returned.
       made_by: the versions and the machine.
+      started: the start time in milliseconds.
 
     Returns:
       The id of the run.
@@ -50,8 +53,9 @@ def record_single(
     settings = {key: str(config[key]) for key in ("reduction", "batch_size", "accumulation", "objective", "seeds")}
     settings |= own_data(config) | own_schedule(config)
     tags = {KIND: "single", PARAMS: json.dumps(dict(params)), MADE_BY: json.dumps(dict(made_by))}
+    tags[NOTE] = single_note(name, config, params, result)
     tags[COMPUTE] = json.dumps(compute._asdict())
-    record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, None)
+    record = trial_entry(experiment, name, tags, config, {**groups, **settings}, params, result, started)
     record |= {"uid": os.urandom(8).hex(), "uri": masked_url(store.uri), "study": f"training {name}"}
     try:
         return deliver(store.client, record)

@@ -1,14 +1,18 @@
-"""Writes the note of a trial, which MLflow shows as markdown: its outcome, the way it was made, and its config."""
+"""Writes the note of a trial or a single training, which MLflow shows as markdown: its outcome, and how it was made."""
 
 import math
 import re
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 from lrscale.errors import masked_url
 from lrscale.files import as_yaml
+from lrscale.spec import Training
+from lrscale.study.config import make_training
 from lrscale.study.plan import Cell, Plan, trial_label, with_values
 from lrscale.study.twins import LR_KEY
+from lrscale.training.quantity import Quantity
 from lrscale.training.results import CAP, Result
 
 DASHBOARD = "http://127.0.0.1:8080/dashboard/"
@@ -20,6 +24,8 @@ def trial_note(
 ) -> str:
     """Returns the note of a trial: its outcome, its exact values, its Optuna trial, its overrides, and its config as YAML.
 
+    The note of a probe's cell does not name the Optuna trial, which holds no objective.
+
     Args:
       plan: the plan of the study.
       cell: the trial's cell.
@@ -29,29 +35,76 @@ def trial_note(
       same_as: the exact label of the trial that is the same run and was trained; empty where this one was trained.
       device: the device that trained it; the note says it where it is not the CPU.
     """
-    outcome = f"objective {result.objective:.4g}" if math.isfinite(result.objective) else "objective infinite"
-    outcome = ", ".join([f"**diverged**, {outcome}" if any(result.diverged) else outcome, result.diverged_in_words])
     overrides = [*cell.overrides, *(f"{key}={value}" for key, value in {**cell.values, **_own(cell, params)}.items())]
-    exact = [*(f"{key}={float(value)!r}" for key, value in params.items()), f"objective={result.objective!r}"]
-    lines = [
-        f"{escape_markdown(trial_label(cell.label, params))}: {outcome}",
-        f"Its curves, which are means over seeds, end at step {result.steps[-1]}: after it the loss of a seed is above {CAP:g} "
-        "times its first value, or not finite."
-        if any(result.diverged) and not plan.is_script and result.steps[-1] < cell.training.steps
-        else "",
-        f"At the end: {', '.join(f'{escape_markdown(name)} {value:.4g}' for name, value in result.ends.items())}."
-        if result.ends
-        else "",
-        f"The same run as `{same_as}`: trained once, recorded for both." if same_as else "",
-        f"Trained on {escape_markdown(device)}." if device != "cpu" else "",
-        f"Exact values: `{' '.join(exact)}`",
+    optuna = (
         f"[Optuna]({DASHBOARD}): trial {number} of the study `{plan.optuna_name(cell)}`, "
         f"served by `lrscale ui {shlex.quote(plan.study)} --optuna` "
-        "(the link is for port 8080; if another program uses that port, the command prints another link)",
+        "(the link is for port 8080; if another program uses that port, the command prints another link)"
+    )
+    lines = [
+        *_outcome(trial_label(cell.label, params), cell.training, result),
+        f"The same run as `{same_as}`: trained once, recorded for both." if same_as else "",
+        f"Trained on {escape_markdown(device)}." if device != "cpu" else "",
+        _exact_values(params, result),
+        "" if result.quantities else optuna,
         f"Overrides: `{masked_url(' '.join(overrides))}`",
-        f"```yaml\n{as_yaml(with_values(cell.config, params))}\n```",
+        _as_markdown(with_values(cell.config, params)),
     ]
     return "\n\n".join(line for line in lines if line)
+
+
+def single_note(name: str, config: Mapping[str, Any], params: Mapping[str, float], result: Result) -> str:
+    """Returns the note of a training that belongs to no study: its outcome, its exact values, and its config as YAML.
+
+    Args:
+      name: the name of the run.
+      config: the config of the training.
+      params: the hyperparameters that the name shows, by dotted key.
+      result: what the training returned.
+    """
+    lines = [*_outcome(name, make_training(config), result), _exact_values(params, result), _as_markdown(config)]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _outcome(label: str, training: Training, result: Result) -> list[str]:
+    """Returns the lines of a note that say what came out: the quantities of a probe, or the objective and what diverged.
+
+    Args:
+      label: the label of the run.
+      training: its training.
+      result: what the training returned.
+    """
+    if result.quantities:
+        return [f"{escape_markdown(label)}: {', '.join(escape_markdown(_in_words(q)) for q in result.quantities)}."]
+    outcome = f"objective {result.objective:.4g}" if math.isfinite(result.objective) else "objective infinite"
+    outcome = ", ".join([f"**diverged**, {outcome}" if any(result.diverged) else outcome, result.diverged_in_words])
+    cut = any(result.diverged) and not training.is_script and result.steps[-1] < training.steps
+    ends = ", ".join(f"{escape_markdown(name)} {value:.4g}" for name, value in result.ends.items())
+    return [
+        f"{escape_markdown(label)}: {outcome}",
+        f"Its curves, which are means over seeds, end at step {result.steps[-1]}: after it the loss of a seed is above {CAP:g} "
+        "times its first value, or not finite."
+        if cut
+        else "",
+        f"At the end: {ends}." if ends else "",
+    ]
+
+
+def _in_words(quantity: Quantity) -> str:
+    """Returns a quantity with its expected value, in words."""
+    expected = "" if quantity.expected is None else f" (expected {quantity.expected:.4g})"
+    return f"{quantity.name} {quantity.value:.4g}{expected}"
+
+
+def _exact_values(params: Mapping[str, float], result: Result) -> str:
+    """Returns the line of a note with the exact values of the hyperparameters, and of the objective or the quantities."""
+    outcome = {quantity.name: quantity.value for quantity in result.quantities} or {"objective": result.objective}
+    return f"Exact values: `{' '.join(f'{key}={float(value)!r}' for key, value in {**params, **outcome}.items())}`"
+
+
+def _as_markdown(config: Mapping[str, Any]) -> str:
+    """Returns a config as markdown that shows YAML."""
+    return f"```yaml\n{as_yaml(config)}\n```"
 
 
 def _own(cell: Cell, params: Mapping[str, float]) -> dict[str, float]:

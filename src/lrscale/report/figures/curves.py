@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lrscale.estimate.intervals import seed_means
+from lrscale.report.figures.bounds import draw_batch_size_claims
 from lrscale.report.figures.palette import colours, reduction_look
 from lrscale.study.answer import Answer
 from lrscale.study.claims import ratio_judgement, selects
@@ -222,6 +223,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
         _set_batch_size_ticks(axes, sorted({c.step_examples for c in family.cells}))
         axes.set(xlabel="batch size B (examples per step)", ylabel="best learning rate lr*")
         show_lrs(axes)
+        draw_batch_size_claims(axes, answer.plan.claims, family, "b_c", "B_c")
         ratio = next((r for r in family.ratios if (r.of, r.over) == ("sum", "mean")), None)
         law = r"$\mathbf{lr^*_{sum}\,/\,lr^*_{mean}}$"
         if ratio is not None and (r := ratio.slope) and ratio_judgement(answer.plan, family, ratio).verdict != CANNOT_TELL:
@@ -239,7 +241,7 @@ def best_lr_against_batch_size(answer: Answer, family: Family) -> Figure:
     return figure
 
 
-def steps_against_batch_size(family: Family) -> Figure:
+def steps_against_batch_size(answer: Answer, family: Family) -> Figure:
     """Returns the figure of steps to the target against batch size, with the fitted trade-off, which the family must have.
 
         S = S_min (1 + B_crit/B)
@@ -265,6 +267,7 @@ def steps_against_batch_size(family: Family) -> Figure:
         axes.set(xlabel="batch size B (examples per step)", ylabel=OBJECTIVE_NAMES["steps_to_target"])
         axes.set_yscale("log", base=2)
         axes.set_ylim(bottom=fit.s_min.value / 2)
+        draw_batch_size_claims(axes, answer.plan.claims, family, "b_crit", "B_crit")
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

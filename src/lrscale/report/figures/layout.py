@@ -3,6 +3,7 @@
 "Marks" are the markers of the points.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,10 @@ from lrscale.study.families import Measurement
 
 MOST_LINES = 12
 """The largest number of lines in a panel that a reader can tell apart."""
+MOST_TOGETHER = 4
+"""The largest number of lines in a panel whose points have no expected values to lie on."""
 MOST_SPLIT = 3
-"""Up to this number of quantities, each quantity has one panel for each value of an axis of names."""
+"""Up to this number of quantities, each quantity may have one panel for each value of an axis."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Line:
 class Panel:
     """A panel, which shows one quantity.
 
-    `part` is the value of its measurements on the axis that has panels; None where no axis has panels. `axis` is the x
-    axis; None where the panel has none.
+    `part` is the value of its measurements on the axis that has panels, in words; None where no axis has panels. `axis` is
+    the x axis; None where the panel has none.
     """
 
     quantity: str
-    part: Any
+    part: str | None
     axis: str | None
     lines: tuple[Line, ...]
 
@@ -73,8 +76,9 @@ def layout(measurements: Sequence[Measurement], against: Mapping[str, str]) -> L
 
     The x axis of a quantity is the axis that a claim on it names, if this axis is numeric with at least three values.
     Otherwise it is the numeric axis with most values, if one has at least three. Of the axes of the
-    quantity with most measurements, an axis of names has panels where there are few quantities. Of the axes that remain,
-    the one with most values has colours, and all others have marks.
+    quantity with most measurements, an axis of names has panels where there are few quantities; without such an axis, that
+    with fewest values has panels where more than MOST_TOGETHER lines without expected values would be in one. Of the axes
+    that remain, the one with most values has colours, and all others have marks.
 
     Args:
       measurements: all measurements, in the study's order.
@@ -86,7 +90,13 @@ def layout(measurements: Sequence[Measurement], against: Mapping[str, str]) -> L
     main = max(names, key=lambda name: len(by_name[name]), default="")
     others = {axis: axis_values for axis, axis_values in values(by_name.get(main, [])).items() if axis != x_axes.get(main)}
     axes_of_names = [axis for axis, axis_values in others.items() if not all(map(is_number, axis_values))]
-    panel_axis = axes_of_names[0] if axes_of_names and len(others) > 1 and len(names) <= MOST_SPLIT and x_axes[main] else None
+    panel_axis = None
+    if len(others) > 1 and len(names) <= MOST_SPLIT and x_axes[main]:
+        is_crowded = math.prod(map(len, others.values())) > MOST_TOGETHER and all(
+            m.quantity.expected is None for m in measurements
+        )
+        fewest = min(others, key=lambda axis: len(others[axis])) if is_crowded else None
+        panel_axis = axes_of_names[0] if axes_of_names else fewest
     inside = {axis: axis_values for axis, axis_values in others.items() if axis != panel_axis}
     colour = max(inside, key=lambda axis: len(inside[axis]), default=None)
     mark = tuple(axis for axis in inside if axis != colour)
@@ -140,12 +150,12 @@ def _panels(
       colour: the axis that has colours; None for none.
       mark: the axes that have marks.
     """
-    panels: dict[Any, dict[tuple[Any, tuple[Any, ...]], list[Measurement]]] = {}
+    panels: dict[str | None, dict[tuple[Any, tuple[Any, ...]], list[Measurement]]] = {}
     for m in measurements:
         scientific = m.cell.scientific
         shade = scientific.get(colour) if colour and colour != x_axis else None
         marks = tuple(scientific.get(axis) if axis != x_axis else None for axis in mark)
-        part = scientific.get(panel_axis) if panel_axis else None
+        part = words(panel_axis, scientific.get(panel_axis)) if panel_axis else None
         panels.setdefault(part, {}).setdefault((shade, marks), []).append(m)
     return [
         Panel(name, part, x_axis, tuple(Line(*key, tuple(_in_order(group, x_axis))) for key, group in lines.items()))

@@ -14,8 +14,9 @@ TITLES = MEANINGS | {
     "square root": "largest |ln ratio|, square root rule",
     "constant lr": "largest |ln ratio|, constant lr",
 }
-"""Titles of the axes that show quantities, by quantity. A quantity that is not
-listed has its name as title."""
+"""Titles of the axes that show quantities, by quantity. A quantity that is not listed has its name as title."""
+LEFT_ALONE = {"batch_rules": "largest |ln ratio|", "translate": "difference"}
+"""What a quantity `NAME left alone` is, by probe."""
 X_TITLES = {
     "batch_size": "batch size B (examples per step)",
     "probe.fraction": "fraction of training done",
@@ -24,3 +25,16 @@ X_TITLES = {
     "probe.size": "size of the gradient",
 }
 """Titles of x axes, by axis of the study. An axis that is not listed has its name as title."""
+
+
+def title(probe: str, quantity: str) -> str:
+    """Returns the title of the axis that shows a quantity of a probe.
+
+    Example:
+      >>> title("translate", "eps left alone"), title("curvature", "lam_max")
+      ('difference, eps left alone', 'largest curvature lam_max of the loss')
+    """
+    knob = quantity.removesuffix(" left alone")
+    if knob != quantity and probe in LEFT_ALONE:
+        return f"{LEFT_ALONE[probe]}, {knob.replace('_', ' ')} left alone"
+    return TITLES.get(quantity, quantity)
