@@ -2,7 +2,9 @@
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from lrscale.probes import PROBES
@@ -14,6 +16,20 @@ from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train, use_threads
 from lrscale.training.results import Result, probe_result, results
+
+Listener = Callable[[float, int, int], None]
+"""A function that is told for how many seconds a cell trains, how many steps it has taken, and how many it takes."""
+_listeners: list[Listener] = []
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Inside this context, a listener is told how far the jobs are that run in this process."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class Outcome(NamedTuple):
@@ -54,6 +70,11 @@ def work(config: Mapping[str, Any], compute: Compute, told: Callable[[int, int, 
     return list(results(training, train(training, make_task(training), compute, told)))
 
 
+def _tell(start: float, step: int, steps: int, loss: float) -> None:
+    for listener in _listeners:
+        listener(time.perf_counter() - start, step, steps)
+
+
 def work_all(
     configs: Sequence[Mapping[str, Any]], compute: Compute, limit: float | None = None, may_end_process: bool = False
 ) -> list[Outcome]:
@@ -75,7 +96,7 @@ def work_all(
         crash, late = None, False
         try:
             with time_limit(limit, may_end_process):
-                results = work(config, compute)
+                results = work(config, compute, partial(_tell, start))
         except TookTooLong as error:
             crash, late = f"TookTooLong: {error}", True
         except Exception:

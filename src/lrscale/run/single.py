@@ -14,7 +14,7 @@ from lrscale.files import from_start
 from lrscale.provenance import made_by
 from lrscale.run.doing import doing
 from lrscale.run.progress import Steps
-from lrscale.spec import Compute, Training
+from lrscale.spec import Compute, Training, is_own
 from lrscale.study.config import make_training
 from lrscale.study.own_code import own_facts
 from lrscale.study.plan import short_number, with_values
@@ -39,7 +39,9 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
       Refusal: the config or the store cannot be used; nothing has been written.
       Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
-    config = with_values(config, own_facts(config, device=compute.device))
+    own = any(is_own(config[group]["name"]) for group in ("task", "optimizer"))
+    with doing("importing torch and trying your code") if own else contextlib.nullcontext():
+        config = with_values(config, own_facts(config, device=compute.device))
     compute = compute._replace(device=chosen(compute.device, [config]))
     training = make_training(config)
     if training.trials > 1:
