@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -218,17 +219,35 @@ def _job(config: DictConfig) -> "list[Outcome] | None":
     from lrscale.run.single import run_single
 
     try:
-        if config.cells is not None:
-            raise Refusal("`cells` must be null in a single training: a study sets it for its jobs. Leave it out.")
-        _check_is_single(HydraConfig.get())
+        _check_is_single(config, HydraConfig.get())
         run_single(plain_config(config), make_compute(to_plain(config.compute)), to_plain(config.tracking))
     except (Refusal, Failure) as error:
         raise _Carried(error) from None
     return None
 
 
-def _check_is_single(config: HydraConf) -> None:
-    """Raises Refusal where a sweep file says what to sweep, and neither `-m` nor `hydra.mode` was given."""
+class CheckFirst(Callback):
+    """Refuses a single training that cannot be, before Hydra makes the folder that was asked for."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks the config, at the start of Hydra's run.
+
+        Raises:
+          _Carried: the training was refused.
+        """
+        from lrscale.run.single import checked
+
+        try:
+            _check_is_single(config, config.hydra)
+            checked(plain_config(config), make_compute(to_plain(config.compute)))
+        except (Refusal, Failure) as error:
+            raise _Carried(error) from None
+
+
+def _check_is_single(whole: DictConfig, config: HydraConf) -> None:
+    """Raises Refusal where `cells` are given, or a sweep file says what to sweep and neither `-m` nor `hydra.mode` was given."""
+    if whole.cells is not None:
+        raise Refusal("`cells` must be null in a single training: a study sets it for its jobs. Leave it out.")
     sweeps = config.runtime.choices.get("sweeps")
     swept = set(config.sweeper.get("params") or {}) - {"seeds"}
     if sweeps is not None and swept and "hydra.mode=RUN" not in sys.argv:  # Hydra's own overrides have it in any case

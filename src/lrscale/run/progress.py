@@ -52,7 +52,7 @@ class Steps:
             self.console.print(text)
 
 
-def is_long(seconds: float, done: int, whole: int) -> bool:
+def is_long(seconds: float, done: float, whole: float) -> bool:
     """Returns whether what took some seconds so far is known to take long: it has a speed, and much is left."""
     return seconds >= FIRST_SECONDS and seconds / done * (whole - done) >= LASTING_SECONDS
 

@@ -27,17 +27,11 @@ from lrscale.training.results import Result
 _LOG = logging.getLogger(__name__)
 
 
-def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[str, Any]) -> None:
-    """Trains one trial with all seeds of its config, records it, and prints its losses and where it is recorded.
-
-    Args:
-      config: plain values, as `make_training` takes them; `optimizer.lr` is one number.
-      compute: settings of the machine.
-      tracking: the `uri` of the MLflow store, and the name of the `experiment`.
+def checked(config: Mapping[str, Any], compute: Compute) -> tuple[Mapping[str, Any], Compute, Training]:
+    """Returns the config of a single training with what is known about the user's own code, its machine, and the training.
 
     Raises:
-      Refusal: the config or the store cannot be used; nothing has been written.
-      Failure: MLflow did not take the record; where it is a server, the record waits on disk.
+      Refusal: the config cannot be used.
     """
     own = any(is_own(config[group]["name"]) for group in ("task", "optimizer"))
     with doing("importing torch and trying your code") if own else contextlib.nullcontext():
@@ -50,7 +44,22 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
             "To try several: lrscale run -m optimizer.lr=a,b."
         )
     check_files(training)
+    return config, compute, training
 
+
+def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[str, Any]) -> None:
+    """Trains one trial with all seeds of its config, records it, and prints its losses and where it is recorded.
+
+    Args:
+      config: plain values, as `make_training` takes them; `optimizer.lr` is one number.
+      compute: settings of the machine.
+      tracking: the `uri` of the MLflow store, and the name of the `experiment`.
+
+    Raises:
+      Refusal: the config or the store cannot be used; nothing has been written.
+      Failure: MLflow did not take the record; where it is a server, the record waits on disk.
+    """
+    config, compute, training = checked(config, compute)
     with doing("importing torch and mlflow"):  # it takes seconds, and what is refused above needs neither
         from lrscale.run.job import work
         from lrscale.tracking.client import check_uri, opening
