@@ -235,11 +235,11 @@ class CheckFirst(Callback):
         Raises:
           _Carried: the training was refused.
         """
-        from lrscale.run.single import checked
+        from lrscale.run.single import checked_single
 
         try:
             _check_is_single(config, config.hydra)
-            checked(plain_config(config), make_compute(to_plain(config.compute)))
+            checked_single(plain_config(config), make_compute(to_plain(config.compute)))
         except (Refusal, Failure) as error:
             raise _Carried(error) from None
 

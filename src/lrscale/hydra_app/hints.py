@@ -227,10 +227,10 @@ def _meant(key: str) -> str:
 
 def is_known(key: str) -> bool:
     """Returns whether a key is a group, or one that can be set."""
-    return key in groups() or key in _known_keys(with_probes=key.startswith("probe."))
+    return key in groups() or key in known_keys(with_probes=key.startswith("probe."))
 
 
-def _known_keys(with_probes: bool) -> list[str]:
+def known_keys(with_probes: bool = False) -> list[str]:
     """Returns the dotted keys that can be set, without those of Hydra itself.
 
     Args:
@@ -259,7 +259,7 @@ def nearest_keys(key: str) -> list[str]:
     last = key.lower().replace("-", "_").rpartition(".")[2]
     if last in OTHER_NAMES:
         return [OTHER_NAMES[last]]
-    known = [*groups(), *_known_keys(with_probes=key.startswith("probe."))]
+    known = [*groups(), *known_keys(with_probes=key.startswith("probe."))]
     if same := [name for name in known if name.rpartition(".")[2] == last]:
         return difflib.get_close_matches(key, same, 3, 0) if "." in key else same[:3]
     lasts = nearest(last, [name.rpartition(".")[2] for name in known])

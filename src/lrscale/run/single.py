@@ -27,7 +27,7 @@ from lrscale.training.results import Result
 _LOG = logging.getLogger(__name__)
 
 
-def checked(config: Mapping[str, Any], compute: Compute) -> tuple[Mapping[str, Any], Compute, Training]:
+def checked_single(config: Mapping[str, Any], compute: Compute) -> tuple[Mapping[str, Any], Compute, Training]:
     """Returns the config of a single training with what is known about the user's own code, its machine, and the training.
 
     Raises:
@@ -59,7 +59,7 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
       Refusal: the config or the store cannot be used; nothing has been written.
       Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
-    config, compute, training = checked(config, compute)
+    config, compute, training = checked_single(config, compute)
     with doing("importing torch and mlflow"):  # it takes seconds, and what is refused above needs neither
         from lrscale.run.job import work
         from lrscale.tracking.client import check_uri, opening
