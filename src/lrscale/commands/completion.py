@@ -27,7 +27,7 @@ def script(shell: str) -> str:
     from lrscale.commands.cli import make_parser
     from lrscale.hydra_app.hints import known_keys
     from lrscale.hydra_app.names import choices_of, groups
-    from lrscale.study.config import REDUCTIONS
+    from lrscale.training.reduction import REDUCTIONS
 
     parser = make_parser()
     commands = next(action.choices for action in parser._actions if isinstance(action.choices, dict))

@@ -51,7 +51,7 @@ def work(config: Mapping[str, Any], compute: Compute, told: Callable[[int, int, 
     Args:
       config: plain values, as `make_training` takes them; `optimizer.lr` may be a list with one value for each trial.
       compute: settings of the machine.
-      told: told of each recorded point while a training runs, as in `train`.
+      told: told of each recorded point while a training runs, as in `train`; None to tell those who are `listening`.
 
     Returns:
       One result for each trial; a single result for a probe.
@@ -67,7 +67,7 @@ def work(config: Mapping[str, Any], compute: Compute, told: Callable[[int, int, 
             return [probe_result(probe.measure(training, task))]
         assert probe.measure_own is not None
         return [probe_result(probe.measure_own(training, task))]
-    return list(results(training, train(training, make_task(training), compute, told)))
+    return list(results(training, train(training, make_task(training), compute, told or partial(_tell, time.perf_counter()))))
 
 
 def _tell(start: float, step: int, steps: int, loss: float) -> None:
@@ -96,7 +96,7 @@ def work_all(
         crash, late = None, False
         try:
             with time_limit(limit, may_end_process):
-                results = work(config, compute, partial(_tell, start))
+                results = work(config, compute)
         except TookTooLong as error:
             crash, late = f"TookTooLong: {error}", True
         except Exception:
