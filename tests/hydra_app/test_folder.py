@@ -58,3 +58,10 @@ def test_a_study_has_a_folder_for_each_job_and_says_details(folder: Path) -> Non
     assert not (folder / "jobs" / "0" / "mlflow.db").exists() and (folder / "mlflow.db").is_file()
     assert "4 trials" in (folder / "jobs" / "lrscale.log").read_text()
     assert "DEBUG: job 0:" in said
+
+
+def test_no_folder_is_made_for_a_training_that_is_refused(tmp_path: Path) -> None:
+    for wrong in ("batch_size=0", "cells=[]", "compute.threads=0", "+foo=1"):
+        said = here(tmp_path, "run", "hydra.run.dir=out/a", wrong, status=2, empty=False)
+        assert said.count("\n") == 1 and said.startswith("lrscale: `")
+    assert list(tmp_path.iterdir()) == []

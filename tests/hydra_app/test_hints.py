@@ -1,5 +1,7 @@
 """What is typed wrong is answered with the right command, in one line, and help shows what can be set."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,17 @@ TYPED = [
     ("-m batch_size=8;16", "Did you mean lrscale run -m batch_size=8,16?"),
     ("-m batch_size=[8,16]", "To compare several: lrscale run -m batch_size=a,b."),
     ("optimizer.lr=0.1,0.2", "lrscale run -m optimizer.lr=0.1,0.2"),
+    ("quickstart.yaml", "Did you mean lrscale run -m sweeps=quickstart?"),
+    ("sweeps/quickstart.yaml", "Did you mean lrscale run -m sweeps=quickstart?"),
+    ("-m sweeps=quickstart,eps", "`sweeps` must have one value, got sweeps=quickstart,eps"),
+    ("task=mnist", "Did you mean task=fashion_mnist?"),
+    ("task=./mine.py", "Name the function in the file too, as in task=./mine.py:make."),
+    ("probe=gradient_scale probe.x=3", "`probe.x` is not an option of probe=gradient_scale, which has loss"),
+    ("-m batch_size=8,16 hydra/sweeper=optuna", "`hydra/sweeper` must be study, got 'hydra/sweeper=optuna'."),
+    ("-m batch_size=8,16 hydra.run.dir=out", "Take hydra.sweep.dir in its place."),
+    ("--config-name other", "take sweeps=NAME."),
+    ("-sc query=bash", 'Take eval "$(lrscale completion bash)".'),
+    ("--cfg job --package foo", "package 'foo' not found"),
     ("-m", "`-m` needs something to sweep, got one value of each key. Take sweeps=quickstart,"),
 ]
 
@@ -42,6 +55,25 @@ def test_what_was_meant_is_said(typed: str, says: str, tmp_path: Path) -> None:
     assert said.count("\n") == 1
     assert "Config search path" not in said and "mismatched input" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_key_is_answered_without_importing_torch(tmp_path: Path) -> None:
+    code = "import sys; from lrscale.commands.cli import main; print(main(['run', 'lr=0.1', 'foo=1']), 'torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout == "2 False\n" and "Did you mean optimizer.lr=0.1?" in ended.stderr
+
+
+@pytest.mark.parametrize(("flag", "says"), [("--hydra-help", "--multirun,-m"), ("--info", "Installed Hydra Plugins")])
+def test_a_flag_of_hydra_is_answered_by_hydra(flag: str, says: str, tmp_path: Path) -> None:
+    assert says in lrscale(tmp_path, "run", flag)
+
+
+def test_a_sweep_file_without_multirun_is_not_one_training_at_a_default_lr(tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text("hydra: {sweeper: {params: {batch_size: '8,16'}}}\n")
+    said = here(tmp_path, "run", "sweeps=mine", status=2, empty=False)
+    assert "it sweeps batch_size, got one training. Add -m: lrscale run -m sweeps=mine." in said
+    assert [file.name for file in tmp_path.iterdir()] == ["sweeps"]
 
 
 def test_help_shows_comments_rules_and_the_settings_of_a_study(tmp_path: Path) -> None:

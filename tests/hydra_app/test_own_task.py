@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lrscale.tasks import registry
+from lrscale.training import engine, own_runs
 from tests.program import here, lrscale
 
 MINE = '''
@@ -134,6 +136,25 @@ def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_written(arguments:
     said = here(mine, "run", *arguments, status=2)
     assert says in said and len(said.splitlines()) == 1, said
     assert sorted(path.name for path in mine.iterdir() if "mlflow" not in path.name) <= ["mine.py", "sweeps", "was_run"]
+
+
+def test_a_model_whose_runs_exceed_the_memory_is_refused_before_a_step(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "memory_bytes", lambda: 100_000)
+    for command in (["seeds=8"], ["-m", "batch_size=8,16", "seeds=8"]):
+        said = here(mine, "run", TASK, "task.width=100", *command, status=2)
+        assert "got 1003 weights, which need 0.0 GiB a seed, x 8 seeds. Take seeds=2, or a smaller model" in said
+        assert len(said.splitlines()) == 1 and not (mine / "optuna.journal").exists()
+
+
+def test_a_form_is_tried_with_as_many_trials_as_the_memory_holds(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(own_runs, "choose_form", lambda training, *_: (tried.append(training.trials), ("loop", ""))[1])
+    for room in (300_000, 10**9):
+        monkeypatch.setattr(engine, "memory_bytes", lambda room=room: room)
+        monkeypatch.setattr(registry, "memory_bytes", lambda room=room: room)
+        axes = [f"seeds={2 + (room > 10**6)}", "batch_size=8,16", LR, "study.claims=[{name:x,measure:guess,expected:1}]"]
+        assert "study.claims[0].measure" in here(mine, "run", "-m", TASK, "task.width=90", *axes, status=2)
+    assert tried[2:] == [4, 4] and all(1 <= trials < 4 for trials in tried[:2])
 
 
 def test_help_shows_the_parameters_without_running_the_file(mine: Path) -> None:

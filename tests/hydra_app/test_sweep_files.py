@@ -42,6 +42,12 @@ def source(folder: Path) -> ConfigSource:
         (b"compute: 2\n", "`compute` must be a mapping, got 2"),
         (b"optimizer: adam\n", "chosen in `defaults`, as in `- override /optimizer: adam`"),
         (b"hydra:\n  sweeper:\n    params: [8]\n", "`hydra.sweeper.params` must be a mapping, got [8]"),
+        (b"batch_size: 8,16\n", "got '8,16'. To sweep it, write `batch_size: 8,16` in hydra.sweeper.params."),
+        (b"optimizer: {lr: 'tag(log,interval(1e-3,1))'}\n", "To sweep it, write `optimizer.lr: tag(log,interval(1e-3,1))` in"),
+        (b"params: {batch_size: 8}\n", "Did you mean hydra.sweeper.params?"),
+        (b"hydra: {sweeper: {n_trails: 8}}\n", "Did you mean hydra.sweeper.n_trials?"),
+        (b"hydra: {sweeper: {params: {batchsize: 8}}}\n", "Did you mean batch_size?"),
+        (b"hydra: {sweeper: {params: {optimizer: {lr: 0.1}}}}\n", "got {'lr': 0.1}. Write optimizer.lr: 0.1."),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_its_cause(content: bytes, says: str, tmp_path: Path) -> None:

@@ -40,6 +40,29 @@ def test_a_long_training_tells_step_loss_and_time_left_in_a_pipe(monkeypatch: py
     assert out.getvalue() == "step 100/400, loss 0.25, 1 min 30 s left\n"
 
 
+def test_a_very_long_training_is_told_in_a_pipe_as_soon_as_its_speed_is_known() -> None:
+    out = io.StringIO()
+    with Steps(Console(file=out, width=80), "training") as steps:
+        steps(1, 10**8, 0.5)
+        steps.started = steps.shown = steps.started - 2
+        steps(1000, 2000, 0.5)  # which is soon over
+        steps(1000, 10**8, 0.25)
+    assert out.getvalue() == "step 1000/100000000, loss 0.25, 2 days 7 h left\n"
+
+
+def test_a_study_tells_how_long_a_round_takes_before_its_first_job_has_ended() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=80), "mine", 4, 100, 0) as display:
+        display.round(0)
+        for done in (5, 1000, 2000):
+            display.training(0.002 * done, done, 10**8)
+        assert display.counts() == "0/4 cells, 0/100 trials, about 2 days 7 h left in this round"
+        display.job("b4", 50, 0, 10, 0)
+        assert "in this round" not in display.counts()
+    assert out.getvalue().splitlines()[:2] == ["mine: 4 cells, 100 trials", "round 1: about 2 days 7 h left in this round"]
+    assert out.getvalue().count("in this round") == 1
+
+
 def test_a_study_tells_the_time_left_from_new_trials_alone() -> None:
     display = Display(Console(file=io.StringIO(), width=80), "mine", 4, 100, 50)
     display.started -= 10

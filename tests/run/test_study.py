@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrscale.run import job
+from lrscale.run import job, progress
 from lrscale.search.storage import open_storage
 from lrscale.spec import Compute
 from lrscale.study.answer import answer
@@ -241,10 +241,13 @@ def test_every_scientific_hyperparameter_and_family_is_reported(folder: Path) ->
     assert [ratio["expected"] for ratio in found["ratios"]] == [-1, 0]
 
 
-def test_stores_can_be_set_on_the_command_line(folder: Path) -> None:
+def test_stores_can_be_set_on_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LASTING_SECONDS", 0.0)
     (folder / "deep").mkdir()
     settings = ["tracking.uri=sqlite:///deep/m.db", "tracking.storage=deep/o.journal", "hydra.sweeper.study_name=mine"]
-    here(folder, "run", "-m", *TINY, *settings)
+    told = here(folder, "run", "-m", *TINY, *settings).splitlines()
+    assert sum(line.startswith("round 1: about ") and line.endswith(" left in this round") for line in told) == 1
     assert {path.name for path in folder.iterdir()} == {"mlflow.db", "deep", "studies"}
     said = here(folder, "report", "mine", "--tracking-uri", "sqlite:///deep/m.db")
     assert "lr_sum*" in said

@@ -25,8 +25,9 @@ def _run(options: argparse.Namespace) -> None:
 def script(shell: str) -> str:
     """Returns the script of a shell. Pressing Tab runs no Python: the script holds all words as they are now."""
     from lrscale.commands.cli import make_parser
+    from lrscale.hydra_app.hints import known_keys
     from lrscale.hydra_app.names import choices_of, groups
-    from lrscale.study.config import FIELDS
+    from lrscale.training.reduction import REDUCTIONS
 
     parser = make_parser()
     commands = next(action.choices for action in parser._actions if isinstance(action.choices, dict))
@@ -36,7 +37,8 @@ def script(shell: str) -> str:
         words += [str(choice) for action in command._actions if not action.option_strings for choice in action.choices or ()]
         if name == "run":
             words = ["-m", "--help", *(f"{group}={choice}" for group in groups() for choice in choices_of(group))]
-            words += [f"{key}=" for key in (*FIELDS, "reduction", "seeds", "optimizer.lr", "hydra.sweeper.n_trials")]
+            words += [f"{key}=" for key in known_keys() if key not in groups() and not key.endswith(".name")]
+            words += [f"reduction={reduction}" for reduction in REDUCTIONS]
         if name in OF_STUDIES:
             words += choices_of("sweeps")
         lines.append(ONE_COMMAND[shell].format(name=name, words=" ".join(words)))

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import reprlib
+import shlex
 import sys
 import threading
 import traceback
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -35,7 +38,7 @@ from lrscale.hydra_app.help import annotated
 from lrscale.hydra_app.hints import MULTIRUN, check_flags, flags_first, hint
 from lrscale.hydra_app.launchers import workers_of
 from lrscale.hydra_app.names import sweep_name
-from lrscale.hydra_app.plan import make_plan, plain_config, to_plain
+from lrscale.hydra_app.plan import make_plan, plain_config, to_plain, typed_of_hydra
 from lrscale.hydra_app.variant import with_variant
 from lrscale.rules import Rule, check
 from lrscale.run.doing import doing
@@ -75,6 +78,11 @@ def run_app(arguments: Sequence[str]) -> None:
             raise Refusal(f"`{key}` is called {MOVED[key]} now, got {argument!r:.60}. Give {MOVED[key]} one value.")
         if not own_optimizer and key.startswith("optimizer.") and (option := key.removeprefix("optimizer.")) in LEFT_OUT:
             raise Refusal(f"`{key}` is not an option here, got {argument!r:.60}. {LEFT_OUT[option]}: leave it out.")
+        if key == "hydra/sweeper" and argument.partition("=")[2] != "study":
+            raise Refusal(
+                f"`hydra/sweeper` must be study, got {argument!r:.60}. lrscale run tunes with Optuna itself: leave it out, "
+                "and take hydra.sweeper.sampler=tpe hydra.sweeper.n_trials=32 if you like."
+            )
         if key in REMOVED:
             raise Refusal(f"`{key}` is not known any more, got {argument!r:.60}. {REMOVED[key]}")
     check_flags(arguments)
@@ -84,20 +92,27 @@ def run_app(arguments: Sequence[str]) -> None:
     multirun = any(flag in MULTIRUN for flag in arguments) or any(argument.startswith("sweeps=") for argument in arguments)
     asks_help = bool({"--help", "-h"} & set(arguments))
     original_argv, environment = sys.argv, dict(os.environ)
-    sys.argv = ["lrscale run", *flags_first([*arguments, *book_lr(arguments), *logging_overrides(arguments, multirun)])]
+    added = [] if "--hydra-help" in arguments else [*book_lr(arguments), *logging_overrides(arguments, multirun)]
+    sys.argv = ["lrscale run", *flags_first([*arguments, *added])]
     os.environ["LRSCALE_HOME"] = str(home())  # conf/config.yaml reads it, also in jobs that start elsewhere
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     os.environ[STUDY_PROCESS] = name_of(os.getpid())  # a launcher's workers inherit it
     register()
-    help_text = io.StringIO()
+    help_text, of_flags = io.StringIO(), io.StringIO()
+    shows_part = bool({"--package", "-p"} & set(arguments))
     try:
-        with contextlib.redirect_stdout(help_text) if asks_help else contextlib.nullcontext():
+        with (
+            contextlib.redirect_stdout(help_text) if asks_help else contextlib.nullcontext(),
+            contextlib.redirect_stderr(of_flags) if shows_part else contextlib.nullcontext(),
+        ):
             hydra.main(version_base="1.3", config_path=str(home() / "conf"), config_name="config")(job)()
     except _Carried as carried:
         raise carried.error from None
-    except SystemExit:
+    except SystemExit as ended:
         if asks_help:
             print("\n".join(annotated(help_text.getvalue(), arguments)))
+        if ended.code == 1:
+            raise Refusal(f"{' '.join(of_flags.getvalue().split())}. lrscale run --cfg all shows what there is.") from None
         raise
     except Exception as error:
         if "HYDRA_FULL_ERROR" in environment or not _is_from_hydra(error):
@@ -204,12 +219,42 @@ def _job(config: DictConfig) -> "list[Outcome] | None":
     from lrscale.run.single import run_single
 
     try:
-        if config.cells is not None:
-            raise Refusal("`cells` must be null in a single training: a study sets it for its jobs. Leave it out.")
+        _check_is_single(config, HydraConfig.get())
         run_single(plain_config(config), make_compute(to_plain(config.compute)), to_plain(config.tracking))
     except (Refusal, Failure) as error:
         raise _Carried(error) from None
     return None
+
+
+class CheckFirst(Callback):
+    """Refuses a single training that cannot be, before Hydra makes the folder that was asked for."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks the config, at the start of Hydra's run.
+
+        Raises:
+          _Carried: the training was refused.
+        """
+        from lrscale.run.single import checked_single
+
+        try:
+            _check_is_single(config, config.hydra)
+            checked_single(plain_config(config), make_compute(to_plain(config.compute)))
+        except (Refusal, Failure) as error:
+            raise _Carried(error) from None
+
+
+def _check_is_single(whole: DictConfig, config: HydraConf) -> None:
+    """Raises Refusal where `cells` are given, or a sweep file says what to sweep and neither `-m` nor `hydra.mode` was given."""
+    if whole.cells is not None:
+        raise Refusal("`cells` must be null in a single training: a study sets it for its jobs. Leave it out.")
+    sweeps = config.runtime.choices.get("sweeps")
+    swept = set(config.sweeper.get("params") or {}) - {"seeds"}
+    if sweeps is not None and swept and "hydra.mode=RUN" not in sys.argv:  # Hydra's own overrides have it in any case
+        command = shlex.join(["lrscale", "run", "-m", f"sweeps={sweeps}"])
+        raise Refusal(
+            f"`sweeps` {sweeps} is a study, as it sweeps {', '.join(sorted(swept))}, got one training. Add -m: {command}."
+        )
 
 
 def sweep(
@@ -231,6 +276,10 @@ def sweep(
     with doing("reading the study"):
         plan, setup = make_plan({key: to_plain(value) for key, value in settings.items()}, config, loader, arguments)
         plan = with_variant(plan, config, loader)
+    if folder := [text for text in typed_of_hydra(config) if text.startswith("hydra.run.dir=")]:
+        raise Refusal(
+            f"`hydra.run.dir` is for one training, got {folder[0]!r:.80} in a study. Take hydra.sweep.dir in its place."
+        )
     setup = replace(setup, workers=workers_of(launcher, plan.study))
     if config.hydra.output_subdir is not None:
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,8 @@ def logging_overrides(arguments: Sequence[str], multirun: bool) -> list[str]:
     verbose = given.get("hydra.verbose", "false").lower() not in ("false", "null", "off", "no", "0", "")
     handlers = [name for name, asked in (("file", has_folder), ("console", verbose)) if asked]
     asked = {"hydra.output_subdir": ".hydra"} if has_folder else {}
+    if has_folder and not multirun:
+        asked["+hydra.callbacks.lrscale._target_"] = "lrscale.hydra_app.app.CheckFirst"
     if has_folder and multirun:
         asked["hydra.sweep.subdir"] = "${hydra.job.num}"
     for kind in ("job_logging", "hydra_logging"):

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal
-from lrscale.hydra_app.names import GROUP_DEFAULTS, choices_of, config_files, groups, misnamed_sweep
+from lrscale.hydra_app.names import GROUP_DEFAULTS, choices_of, config_files, groups, misnamed_sweep, sweep_name
 from lrscale.rules import shown
 from lrscale.spec import is_own
 from lrscale.study.config import GROUPS
@@ -34,6 +34,15 @@ FLAGS_WITH_VALUE = ("-cn", "--config-name", "-cp", "--config-path", "-cd", "--co
 TEXTS = ("question", "law", "study_name", "uri", "storage", "experiment", "dir")
 """Keys whose values are texts, which may need quotes."""
 MULTIRUN = ("-m", "--multirun")
+_ONE_CONFIG = "lrscale has one config. Write a sweep file, sweeps/NAME.yaml, and take sweeps=NAME"
+_OWN_SCRIPT = 'it completes commands of one word only. Take eval "$(lrscale completion bash)"'
+NOT_HERE = {
+    **dict.fromkeys(("--config-name", "-cn", "--config-path", "-cp"), _ONE_CONFIG),
+    **dict.fromkeys(("--shell-completion", "-sc"), _OWN_SCRIPT),
+    "--experimental-rerun": "a run is repeated by its command, and a published study by lrscale reproduce",
+}
+"""Flags of Hydra that lrscale run does not take, each with the reason and the way out."""
+_INFO = ("--info", "-i")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -44,16 +53,22 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
       >>> flags_first(["batch_size=8,16", "-m", "seeds=2"])
       ['-m', 'batch_size=8,16', 'seeds=2']
     """
+    arguments = [
+        "--info=all" if a in _INFO and (i + 1 == len(arguments) or "=" in arguments[i + 1]) else a
+        for i, a in enumerate(arguments)
+    ]
     is_flag = [a.startswith("-") or (i > 0 and arguments[i - 1] in FLAGS_WITH_VALUE) for i, a in enumerate(arguments)]
     pairs = list(zip(arguments, is_flag, strict=True))
     return [*(a for a, flag in pairs if flag), *(a for a, flag in pairs if not flag)]
 
 
 def check_flags(arguments: Sequence[str]) -> None:
-    """Raises Refusal for a flag that Hydra does not know, as in `--lr 0.1`."""
+    """Raises Refusal for a flag that Hydra does not know, as in `--lr 0.1`, and for one of `NOT_HERE`."""
     flags = [flag for action in get_args_parser()._actions for flag in action.option_strings]
     for index, argument in enumerate(arguments):
         flag, _, value = argument.partition("=")
+        if flag in NOT_HERE:
+            raise Refusal(f"`{flag}` cannot be used here: {NOT_HERE[flag]}.")
         if not re.match("--?[A-Za-z]", flag) or any(known.startswith(flag) for known in flags if flag != "-"):
             continue
         if flag[:2] in flags and not flag.startswith("--"):  # such as -cjob, a flag with its value
@@ -61,7 +76,7 @@ def check_flags(arguments: Sequence[str]) -> None:
         following = arguments[index + 1] if index + 1 < len(arguments) else ""
         value = value or ("" if re.match("--?[A-Za-z]", following) or "=" in following else following) or "VALUE"
         key = flag.lstrip("-").replace("-", "_")
-        likely = f"Did you mean {meant}={value}? " if (meant := _meant(key)) in (*groups(), *known_keys()) else ""
+        likely = f"Did you mean {meant}={value}? " if is_known(meant := _meant(key)) else ""
         raise Refusal(f"`{argument}` is no flag: values are set as key=value, without dashes. {likely}See lrscale run --help.")
 
 
@@ -94,11 +109,13 @@ def _on_sweep(override: Override, arguments: Sequence[str]) -> str | None:
 def _on_key(override: Override, arguments: Sequence[str]) -> str | None:
     """Returns what to say of a key that does not exist."""
     key = override.key_or_group
-    if override.is_add() or override.is_force_add() or key in (*groups(), *known_keys()):
+    if override.is_add() or override.is_force_add() or is_known(key):
         return _on_option(key, arguments)
     if key.startswith("hydra.") and key.split(".")[1] != "sweeper" and not difflib.get_close_matches(key, OF_HYDRA, 1, 0.8):
         return None  # Hydra has many more
-    likely = nearest_keys(key)
+    likely = [name for name in nearest_keys(key) if "." in name or "." not in key]
+    if not likely and (text := _on_option(key, arguments)):
+        return text
     value = _value(override)
     means = [f"{name}={value}" if value else name for name in likely]
     meant = f"Did you mean {' or '.join(means)}? " if means else ""
@@ -141,6 +158,8 @@ def _on_choice(override: Override) -> str | None:
             continue
         if group == "sweeps" and (found := misnamed_sweep(name)):
             return f"There is no {group}/{name:.60}: {found}"
+        if group in GROUPS and GROUPS[group].own is not None and (name.endswith(".py") or "/" in name):
+            return f"There is no {group}/{name:.60}. Name the function in the file too, as in {group}={name:.60}:make."
         near = nearest(name, known)
         meant = f" Did you mean {group}={near[0]}?" if near else ""
         return f"There is no {group}/{name:.60}.{meant} Known: {', '.join(known)}."
@@ -184,7 +203,7 @@ def _candidates(typed: str, following: Sequence[str]) -> Iterator[tuple[str, int
         for group in ("sweeps", "optimizer", "task"):
             if key in choices_of(group):
                 yield f"{group}={key}", 0
-        if near := nearest(key, choices_of("sweeps")):
+        if near := nearest(sweep_name(key), choices_of("sweeps")):
             yield f"sweeps={near[0]}", 0
         return
     key = _meant(key)
@@ -203,13 +222,25 @@ def _candidates(typed: str, following: Sequence[str]) -> Iterator[tuple[str, int
 
 def _meant(key: str) -> str:
     """Returns the key that a typed one stands for; the typed one where none is near."""
-    return key if key in (*groups(), *known_keys()) else next(iter(nearest_keys(key)), key)
+    return key if is_known(key) else next(iter(nearest_keys(key)), key)
 
 
-def known_keys() -> list[str]:
-    """Returns the dotted keys that can be set, without those of Hydra itself."""
+def is_known(key: str) -> bool:
+    """Returns whether a key is a group, or one that can be set."""
+    return key in groups() or key in known_keys(with_probes=key.startswith("probe."))
+
+
+def known_keys(with_probes: bool = False) -> list[str]:
+    """Returns the dotted keys that can be set, without those of Hydra itself.
+
+    Args:
+      with_probes: whether those of probes are among them. To know these, torch is imported, which takes seconds.
+    """
     keys = [key for prefix, file in config_files() for key in _flat(prefix, OmegaConf.load(file))]
-    keys += [f"{group}.{o}" for group, known in GROUPS.items() for name in known.names() for o in ("name", *known[name].options)]
+    declared = {group: known for group, known in GROUPS.items() if with_probes or group != "probe"}
+    keys += [
+        f"{group}.{o}" for group, known in declared.items() for name in known.names() for o in ("name", *known[name].options)
+    ]
     return list(dict.fromkeys([*keys, *OF_HYDRA]))
 
 
@@ -228,10 +259,8 @@ def nearest_keys(key: str) -> list[str]:
     last = key.lower().replace("-", "_").rpartition(".")[2]
     if last in OTHER_NAMES:
         return [OTHER_NAMES[last]]
-    known = [*groups(), *known_keys()]
-    same = [name for name in known if name.rpartition(".")[2] == last]
-    same = [name for name in same if not name.startswith("probe.")] or same
-    if same:
+    known = [*groups(), *known_keys(with_probes=key.startswith("probe."))]
+    if same := [name for name in known if name.rpartition(".")[2] == last]:
         return difflib.get_close_matches(key, same, 3, 0) if "." in key else same[:3]
     lasts = nearest(last, [name.rpartition(".")[2] for name in known])
     return nearest(key, known) or [name for name in known if name.rpartition(".")[2] in lasts][:3]
@@ -245,4 +274,6 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
       (['adam'], ['quickstart'], [])
     """
     by_letters = {text.lower(): text for text in known}
-    return [by_letters[found] for found in difflib.get_close_matches(name.lower().replace("-", "_"), by_letters, 1, 0.65)]
+    typed = name.lower().replace("-", "_")
+    parts = [letters for letters in by_letters if len(typed) > 2 and typed in letters]  # mnist, of fashion_mnist
+    return [by_letters[found] for found in (difflib.get_close_matches(typed, by_letters, 1, 0.65) or parts)[:1]]

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from lrscale.errors import Refusal, masked_url
-from lrscale.hydra_app.hints import known_keys, nearest_keys
+from lrscale.hydra_app.hints import is_known, nearest_keys
 from lrscale.rules import BOOLEAN, PROPORTION, TEXT, Rule, check, integer, is_number, one_of
 from lrscale.run.setup import Setup
 from lrscale.spec import is_own
@@ -192,7 +192,7 @@ def axes_of(
     fixed: list[str] = []
     for key, override in overrides.items():
         if override.is_sweep_override() and key.partition(".")[0] not in KEYS:
-            if key not in known_keys() and (meant := nearest_keys(key)):
+            if not is_known(key) and (meant := nearest_keys(key)):
                 raise Refusal(f"`{key}` is not known, got {override.input_line}. Did you mean {meant[0]}?")
             raise Refusal(
                 f"`{key}` must have one value, got {override.input_line}. "

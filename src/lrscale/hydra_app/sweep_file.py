@@ -1,8 +1,9 @@
 """Checks sweep files. A stranger may have written one, so it can hold values, but cannot run code or choose where files go."""
 
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ SWEEPER = ("sampler", "study_name", "n_trials", "max_failure_rate", "companions"
 NAME = r"(?:[\w-]+|[\w./-]+:\w+)"
 CHOICE = re.compile(NAME)
 CHOICES = re.compile(rf"(?:choice\()?\s*{NAME}(?:\s*,\s*{NAME})*\s*\)?|")
+SWEEP = r"\s*(?:tag|choice|range|interval)\("
 DOTTED_KEY = re.compile(r"\w+(\.\w+)*")
 MOST_VALUES = 20_000
 """The largest number of values and keys in a sweep file."""
@@ -106,6 +108,8 @@ def check_sweep(path: str, content: Any, package: str | None) -> None:
         _refuse(path, "must be a mapping, as `batch_size: 8` is", content)
     _check_values(path, "", content)
     _check_known(path, "", content, (*KEYS, *SECTIONS))
+    for key in (key for key in KEYS if key in content):
+        _check_fixed(path, key, content[key])
     if "seeds" in content:  # a study has `params.seeds: 8` from conf/, which would win without a word
         _refuse(path, "`seeds` must stand in `hydra.sweeper.params`", content["seeds"])
     for key in CHOSEN_BY_NAME:
@@ -134,12 +138,25 @@ def _check_default(path: str, line: Any) -> None:
         _refuse(path, f"`defaults` must choose by name in {', '.join(CHOSEN_BY_NAME)}, as in `override /task: d2l`", line)
 
 
+def _check_fixed(path: str, key: str, value: Any) -> None:
+    """Refuses a value outside `params` that is written as several, such as `8,16` or an interval."""
+    if isinstance(value, Mapping):
+        for inner, part in value.items():
+            _check_fixed(path, f"{key}.{inner}", part)
+    elif isinstance(value, str) and (re.match(SWEEP, value) or ("," in value and not key.startswith("task."))):
+        way_out = f"To sweep it, write `{key}: {value:.60}` in hydra.sweeper.params."
+        _refuse(path, f"`{key}` must have one value outside hydra.sweeper.params", value, way_out)
+
+
 def _check_param(path: str, key: Any, value: Any) -> None:
     """Refuses a param that is not a key of a training, or that chooses anything else than a name in a group."""
     if key in MOVED or key in MOVED.values():
         _refuse(path, f"`{key}` must stand in a section `compute:` of the file, with one value", value)
     if not DOTTED_KEY.fullmatch(key) or key.partition(".")[0] not in KEYS:
-        _refuse(path, f"`hydra.sweeper.params` must have keys that begin with one of {', '.join(KEYS)}", key)
+        _refuse(path, f"`hydra.sweeper.params` must have keys that begin with one of {', '.join(KEYS)}", key, _meant(key, KEYS))
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{key}.{name}: {part!s:.40}" for name, part in value.items())
+        _refuse(path, f"`hydra.sweeper.params.{key}` must be a value or values", value, f"Write {inner}.")
     names = value if isinstance(value, list) else [value]
     if key in CHOSEN_BY_NAME and not all(CHOICES.fullmatch(str(name)) for name in names):
         _refuse(path, f"`hydra.sweeper.params.{key}` must be a name or names", value)
@@ -168,7 +185,14 @@ def _check_known(path: str, prefix: str, values: Mapping[str, Any], known: tuple
         if not prefix and key in MOVED:
             _refuse(path, f"`{key}` must stand in a section `compute:` of the file", values[key])
         if key not in known:
-            _refuse(path, f"`{prefix}{key}` is not known here. Known: {', '.join(known)}", values[key])
+            likely = (_meant(key, known) or _meant(key, SWEEPER, "hydra.sweeper.")) if not prefix else _meant(key, known, prefix)
+            _refuse(path, f"`{prefix}{key}` is not known here. Known: {', '.join(known)}", values[key], likely)
+
+
+def _meant(key: str, known: Sequence[str], prefix: str = "") -> str:
+    """Returns a question that names the known key which a typed one resembles most; empty where none does."""
+    near = difflib.get_close_matches(key, known, 1, 0.65)
+    return f"Did you mean {prefix}{near[0]}? " if near else ""
 
 
 def _mapping(path: str, where: str, value: Any) -> Mapping[str, Any]:
@@ -185,5 +209,5 @@ def _list(path: str, where: str, value: Any) -> list[Any]:
     return value or []
 
 
-def _refuse(path: str, rule: str, got: Any) -> NoReturn:
-    raise Refusal(f"{path}: {rule}, got {got!r:.80}. {WAY_OUT}")
+def _refuse(path: str, rule: str, got: Any, likely: str = "") -> NoReturn:
+    raise Refusal(f"{path}: {rule}, got {got!r:.80}. {likely or WAY_OUT}".rstrip())

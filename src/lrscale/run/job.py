@@ -2,7 +2,9 @@
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from lrscale.probes import PROBES
@@ -14,6 +16,20 @@ from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.registry import make_task
 from lrscale.training.engine import train, use_threads
 from lrscale.training.results import Result, probe_result, results
+
+Listener = Callable[[float, int, int], None]
+"""A function that is told for how many seconds a cell trains, how many steps it has taken, and how many it takes."""
+_listeners: list[Listener] = []
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Inside this context, a listener is told how far the jobs are that run in this process."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class Outcome(NamedTuple):
@@ -35,7 +51,7 @@ def work(config: Mapping[str, Any], compute: Compute, told: Callable[[int, int, 
     Args:
       config: plain values, as `make_training` takes them; `optimizer.lr` may be a list with one value for each trial.
       compute: settings of the machine.
-      told: told of each recorded point while a training runs, as in `train`.
+      told: told of each recorded point while a training runs, as in `train`; None to tell those who are `listening`.
 
     Returns:
       One result for each trial; a single result for a probe.
@@ -51,7 +67,12 @@ def work(config: Mapping[str, Any], compute: Compute, told: Callable[[int, int, 
             return [probe_result(probe.measure(training, task))]
         assert probe.measure_own is not None
         return [probe_result(probe.measure_own(training, task))]
-    return list(results(training, train(training, make_task(training), compute, told)))
+    return list(results(training, train(training, make_task(training), compute, told or partial(_tell, time.perf_counter()))))
+
+
+def _tell(start: float, step: int, steps: int, loss: float) -> None:
+    for listener in _listeners:
+        listener(time.perf_counter() - start, step, steps)
 
 
 def work_all(

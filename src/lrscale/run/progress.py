@@ -13,6 +13,10 @@ from rich.text import Text
 _LOG = logging.getLogger(__name__)
 LINE_SECONDS = 10.0
 """Time between two lines of progress of a single training in a pipe, in seconds."""
+FIRST_SECONDS = 1.0
+"""After how much training its speed is told, in seconds."""
+LASTING_SECONDS = 30.0
+"""A training that takes longer than this is told in a pipe as soon as its speed is known, in seconds."""
 BAR = 20
 """The longest bar, in columns; on a narrow terminal it takes an eighth of the width."""
 BESIDE = 12
@@ -40,11 +44,17 @@ class Steps:
         now = time.monotonic()
         left = time_left(now - self.started, step, steps)
         text = f"step {step}/{steps}, loss {loss:.6g}{left}"
+        is_first = self.shown == self.started and is_long(now - self.started, step, steps)
         if self.live:
             self.live.update(text)
-        elif now - self.shown >= LINE_SECONDS:
+        elif is_first or now - self.shown >= LINE_SECONDS:
             self.shown = now
             self.console.print(text)
+
+
+def is_long(seconds: float, done: float, whole: float) -> bool:
+    """Returns whether what took some seconds so far is known to take long: it has a speed, and much is left."""
+    return seconds >= FIRST_SECONDS and seconds / done * (whole - done) >= LASTING_SECONDS
 
 
 def time_left(seconds: float, done: int, whole: int) -> str:
@@ -61,15 +71,18 @@ def duration(seconds: float) -> str:
     """Returns a time in words, as a user reads it.
 
     Example:
-      >>> duration(7.2), duration(75), duration(7300)
-      ('7 s', '1 min 15 s', '2 h 1 min')
+      >>> duration(7.2), duration(75), duration(7300), duration(180_000)
+      ('7 s', '1 min 15 s', '2 h 1 min', '2 days 2 h')
     """
     rounded = round(seconds)
     if rounded < 60:
         return f"{rounded} s"
     if rounded < 3600:
         return f"{rounded // 60} min {rounded % 60} s"
-    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+    hours = rounded // 3600
+    if hours < 48:
+        return f"{hours} h {rounded % 3600 // 60} min"
+    return f"{hours // 24} days {hours % 24} h" if hours < 24_000 else f"{hours / 8766:.2g} years"
 
 
 class Display:
@@ -88,7 +101,7 @@ class Display:
         self.console, self.name, self.cells, self.trials = console, name, cells, trials
         self.cells_done = self.rounds = self.trainings = self.diverged = self.failed = 0
         self.trials_done, self.started, self.stored = trials_done, time.monotonic(), trials_done
-        self.label = "starting"
+        self.label, self.left_in_round, self.is_told = "starting", "", False
         columns = [SpinnerColumn(), _Bar(console), _Line(self), TimeElapsedColumn()]
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.progress.add_task("", total=trials, completed=trials_done)
@@ -108,7 +121,7 @@ class Display:
 
     def round(self, cells_done: int) -> None:
         """Counts the start of a round; `cells_done` cells have all their trials at this moment."""
-        self.rounds, self.cells_done = self.rounds + 1, cells_done
+        self.rounds, self.cells_done, self.is_told = self.rounds + 1, cells_done, False
         if not self.console.is_terminal and self.rounds > 1:
             self._print_counts()
 
@@ -126,8 +139,22 @@ class Display:
         self.diverged += diverged
         self.failed += failed
         self.trials_done += new_trials
-        self.label = f"round {max(self.rounds, 1)} {label}"
+        self.label, self.left_in_round = f"round {max(self.rounds, 1)} {label}", ""
         _LOG.info("%s: %d new trials; %s", label, new_trials, self.counts())
+        self.progress.update(self.task, completed=self.trials_done)
+
+    def training(self, seconds: float, done: float, whole: float) -> None:
+        """Shows about how long the present round still takes; in a pipe once a round, where this is long.
+
+        Args:
+          seconds: how long the running job trains.
+          done: how many steps it has taken.
+          whole: how many steps the round has left, and those.
+        """
+        self.left_in_round = f"about {duration(seconds / done * (whole - done))} left in this round"
+        if is_long(seconds, done, whole) and not self.is_told and not self.console.is_terminal:
+            self.is_told = True
+            self.console.print(f"round {max(self.rounds, 1)}: {self.left_in_round}", highlight=False)
         self.progress.update(self.task, completed=self.trials_done)
 
     def counts(self) -> str:
@@ -153,7 +180,8 @@ class Display:
             "speed": (f"{rate:.0f} trainings/s" if rate >= 1 else f"{60 * rate:.2g} trainings/min") if self.trainings else "",
             "diverged": f"{self.diverged} diverged" if self.trainings else "",
             "crashed": f"{self.failed} crashed" if self.failed else "",
-            "left": time_left(seconds, self.trials_done - self.stored, self.trials - self.stored).removeprefix(", "),
+            "left": time_left(seconds, self.trials_done - self.stored, self.trials - self.stored).removeprefix(", ")
+            or self.left_in_round,
         }
         return [(_IMPORTANT.index(name), text) for name, text in words.items() if text]
 

@@ -3,10 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from lrscale.run.costs import Costs
 from lrscale.run.crew import Crew
-from lrscale.run.job import Outcome
+from lrscale.run.job import Outcome, listening
 from lrscale.run.order import Order
 from lrscale.run.progress import Display
 from lrscale.run.recording import Recorder, Work
@@ -82,7 +83,7 @@ class Rounds:
           Failure: more trials crashed than `max_failure_rate` allows.
         """
         start = time.perf_counter()
-        with self.slots:
+        with self.slots, listening(partial(self._tell_steps, display)):
             for group in self.twins:
                 self._open(group, self._work(group, self.recorder.unrecorded))
             if self.waiting:
@@ -96,6 +97,11 @@ class Rounds:
         if self.at_once:
             seconds = time.perf_counter() - start
             self.watch.use_slots(self.slots.count, seconds, self.slots.busy_seconds, self.training_seconds)
+
+    def _tell_steps(self, display: Display, seconds: float, step: int, steps: int) -> None:
+        """Tells the display how far the cell is that trains in this process, and how much waits in its round."""
+        waiting = sum(self.costs.steps(work.tuner.cell) for work in self.waiting)
+        display.training(seconds, step, steps + waiting)
 
     def _open(self, group: TwinTuner, work: Iterator[Work]) -> None:
         """Puts the work of some twins into the queue. Where there is none, they are idle."""

@@ -14,7 +14,7 @@ from lrscale.files import from_start
 from lrscale.provenance import made_by
 from lrscale.run.doing import doing
 from lrscale.run.progress import Steps
-from lrscale.spec import Compute, Training
+from lrscale.spec import Compute, Training, is_own
 from lrscale.study.config import make_training
 from lrscale.study.own_code import own_facts
 from lrscale.study.plan import short_number, with_values
@@ -25,6 +25,26 @@ from lrscale.training.quantity import Quantity
 from lrscale.training.results import Result
 
 _LOG = logging.getLogger(__name__)
+
+
+def checked_single(config: Mapping[str, Any], compute: Compute) -> tuple[Mapping[str, Any], Compute, Training]:
+    """Returns the config of a single training with what is known about the user's own code, its machine, and the training.
+
+    Raises:
+      Refusal: the config cannot be used.
+    """
+    own = any(is_own(config[group]["name"]) for group in ("task", "optimizer"))
+    with doing("importing torch and trying your code") if own else contextlib.nullcontext():
+        config = with_values(config, own_facts(config, device=compute.device))
+    compute = compute._replace(device=chosen(compute.device, [config]))
+    training = make_training(config)
+    if training.trials > 1:
+        raise Refusal(
+            f"`optimizer.lr` must be one number in a single training, got {training.trials} numbers. "
+            "To try several: lrscale run -m optimizer.lr=a,b."
+        )
+    check_files(training)
+    return config, compute, training
 
 
 def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[str, Any]) -> None:
@@ -39,16 +59,7 @@ def run_single(config: Mapping[str, Any], compute: Compute, tracking: Mapping[st
       Refusal: the config or the store cannot be used; nothing has been written.
       Failure: MLflow did not take the record; where it is a server, the record waits on disk.
     """
-    config = with_values(config, own_facts(config, device=compute.device))
-    compute = compute._replace(device=chosen(compute.device, [config]))
-    training = make_training(config)
-    if training.trials > 1:
-        raise Refusal(
-            f"`optimizer.lr` must be one number in a single training, got {training.trials} numbers. "
-            "To try several: lrscale run -m optimizer.lr=a,b."
-        )
-    check_files(training)
-
+    config, compute, training = checked_single(config, compute)
     with doing("importing torch and mlflow"):  # it takes seconds, and what is refused above needs neither
         from lrscale.run.job import work
         from lrscale.tracking.client import check_uri, opening

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lrscale.spec import is_own
 from lrscale.study.config import GROUPS, make_training
 from lrscale.study.plan import with_values
 from lrscale.tasks.held import is_held, no_file
+from lrscale.tasks.registry import NUMBER_BYTES, TASKS, check_runs, weight_bytes
 from lrscale.tasks.source import trust, trust_nothing
 from lrscale.training.device import chosen
 
@@ -72,10 +74,14 @@ def own_facts(config: Mapping[str, Any], trials: int = 1, device: str = "cpu") -
     """
     facts: dict[str, Any] = {}
     if is_own(config["task"]["name"]):
+        from lrscale.tasks.own import checking_weights
+
         device = chosen(device, [config])
+        with checking_weights(partial(_check_weights, config)) if device == "cpu" else nullcontext():
+            facts |= TASKS.own.facts(config) if TASKS.own else {}
     for group, registry in GROUPS.items():
         values = config.get(group)
-        if registry.own is not None and isinstance(values, Mapping) and is_own(values.get("name")):
+        if group != "task" and registry.own is not None and isinstance(values, Mapping) and is_own(values.get("name")):
             facts |= registry.own.facts(config)
     if "optimizer.way" in facts:
         like = {**with_values(config, facts), **MEASURED_AT}
@@ -84,6 +90,14 @@ def own_facts(config: Mapping[str, Any], trials: int = 1, device: str = "cpu") -
         like = with_values(config, {**facts, "reduction": "mean", "optimizer.lr": [1.0] * trials})
         facts["task.form"], facts["task.form_note"] = _form(json.dumps(like), device)
     return facts
+
+
+def _check_weights(config: Mapping[str, Any], weights: int) -> None:
+    """Raises Refusal where the runs of a trial do not fit in the memory, whatever the optimizer and the steps are."""
+    seeds = config.get("seeds")
+    count = len(seeds) if isinstance(seeds, list) else seeds if isinstance(seeds, int) else 1
+    needed = weight_bytes(weights, NUMBER_BYTES.get(str(config.get("dtype")), 4))
+    check_runs(config["task"]["name"], needed, count, f"{weights} weights")
 
 
 @lru_cache(maxsize=256)
@@ -103,11 +117,11 @@ def _form(config: str, device: str) -> tuple[str, str]:
     """Returns the form that is fastest for a config, and why others cannot be taken. Reductions and lrs do not matter."""
     from lrscale.tasks.own import Task
     from lrscale.tasks.registry import make_task
-    from lrscale.training.engine import use_threads
+    from lrscale.training.engine import use_threads, within_machine
     from lrscale.training.own_runs import choose_form
 
     training = make_training(json.loads(config))
     task = make_task(training)
     assert isinstance(task, Task)
     use_threads(1)
-    return choose_form(training, task, device)
+    return choose_form(within_machine(training, task, device), task, device)

@@ -110,7 +110,7 @@ def _make(name: str, sha256: str, options: str) -> Task:
     try:
         task = function(**_with_tuples(function, json.loads(options)))
     except Refusal as error:
-        raise Refusal(f"`task` {name:.200}: {error}") from None
+        raise Refusal(str(error) if str(error).startswith("`task` ") else f"`task` {name:.200}: {error}") from None
     except (Exception, SystemExit) as error:
         raise Refusal(f"`task` {name:.200} must make a task, got {said(error)}.") from error
     if not isinstance(task, Task):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,23 @@ Groups = Callable[[str, nn.Parameter], Mapping[str, float]]
 """A function of a parameter's name and of the parameter that returns factors for options of the optimizer."""
 PIECE_BYTES = 32 * 2**20
 """The memory for the examples that are looked at together, in bytes."""
+
+
+_checks: list[Callable[[int], None]] = []
+
+
+@contextmanager
+def checking_weights(check: Callable[[int], None]) -> Iterator[None]:
+    """Inside this context, a task that is made calls a function with its number of weights before it tries a step.
+
+    Args:
+      check: the function. It raises Refusal where there are too many.
+    """
+    _checks.append(check)
+    try:
+        yield
+    finally:
+        _checks.remove(check)
 
 
 class Task:
@@ -93,6 +111,8 @@ class Task:
             raise Refusal("`model` must have parameters that are trained, got none.")
         self.to(next(self.module.parameters()).dtype)
         self.weights = sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad)
+        for check_weights in _checks:
+            check_weights(self.weights)
         self.factors = _factors(groups, self.module)
         self.width = self._check_step()
         self._check_wrong()

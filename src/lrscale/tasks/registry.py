@@ -45,6 +45,8 @@ NUMBER_BYTES = {"float64": 8, "float32": 4}
 """The bytes of a number, by dtype."""
 COPIES = 4
 """How many numbers a run keeps at least for each weight: the weight, its gradient, its update and one for the sum."""
+WIDE = 3 * 8
+"""How many bytes a run keeps for each weight besides, in float64: norms of gradients are taken in it."""
 BIG = ("examples", "features", "hidden")
 """The options of tasks that make data or models big."""
 MOST_EPOCH_ENDS, POINT_BYTES = 102, 5 * 8
@@ -75,6 +77,35 @@ def population(training: Training) -> Population | None:
     """Returns the distribution that the data of a least-squares task are drawn from; None for other tasks."""
     make_population = TASKS[training.task.name].population
     return None if make_population is None else make_population(training.task.options)
+
+
+def weight_bytes(weights: int, bytes_each: int, slots: int = 0) -> int:
+    """Returns the memory that the weights of one run take with all that is kept beside them, in bytes.
+
+    Args:
+      weights: how many weights the model has.
+      bytes_each: the bytes of a number.
+      slots: how many numbers the optimizer keeps for each weight.
+    """
+    return weights * ((COPIES + slots) * bytes_each + WIDE)
+
+
+def check_runs(task: str, run_bytes: int, seeds: int, what: str) -> None:
+    """Raises Refusal where one trial of a task of the user's own, with all its seeds, does not fit in this machine's memory.
+
+    Args:
+      task: the name of the task.
+      run_bytes: the memory of one run, in bytes.
+      seeds: the number of seeds.
+      what: what takes the memory, in words.
+    """
+    there = memory_bytes()
+    if run_bytes * seeds > there:
+        fewer = f"Take seeds={there // run_bytes}, or a" if run_bytes <= there else "Take a"
+        raise Refusal(
+            f"`task` {task:.200} must fit in this machine's memory of {there / 2**30:.0f} GiB, got {what}, which need "
+            f"{run_bytes / 2**30:.1f} GiB a seed, x {seeds} seeds. {fewer} smaller model or smaller steps."
+        )
 
 
 def check_files(training: Training, trials: int = 1) -> None:

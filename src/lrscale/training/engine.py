@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from lrscale.spec import Compute, Training
 from lrscale.streams import generator
+from lrscale.system import memory_bytes
 from lrscale.tasks.built_in import BuiltInTask
 from lrscale.tasks.own import Task
+from lrscale.tasks.registry import check_runs, weight_bytes
 from lrscale.tasks.rows import CPU
 from lrscale.training.built_in_runs import BuiltInRuns
 from lrscale.training.device import SHARE, free_bytes, own_settings, widest
@@ -70,7 +74,8 @@ def train(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAU
       task: its task, from `make_task`, or a task of the user's own.
       compute: settings of the machine: the memory that runs and curves may use, and the device of a task of the user's own,
         `cpu`, `cuda` or `mps`; see `chosen`. The number of threads is that of `use_threads`.
-      told: called at each recorded point after the first with the step, the number of steps, and the mean training loss.
+      told: called at each recorded point after the first with the step, the number of steps, and the mean training loss. Where
+        there are several chunks, both numbers count the steps of all.
 
     Returns:
       The curves of all runs, with run = trial x number of seeds + index of the seed.
@@ -89,10 +94,16 @@ def train(training: Training, task: BuiltInTask | Task, compute: Compute = DEFAU
         return _train_chunk(training, task, chunks[0], compute, told)
     points, runs, seeds = recording_steps(training), training.trials * len(training.seeds), len(training.seeds)
     curves = Curves(np.array(points), *(np.empty((len(points), runs)) for _ in range(5)), *(np.empty(runs) for _ in range(3)))
-    for chunk in chunks:
-        for curve, part in zip(curves[1:], _train_chunk(training, task, chunk, compute)[1:], strict=True):
+    for index, chunk in enumerate(chunks):
+        of_all = None if told is None else partial(_of_chunks, told, index, len(chunks))
+        for curve, part in zip(curves[1:], _train_chunk(training, task, chunk, compute, of_all)[1:], strict=True):
             curve[..., chunk.start * seeds : chunk.stop * seeds] = part
     return curves
+
+
+def _of_chunks(told: Callable[[int, int, float], None], index: int, count: int, step: int, steps: int, loss: float) -> None:
+    """Tells how far all chunks are, where one of them has taken some steps."""
+    told(index * steps + step, count * steps, loss)
 
 
 def use_threads(threads: int) -> None:
@@ -134,15 +145,51 @@ def trials_in_memory(training: Training, task: BuiltInTask | Task, compute: Comp
     else:
         weights = sum(tensor.numel() for tensor in task.model.initial(generator("init", 0)))
         width, bytes_each = task.model.width, task.data.x.element_size()
-    slots = len(optimizer_of(training.optimizer).slots(training.optimizer.options))
-    numbers = weights * (4 + slots) + training.step_examples * width
-    curves = 5 * len(recording_steps(training)) + 3
-    run_bytes = numbers * bytes_each + 8 * (3 * weights + 3 * curves)  # curves: recorded, stacked, transposed
+    curves = _curve_numbers(training)
+    run_bytes = bytes_of_run(training, weights, width, bytes_each)
     if compute.memory_mb is not None or room == math.inf:
         room = (compute.memory_mb or MEMORY_MB) * 2**20
     room -= 8 * curves * training.trials * len(training.seeds)
     trials = int(room // (run_bytes * len(training.seeds)))
     return max(1, trials if 2 * training.trials <= trials else trials // 4)  # later chunks reuse only part of the freed memory
+
+
+def _curve_numbers(training: Training) -> int:
+    return 5 * len(recording_steps(training)) + 3
+
+
+def bytes_of_run(training: Training, weights: int, width: int, bytes_each: int) -> int:
+    """Returns the memory that one run takes while it is trained, in bytes.
+
+    Args:
+      training: the description of the runs.
+      weights: how many weights the model has.
+      width: how many numbers a run keeps for each example of a step.
+      bytes_each: the bytes of a number.
+    """
+    slots = len(optimizer_of(training.optimizer).slots(training.optimizer.options))
+    curves = 3 * _curve_numbers(training)  # recorded, stacked, transposed
+    return weight_bytes(weights, bytes_each, slots) + training.step_examples * width * bytes_each + 8 * curves
+
+
+def within_machine(training: Training, task: Task, device: str) -> Training:
+    """Returns a training with as many of its trials as this machine's memory holds at once with all seeds.
+
+    Args:
+      training: the description of the runs.
+      task: its task.
+      device: where it is trained. Of another device than the CPU, the memory is known only when it is used.
+
+    Raises:
+      Refusal: not even one trial fits.
+    """
+    run, seeds = bytes_of_run(training, task.weights, task.width, getattr(torch, training.dtype).itemsize), len(training.seeds)
+    if device != "cpu" or run * seeds * training.trials <= memory_bytes():
+        return training
+    what = f"{task.weights} weights and {training.step_examples} examples in a step x {task.width} numbers"
+    check_runs(training.task.name, run, seeds, what)
+    options = {**training.optimizer.options, "lr": training.optimizer.options["lr"][: memory_bytes() // (run * seeds)]}
+    return replace(training, optimizer=replace(training.optimizer, options=options))
 
 
 def recording_steps(training: Training) -> list[int]:
