@@ -19,14 +19,15 @@ SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|TOKEN|SECRET|SECRET_KEY|ACCESS_KEY|A
 MASK = "***"
 """What stands in a text in place of a password."""
 _SECRET_NAMES = (
-    "(?:password|passwd|passphrase|secret|credentials?|(?:api|access|secret|private)_?key"
+    "(?:password|passwd|pwd|passphrase|secret|credentials?|(?:api|access|secret|private)_?key"
     "|(?:access|api|auth|bearer|hf|wandb)_?token)"
 )
 _PASSWORDS = (
     # of a URL; up to the last @, because a password may hold one. In overrides Hydra writes a colon as \:
     (re.compile(r"(://[^\s/:@\\]*\\?:)\S*@"), rf"\1{MASK}@"),
     (re.compile(r"(https?\\?://)[^\s/:@\\]+@"), rf"\1{MASK}@"),  # a token in place of user and password
-    (re.compile(rf"({_SECRET_NAMES}=)[^\s&'\"]+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(rf"({_SECRET_NAMES}(?:=|%3D))[^\s&'\"]+", re.IGNORECASE), rf"\1{MASK}"),  # %3D: an = within a part of a URL
+    (re.compile(r"([?&](?:sig|x-amz-signature)=)[^\s&'\"]+", re.IGNORECASE), rf"\1{MASK}"),  # a signed URL
 )
 _SECRET_KEY = re.compile(rf"{_SECRET_NAMES}$", re.IGNORECASE)
 

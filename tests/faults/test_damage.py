@@ -135,6 +135,15 @@ def test_valid_lines_of_the_journal_that_are_not_as_written_are_named(
     assert lrs_of(folder) == lrs_of(tiny)
 
 
+def test_a_journal_that_lost_its_end_is_completed_from_mlflow_and_counted_right(tiny: Path, folder: Path) -> None:
+    shutil.copytree(tiny, folder, dirs_exist_ok=True)
+    lines = Path("optuna.journal").read_bytes().splitlines(keepends=True)
+    Path("optuna.journal").write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:20])
+    said = here(folder, "run", "-m", *TINY)
+    assert "24 trials, 24 of them in the store already" in said and "round 1" not in said
+    assert lrs_of(folder) == lrs_of(tiny) and optuna_states(folder) == ["COMPLETE"] * 24
+
+
 def test_a_journal_of_an_older_version_or_another_program_goes_on(folder: Path) -> None:
     Path("optuna.journal").write_bytes(b'{"op_code":0}\n{"op_code":1}\n')
     Journal("optuna.journal").append_logs([{"op_code": 2}, {"op_code": 3, "long": "x" * 9000}, {"op_code": 4}])

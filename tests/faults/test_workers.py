@@ -1,6 +1,7 @@
 """Workers of a real launcher that are killed: only their own trials are lost, and they are trained again."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,26 @@ def test_the_workers_of_a_script_end_soon_after_its_sweep_was_killed(folder: Pat
     while b"at work" not in head.stdout.readline():
         assert head.poll() is None
     head.kill()
+    head.communicate(timeout=20)  # until the last process that can write to the pipe has ended
+
+
+KILLED_AT_START = """
+import os, signal, sys
+from joblib.externals.loky.backend.popen_loky_posix import Popen
+from lrscale.commands.cli import main
+def launch(popen, process, launch=Popen._launch):
+    launch(popen, process)
+    os.kill(os.getpid(), signal.SIGKILL)
+Popen._launch = launch
+sys.exit(main())
+"""
+"""Runs the program, and kills it when its first worker has been started and has no job yet."""
+
+
+def test_a_worker_without_a_job_ends_soon_after_its_study_was_killed(folder: Path) -> None:
+    arguments = [*TINY, "hydra/launcher=cores", "hydra.sweeper.n_jobs=2"]
+    head = subprocess.Popen([sys.executable, "-c", KILLED_AT_START, "run", "-m", *arguments], cwd=folder, stderr=subprocess.PIPE)
+    assert head.wait(120) == -signal.SIGKILL
     head.communicate(timeout=20)  # until the last process that can write to the pipe has ended
 
 

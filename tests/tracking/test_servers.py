@@ -182,6 +182,8 @@ def test_records_wait_without_the_password_and_find_it_again(
         ("http://u:p@h/x", "http://u:***@h/x"),
         ("postgresql+psycopg://u:a@b/c?d@h:1/x failed", "postgresql+psycopg://u:***@h:1/x failed"),
         ("postgresql://u@h/x?password=p&sslmode=off", "postgresql://u@h/x?password=***&sslmode=off"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dp", "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3D***"),
+        ("wasbs://c@a/x?sv=1&sig=p&se=2", "wasbs://c@a/x?sv=1&sig=***&se=2"),
         ("https://token@h", "https://***@h"),
         (r"uri=http\://u\:p@h\:1 x@y", r"uri=http\://u\:***@h\:1 x@y"),
         ("http://h:5000/x got a@b", "http://h:5000/x got a@b"),

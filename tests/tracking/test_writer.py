@@ -137,9 +137,23 @@ def test_a_stop_does_not_wait_for_a_writer_that_hangs(
         at_work(patch, {3: stop})
         begun = time.monotonic()
         said = here(folder, "run", "-m", *TINY, status=130)
-    assert time.monotonic() - begun < 30 and "records wait on disk" in said
+    assert time.monotonic() - begun < 30 and "records wait on disk" in said and "waiting  for sqlite:///mlflow.db" in said
     assert writers[0].process.returncode == -signal.SIGKILL
     here(folder, "run", "-m", *TINY)
+    assert_like(folder, tiny)
+
+
+def test_a_study_says_that_it_waits_for_a_writer_that_hangs(
+    tiny: Path, folder: Path, writers: list[Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pause() -> None:
+        os.kill(writers[0].process.pid, signal.SIGSTOP)
+        threading.Timer(8, os.kill, (writers[0].process.pid, signal.SIGCONT)).start()
+
+    monkeypatch.setattr("lrscale.tracking.outbox.QUIET_SECONDS", 0.2)
+    at_work(monkeypatch, {3: pause})
+    said = here(folder, "run", "-m", *TINY)
+    assert said.count("waiting  for sqlite:///mlflow.db to take a record") == 1
     assert_like(folder, tiny)
 
 

@@ -1,5 +1,6 @@
 """What lrscale must know of Hydra's launchers: whether their jobs run in other processes, and how they are cancelled."""
 
+import os
 import shutil
 import subprocess
 from contextlib import suppress
@@ -12,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from lrscale.errors import Failure
 from lrscale.files import safe_name
 from lrscale.hydra_app.plan import to_plain
+from lrscale.run.head import end_with_head, name_of
 from lrscale.run.setup import Workers
 from lrscale.system import end_processes
 
@@ -33,7 +35,11 @@ def workers_of(launcher: Launcher, study: str) -> Workers:
         import joblib
 
         # with one worker, joblib runs the jobs in this process, where only one can run at a time
-        apart = joblib.effective_n_jobs(getattr(launcher, "joblib", {}).get("n_jobs") or 1) > 1
+        settings = to_plain(getattr(launcher, "joblib", {}))
+        apart = joblib.effective_n_jobs(settings.get("n_jobs") or 1) > 1
+        if apart:  # a worker that has no job yet would outlive a killed study by 5 minutes
+            watch = {"initializer": end_with_head, "initargs": (name_of(os.getpid()),)}
+            vars(launcher)["joblib"] = settings | watch
         return Workers(apart=apart, shared=True, cancel=_end_workers_of_joblib)
     if name in ("LocalLauncher", "SlurmLauncher") and "submitit_folder" in params:
         folder = _folder_of_submitit(params, study)

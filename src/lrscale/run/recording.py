@@ -61,6 +61,7 @@ class Recorder:
         for tuner in tuners:
             with uninterrupted():
                 tuner.adopt(by_cell[tuner.cell.id])
+            self.tell_recorded(tuner)  # before the trials are counted
 
     def unrecorded(self, tuner: Tuner) -> list[Ask]:
         """Returns the trials that Optuna holds as complete and MLflow does not hold. They are trained again and recorded."""

@@ -124,7 +124,7 @@ def _carry_out(
         store = Store(setup.uri)
         store.check = lease.check
         storage = open_storage(setup.storage)
-        store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study, writer)
+        store.keep_on_disk(outbox_path(storage_file(setup.storage), plan.study), plan.study, writer, console.print)
     with watch.phase("opening stores"), uninterrupted():
         study = store.start_study(
             StudyRecord(plan, made_by(described(setup.compute.device, setup.compute.tf32)), setup.compute, setup.storage)

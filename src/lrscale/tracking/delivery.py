@@ -47,13 +47,16 @@ class DeliveringStore(Reader):
         """Whether the store is an MLflow server, which may be away for a time."""
         return self.uri.startswith("http")
 
-    def keep_on_disk(self, outbox: Path, study: str, writer: Writer | None = None) -> None:
+    def keep_on_disk(
+        self, outbox: Path, study: str, writer: Writer | None = None, tell: Callable[[str], object] = lambda text: None
+    ) -> None:
         """From now on writes a study's records to disk first, and delivers them from there while the study goes on.
 
         Args:
           outbox: the file in which records wait.
           study: the name of the study.
           writer: a process that writes them into the store; None for a thread of this process.
+          tell: shows a line to the user.
 
         Raises:
           Failure: the store could not be written during the delivery of older records.
@@ -62,7 +65,7 @@ class DeliveringStore(Reader):
         waiting = Outbox(outbox)
         is_there = partial(answers, self.uri) if self.is_server else None
         beside = None if writer is None else self._deliver_here
-        self.courier = Courier(waiting, recorded_uri(self.uri, outbox), study, self._deliver, is_there, beside)
+        self.courier = Courier(waiting, recorded_uri(self.uri, outbox), study, self._deliver, is_there, beside, tell)
         self.keep = self.courier.put
         if writer is not None:
             waiting.lock.parent.mkdir(exist_ok=True)

@@ -37,6 +37,10 @@ MOST_WAITING = 50
 """The largest number of records that wait for a store that is no server. A study that trains faster waits."""
 MOST_KEPT = 250
 """The largest number of lines in the file while few of them wait: the next start would look for each of them."""
+QUIET_SECONDS = 5.0
+"""How long a study waits in silence for a store that is no server to take a record, in seconds."""
+QUIET_STOP_SECONDS = 0.3
+"""The same for a study that stops."""
 LINGER_SECONDS = 10.0
 """How long a start waits for the process that wrote an earlier execution's records to end, in seconds."""
 
@@ -165,6 +169,7 @@ class Courier(threading.Thread):
         deliver: Deliver,
         answers: Callable[[], bool] | None = None,
         beside: Deliver | None = None,
+        tell: Callable[[str], object] = lambda text: None,
     ) -> None:
         """Delivers the records that an earlier process left in the outbox, and starts the thread.
 
@@ -175,6 +180,7 @@ class Courier(threading.Thread):
           deliver: delivers one record to the store.
           answers: returns whether a server answers; None where the store is no server, so that the first failure is the last.
           beside: delivers one record in the calling thread at the same time; None where this does not pay.
+          tell: shows a line to the user.
 
         Raises:
           Failure: the server went away during the delivery, or the store cannot be written.
@@ -182,7 +188,7 @@ class Courier(threading.Thread):
         """
         super().__init__(daemon=True, name="courier")
         self.outbox, self.uri, self.study = outbox, uri, study
-        self._deliver, self._answers, self._beside = deliver, answers, beside
+        self._deliver, self._answers, self._beside, self._tell = deliver, answers, beside, tell
         self._waiting: dict[str, Entry] = {}
         self._taken: set[str] = set()
         self._lines = 0
@@ -191,6 +197,7 @@ class Courier(threading.Thread):
         self.failure: Failure | None = None
         """Why a store that is no server did not accept a record."""
         self._lock, self._stopped, self._away_since = threading.Lock(), threading.Event(), 0.0
+        self._moved, self._has_told = time.monotonic(), False
         deliver_all(outbox, uri, deliver)
         self.start()
 
@@ -202,6 +209,7 @@ class Courier(threading.Thread):
         """
         while self._answers is None and len(self._waiting) >= MOST_WAITING and self.is_alive():
             self._help()
+            self._say_what_is_waited_for(QUIET_SECONDS)
         if self.failure is not None:
             raise self.failure
 
@@ -219,6 +227,15 @@ class Courier(threading.Thread):
             else:
                 self._done(uid)
 
+    def _say_what_is_waited_for(self, quiet: float) -> None:
+        """Says once what the study waits for, where no record was written for some seconds."""
+        if self._answers is None and not self._has_told and self._waiting and time.monotonic() > self._moved + quiet:
+            self._has_told = True
+            self._tell(
+                f"waiting  for {self.uri} to take a record: another program holds it, or the process that writes hangs. "
+                f"{len(self._waiting)} records are safe on disk; the same command goes on after a stop."
+            )
+
     def _take(self) -> str | None:
         """Returns the uid of the first waiting record that no thread delivers yet; this thread now does."""
         with self._lock:
@@ -232,6 +249,7 @@ class Courier(threading.Thread):
         with self._lock:
             del self._waiting[uid]
             self._taken.discard(uid)
+            self._moved, self._has_told = time.monotonic(), False
             if not self._waiting:
                 self.outbox.clear()
                 self._lines = 0
@@ -253,6 +271,7 @@ class Courier(threading.Thread):
         record = {"uri": self.uri, "study": self.study, "uid": os.urandom(8).hex(), **entry}
         with self._lock:
             self.outbox.put(record)
+            self._moved = self._moved if self._waiting else time.monotonic()
             self._waiting[record["uid"]] = record
             self._lines += 1
 
@@ -304,6 +323,7 @@ class Courier(threading.Thread):
             if away and time.monotonic() > max(away + PATIENCE_SECONDS, begun + LAST_LOOK_SECONDS):
                 break
             self._help() if helps else time.sleep(0.005)
+            self._say_what_is_waited_for(QUIET_SECONDS if helps else QUIET_STOP_SECONDS)
         return len(self._waiting)
 
     def stop(self) -> None:
