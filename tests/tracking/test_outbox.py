@@ -11,7 +11,8 @@ import pytest
 
 from lrscale.errors import Failure, Refusal
 from lrscale.run import job
-from lrscale.tracking.outbox import Courier, Entry, Outbox
+from lrscale.tracking.courier import Courier
+from lrscale.tracking.outbox import Entry, Outbox
 from lrscale.tracking.store import Store
 from tests.program import STUDY, TINY, _empty_store, at_work, here
 from tests.run.test_study import lrs_of, optuna_states
@@ -124,7 +125,7 @@ def test_a_record_cut_off_while_it_was_put_into_the_outbox_is_taken_back(folder:
 def test_a_server_that_was_away_for_long_and_is_back_at_the_end_gets_what_waits(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lrscale.tracking.outbox.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("lrscale.tracking.courier.PATIENCE_SECONDS", 0.1)
     back, got = threading.Event(), []
 
     def deliver(entry: Entry, in_doubt: bool) -> None:

@@ -18,7 +18,8 @@ from lrscale.errors import Failure
 from lrscale.run import study
 from lrscale.tracking import delivery
 from lrscale.tracking.client import failure
-from lrscale.tracking.outbox import MOST_KEPT, MOST_WAITING, Courier, Entry, Outbox
+from lrscale.tracking.courier import MOST_KEPT, MOST_WAITING, Courier
+from lrscale.tracking.outbox import Entry, Outbox
 from lrscale.tracking.store import Store
 from lrscale.tracking.writer import Lost, Writer
 from tests.program import STUDY, TINY, _empty_store, at_work, here
@@ -132,7 +133,7 @@ def test_a_stop_does_not_wait_for_a_writer_that_hangs(
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lrscale.tracking.outbox.LAST_RECORD_SECONDS", 0.2)
+        patch.setattr("lrscale.tracking.courier.LAST_RECORD_SECONDS", 0.2)
         patch.setattr(delivery, "LAST_SECONDS", 0.1)
         at_work(patch, {3: stop})
         begun = time.monotonic()
@@ -150,7 +151,7 @@ def test_a_study_says_that_it_waits_for_a_writer_that_hangs(
         os.kill(writers[0].process.pid, signal.SIGSTOP)
         threading.Timer(8, os.kill, (writers[0].process.pid, signal.SIGCONT)).start()
 
-    monkeypatch.setattr("lrscale.tracking.outbox.QUIET_SECONDS", 0.2)
+    monkeypatch.setattr("lrscale.tracking.courier.QUIET_SECONDS", 0.2)
     at_work(monkeypatch, {3: pause})
     said = here(folder, "run", "-m", *TINY)
     assert said.count("waiting  for sqlite:///mlflow.db to take a record") == 1

@@ -8,7 +8,8 @@ from typing import Any
 from lrscale.errors import Failure
 from lrscale.tracking.client import answers, deliver
 from lrscale.tracking.connections import close_databases
-from lrscale.tracking.outbox import Courier, Outbox, recorded_uri
+from lrscale.tracking.courier import Courier
+from lrscale.tracking.outbox import Outbox, recorded_uri
 from lrscale.tracking.reader import Reader
 from lrscale.tracking.writer import Lost, Writer
 
