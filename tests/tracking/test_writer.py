@@ -134,7 +134,8 @@ def test_a_stop_does_not_wait_for_a_writer_that_hangs(
 
     with monkeypatch.context() as patch:
         patch.setattr("lrscale.tracking.courier.LAST_RECORD_SECONDS", 0.2)
-        patch.setattr(delivery, "LAST_SECONDS", 0.1)
+        patch.setattr(delivery, "LAST_SECONDS", 0.3)
+        patch.setattr("lrscale.tracking.courier.QUIET_STOP_SECONDS", 0.05)
         at_work(patch, {3: stop})
         begun = time.monotonic()
         said = here(folder, "run", "-m", *TINY, status=130)
