@@ -163,6 +163,19 @@ def test_an_objective_that_was_changed_is_noticed(tiny: Path, folder: Path) -> N
     assert said.count("\n") == 1 and "was changed after it was recorded" in said and "Put back an intact copy" in said
 
 
+def test_a_metric_that_was_changed_is_noticed(tiny: Path, folder: Path) -> None:
+    shutil.copytree(tiny, folder, dirs_exist_ok=True)
+    with closing(sqlite3.connect("mlflow.db")) as connection:
+        changed = (
+            "UPDATE latest_metrics SET value = 2 * value WHERE rowid = (SELECT min(rowid) FROM latest_metrics WHERE key = ?)"
+        )
+        connection.execute(changed, ("objective",))
+        connection.commit()
+    for command in (["report"], ["run", "-m", *TINY]):
+        said = here(folder, *command, status=2)
+        assert "its metric objective is" in said and "was changed after it was recorded as" in said
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
 def test_a_database_that_was_cut_off_is_named_and_left_alone(tiny: Path, folder: Path, kept: float) -> None:
     for file in tiny.iterdir():

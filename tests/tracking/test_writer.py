@@ -150,7 +150,7 @@ def test_a_study_says_that_it_waits_for_a_writer_that_hangs(
 ) -> None:
     def pause() -> None:
         os.kill(writers[0].process.pid, signal.SIGSTOP)
-        threading.Timer(8, os.kill, (writers[0].process.pid, signal.SIGCONT)).start()
+        threading.Timer(3, os.kill, (writers[0].process.pid, signal.SIGCONT)).start()
 
     monkeypatch.setattr("lrscale.tracking.courier.QUIET_SECONDS", 0.2)
     at_work(monkeypatch, {3: pause})

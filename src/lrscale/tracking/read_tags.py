@@ -1,6 +1,7 @@
 """Makes the records of a study and of its trials from what a store holds of their runs. Imports no MLflow."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from lrscale.tracking.schema import (
     ASKED_UNDER,
     CELL,
     CHECKSUM,
+    CONFIG,
     DIVERGED,
     NUMBER,
     OBJECTIVES,
@@ -23,9 +25,12 @@ from lrscale.tracking.schema import (
     checksum,
 )
 from lrscale.training.quantity import Quantity
+from lrscale.training.results import mean_objective
 
 TRIAL_TAGS = (ASKED_UNDER, CELL, CHECKSUM, DIVERGED, NUMBER, OBJECTIVES, PARAMS, QUANTITIES, ROUND)
 """The tags from which the record of a trial is made."""
+ROUNDING = 1e-3
+"""The largest relative difference between a metric, which has four digits, and what was measured."""
 
 
 @contextmanager
@@ -70,3 +75,18 @@ def trial_of(run_id: str, tags: Mapping[str, str]) -> TrialRecord:
         quantities=tuple(Quantity(**fields) for fields in json.loads(tags.get(QUANTITIES, "[]"))),
         settings=dict(json.loads(tags.get(ASKED_UNDER, "{}"))),
     )
+
+
+def check_metrics(trial: TrialRecord, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+    """Checks that the metrics of a trial, which MLflow's charts show, are what its tags say was measured.
+
+    Raises:
+      ValueError: one was changed after it was recorded.
+    """
+    if '"roles"' in tags.get(CONFIG, ""):  # a script may record metrics of the same names
+        return
+    measured = {q.name: q.value for q in trial.quantities} or {"objective": mean_objective(trial.objectives)}
+    for name, value in measured.items():
+        shown = metrics.get(name, value)
+        if math.isfinite(value) and not math.isclose(shown, value, rel_tol=ROUNDING):
+            raise ValueError(f"its metric {name} is {shown:g} and was changed after it was recorded as {value:g}")

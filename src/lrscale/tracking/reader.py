@@ -14,7 +14,7 @@ from lrscale.study.records import Curve, StudyRecord, TrialRecord, WorkRecord
 from lrscale.study.settings import round_of
 from lrscale.tracking.client import check_uri, open_client
 from lrscale.tracking.places import sqlite_file
-from lrscale.tracking.read_tags import naming_the_run, study_of_run, trial_of
+from lrscale.tracking.read_tags import check_metrics, naming_the_run, study_of_run, trial_of
 from lrscale.tracking.schema import (
     AUDITS,
     COMPUTE,
@@ -77,6 +77,7 @@ class Reader:
         for run in self._runs(experiment, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED'"):
             with naming_the_run(self.uri, run.info.run_id):
                 trials.append(trial_of(run.info.run_id, run.data.tags))
+                check_metrics(trials[-1], run.data.tags, run.data.metrics)
         return trials
 
     def last_trial(self, experiment: str) -> float | None:
