@@ -29,7 +29,7 @@ from lrscale.training.results import mean_objective
 
 TRIAL_TAGS = (ASKED_UNDER, CELL, CHECKSUM, DIVERGED, NUMBER, OBJECTIVES, PARAMS, QUANTITIES, ROUND)
 """The tags from which the record of a trial is made."""
-ROUNDING = 1e-3
+METRIC_ROUNDING = 1e-3
 """The largest relative difference between a metric, which has four digits, and what was measured."""
 
 
@@ -88,5 +88,5 @@ def check_metrics(trial: TrialRecord, tags: Mapping[str, str], metrics: Mapping[
     measured = {q.name: q.value for q in trial.quantities} or {"objective": mean_objective(trial.objectives)}
     for name, value in measured.items():
         shown = metrics.get(name, value)
-        if math.isfinite(value) and not math.isclose(shown, value, rel_tol=ROUNDING):
+        if math.isfinite(value) and not math.isclose(shown, value, rel_tol=METRIC_ROUNDING):
             raise ValueError(f"its metric {name} is {shown:g} and was changed after it was recorded as {value:g}")
