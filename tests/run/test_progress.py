@@ -40,13 +40,14 @@ def test_a_long_training_tells_step_loss_and_time_left_in_a_pipe(monkeypatch: py
     assert out.getvalue() == "step 100/400, loss 0.25, 1 min 30 s left\n"
 
 
-def test_a_very_long_training_is_told_in_a_pipe_as_soon_as_its_speed_is_known() -> None:
-    out = io.StringIO()
+def test_a_very_long_training_is_told_in_a_pipe_as_soon_as_its_speed_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, clock = io.StringIO(), iter([0.0, 0.001, 2.0, 2.0, 3.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with Steps(Console(file=out, width=80), "training") as steps:
         steps(1, 10**8, 0.5)
-        steps.started = steps.shown = steps.started - 2
         steps(1000, 2000, 0.5)  # which is soon over
         steps(1000, 10**8, 0.25)
+        steps(1500, 10**8, 0.125)  # told once, then every LINE_SECONDS
     assert out.getvalue() == "step 1000/100000000, loss 0.25, 2 days 7 h left\n"
 
 

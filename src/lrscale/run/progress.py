@@ -27,7 +27,8 @@ class Steps:
     """Shows on the standard error how far a single training is: a line that changes on a terminal, a line at times in a pipe."""
 
     def __init__(self, console: Console, doing: str) -> None:
-        self.console, self.started, self.shown = console, time.monotonic(), time.monotonic()
+        self.console, self.started, self.is_told = console, time.monotonic(), False
+        self.shown = self.started
         self.live = console.status(doing) if console.is_terminal else None
 
     def __enter__(self) -> "Steps":
@@ -44,11 +45,11 @@ class Steps:
         now = time.monotonic()
         left = time_left(now - self.started, step, steps)
         text = f"step {step}/{steps}, loss {loss:.6g}{left}"
-        is_first = self.shown == self.started and is_long(now - self.started, step, steps)
+        is_first = not self.is_told and is_long(now - self.started, step, steps)
         if self.live:
             self.live.update(text)
         elif is_first or now - self.shown >= LINE_SECONDS:
-            self.shown = now
+            self.shown, self.is_told = now, True
             self.console.print(text)
 
 
